@@ -1,0 +1,46 @@
+"""Handful: learn from a handful of labelled examples on top of pre-trained models.
+
+>>> import handful
+>>> model = handful.fit({"refund": ["I want my money back", "…"], "login": ["I cannot sign in", "…"]})
+>>> model.predict(["where is my refund?"])
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from handful.adapt import head as head
+    from handful.commands.fit import fit as fit
+    from handful.core.task import ClassText as ClassText
+    from handful.encode import encoder as encoder
+    from handful.read import Dataset as Dataset
+    from handful.ship.model import Model as Model
+    from handful.ship.model import load as load
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "fit": "handful.commands.fit",
+    "load": "handful.ship.model",
+    "Model": "handful.ship.model",
+    "encoder": "handful.encode",
+    "head": "handful.adapt",
+    "Dataset": "handful.read",
+    "ClassText": "handful.core.task",
+}
+_ROOMS = ("adapt", "commands", "core", "encode", "evaluate", "read", "ship", "testing")
+__all__ = ["ClassText", "Dataset", "Model", "encoder", "fit", "head", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"handful.{name}")
+    raise AttributeError(f"module 'handful' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_ROOMS, "__version__"])

@@ -1,0 +1,64 @@
+"""Features and a few labels in, a classifier out."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from handful.errors import BadInput, nearest
+
+if TYPE_CHECKING:
+    from handful.adapt.base import Head
+
+HEADS: Mapping[str, str] = {
+    "auto": "handful.adapt.auto:Auto",
+    "prototypes": "handful.adapt.prototypes:Prototypes",
+    "matching-networks": "handful.adapt.matching:MatchingNetworks",
+    "rfs": "handful.adapt.logistic:RFS",
+    "gda": "handful.adapt.gda:GDA",
+    "tip-adapter": "handful.adapt.tip:TipAdapter",
+    "tip-adapter-f": "handful.adapt.tip:TipAdapterF",
+    "proker": "handful.adapt.kernel:ProKeR",
+    "kernel-ridge": "handful.adapt.kernel:KernelRidge",
+    "logistic": "handful.adapt.logistic:Logistic",
+    "zero-shot": "handful.adapt.zero_shot:ZeroShot",
+}
+"""Every head by its public key. Others join through the entry point group ``handful.heads``, or as ``module:Class``."""
+
+
+def head_class(key: str) -> type[Head]:
+    """The class behind a key. Raises `BadInput` naming the nearest key there is."""
+    target = HEADS.get(key)
+    if target is None:
+        outside = {entry.name: entry.value for entry in entry_points(group="handful.heads")}
+        target = outside.get(key, key if ":" in key else None)
+        if target is None:
+            raise BadInput(f"unknown head {key!r}{nearest(key, [*HEADS, *outside])}")
+    module, _, name = target.partition(":")
+    try:
+        found: type[Head] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise BadInput(f"head {key!r} cannot be imported: {error}") from error
+    return found
+
+
+def head(key: str, **params: Any) -> Head:
+    """A new head: ``head("gda", alpha=1.0)``. Raises `BadInput` for an unknown key or parameter."""
+    cls = head_class(key)
+    unknown = [name for name in params if name not in cls._get_param_names()]
+    if unknown:
+        raise BadInput(f"head {key!r} has no parameter {unknown[0]!r}{nearest(unknown[0], cls._get_param_names())}")
+    return cls(**params)
+
+
+def list_heads() -> list[dict[str, Any]]:
+    """Key, first line of the docstring and needs of every head."""
+    rows = []
+    for key in [*HEADS, *sorted(entry.name for entry in entry_points(group="handful.heads"))]:
+        cls = head_class(key)
+        rows.append(
+            {"key": key, "summary": (cls.__doc__ or "").strip().split("\n")[0], "needs": dict(cls.needs.as_dict())}
+        )
+    return rows

@@ -1,0 +1,244 @@
+"""`Head`: one scikit-learn classifier around a batched core.
+
+A head is a dataclass whose fields are its parameters, and two pure functions: ``adapt(task) -> state`` learns from the
+support, ``answer(state, query) -> logits`` answers. Everything scikit-learn asks for is here, once.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from torch import Tensor
+
+from handful.adapt.inputs import Features, check_device, read_labels, read_rows, read_text, to_tensor, zero_shot_logits
+from handful.core.task import Query, State, Task, make_task, mask_classes
+from handful.core.text_rows import with_text_rows
+from handful.errors import BadInput
+from handful.protocols import Needs
+
+__all__ = ["Features", "Head", "with_text_rows"]
+
+CHUNK = 8192
+"""Queries answered at a time, so that memory does not grow with what is asked."""
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class Head(ClassifierMixin, BaseEstimator):
+    """Base of every head.
+
+    Args:
+        text: class text by label: an array ``[m, dt]`` (or ``[dt]``) of vectors a class, in the space of the features
+            or, when the features carry a view ``aligned``, in the space of that. Labels without an entry have none.
+        logit_scale: what multiplies cosines of items and class text in zero-shot logits (CLIP's exp(4.605) = 100).
+        random_state: seed of heads that draw.
+        device: where tensors live, as in `torch.device`.
+
+    Attributes (after ``fit``):
+        classes_: labels, sorted, ``[C]``.
+        state_: what was learnt, tensors by name.
+        n_features_in_: width of the features.
+    """
+
+    key: ClassVar[str] = ""
+    needs: ClassVar[Needs] = Needs()
+    shapes: ClassVar[Mapping[str, str]] = {}
+    """Axes of every tensor of the state after ``*b``: C classes, D the width of the features, other letters free."""
+    leaves: ClassVar[Literal["item", "fold"]] = "item"
+    """What `leave_one_out` fits without: exactly the row's item, or the fold it is in."""
+
+    text: Mapping[Any, Any] | None = None
+    logit_scale: float = 100.0
+    random_state: int | None = None
+    device: str = "cpu"
+
+    @abstractmethod
+    def adapt(self, task: Task) -> State:
+        """Learn from the support of ``task``; every tensor of the state has the task's leading batch dimensions."""
+
+    @abstractmethod
+    def answer(self, state: State, query: Query) -> Tensor:
+        """Logits ``[*b, Q, C]`` of ``query``, padded classes not yet masked."""
+
+    def leave_one_out(self, task: Task) -> Tensor | None:
+        """Logits ``[*b, N, C]`` of each support row by the head fitted without its item, where a closed form exists.
+
+        Strengths are chosen from all rows and held (see `held`). ``None``: resample instead.
+        """
+        return None
+
+    def held(self, state: State) -> Self:
+        """The head with the strengths it chose for one task (a state without batch dimensions) as fixed parameters."""
+        return self
+
+    @property
+    def directions(self) -> bool:
+        """Whether only the direction of a row counts, so that a row of zeros cannot be used."""
+        return False
+
+    def logits(self, data: Any) -> Tensor | np.ndarray:
+        """Logits of the queries of a `Task` ``[*b, Q, C]``, or of items ``[n, C]`` by the fitted head.
+
+        Raises:
+            BadInput: a task without queries.
+        """
+        with torch.no_grad():
+            if isinstance(data, Task):
+                if data.query is None:
+                    raise BadInput("the task has no queries to answer")
+                return mask_classes(self.answer(self.adapt(data), data.query), data.class_mask)
+            check_is_fitted(self)
+            x, views = read_rows(self, data, reset=False, directions=self.directions)
+            step = len(x) if self.needs.transductive else CHUNK
+            parts = [slice(at, at + step) for at in range(0, len(x), step)]
+            answers = [
+                self._answer_items(x[part], {name: view[part] for name, view in views.items()}) for part in parts
+            ]
+            return np.concatenate(answers)
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Learn from features ``[n, d]`` (an array or `Features`) and n labels.
+
+        Raises:
+            BadInput: features that cannot be used, one class only, fewer shots than the head needs, class text missing
+                where the head needs it, a parameter that makes no sense.
+        """
+        x, views = read_rows(self, X, reset=True, directions=self.directions)
+        y = read_labels(y, len(x))
+        weight = np.ones(len(x), dtype=x.dtype)
+        if sample_weight is not None:
+            weight = _check_sample_weight(sample_weight, x, dtype=x.dtype, ensure_non_negative=True)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        self._check_needs(codes[weight > 0], views)
+        task = self._task(x, views, codes, weight)
+        with torch.no_grad():
+            state = self.adapt(task)
+        if task.text is not None:
+            state = {**state, "text": task.text.mean}
+        self.state_ = {
+            name: tensor.contiguous() for name, tensor in state.items()
+        }  # as a file gives it back, bit for bit
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The label with the highest logit for each row."""
+        logits = self.logits(X)
+        answer: np.ndarray = self.classes_[np.asarray(logits).argmax(-1)]
+        return answer
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities ``[n, C]``: the softmax of the logits."""
+        logits = torch.as_tensor(np.asarray(self.logits(X)))
+        out: np.ndarray = logits.softmax(-1).numpy()
+        return out
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Logits ``[n, C]``; for two classes the second minus the first ``[n]``, as scikit-learn has it."""
+        logits = np.asarray(self.logits(X))
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    # --- from arrays to tensors -------------------------------------------------------------------------------------
+
+    def _check_needs(self, codes: np.ndarray, views: Mapping[str, np.ndarray]) -> None:
+        name = type(self).__name__
+        if self.needs.text and self.text is None:
+            raise BadInput(f"{name} needs class text: give text={{label: vectors}}")
+        for view in self.needs.views:
+            if view not in views:
+                raise BadInput(f"{name} needs features with a view {view!r}")
+        counts = np.bincount(codes, minlength=len(self.classes_))
+        if (counts > 0).sum() < 2:
+            only = "" if not counts.any() else f" ({self.classes_[counts.argmax()]!r})"
+            raise BadInput(f"one class only{only}: at least two classes with examples of weight above 0 are needed")
+        if counts.min() < self.needs.min_shots:
+            few = self.classes_[counts.argmin()]
+            raise BadInput(f"class {few!r} has {counts.min()} examples; {name} needs {self.needs.min_shots} a class")
+
+    def _task(self, x: np.ndarray, views: Mapping[str, np.ndarray], codes: np.ndarray, weight: np.ndarray) -> Task:
+        device = check_device(self.device)
+        text = None
+        if self.text is not None:
+            text = read_text(self.text, self.classes_, dtype=x.dtype, every=self.needs.text, device=device)
+        support = to_tensor(x, device)
+        tensors = {name: to_tensor(view, device) for name, view in views.items()}
+        return make_task(
+            support,
+            torch.as_tensor(codes, dtype=torch.long, device=device),
+            ways=len(self.classes_),
+            weight=torch.as_tensor(weight, device=device),
+            text=text,
+            prior=None if text is None else zero_shot_logits(support, tensors, text.mean, self.logit_scale),
+            views=tensors,
+            seed=0 if self.random_state is None else int(self.random_state),
+        )
+
+    def _answer_items(self, x: np.ndarray, views: Mapping[str, np.ndarray]) -> np.ndarray:
+        tensors = {name: to_tensor(view, self.device) for name, view in views.items()}
+        dtype = next((t.dtype for t in self.state_.values() if t.is_floating_point()), torch.float32)
+        q, text = to_tensor(x, self.device, dtype), self.state_.get("text")
+        prior = None if text is None else zero_shot_logits(q, tensors, text, self.logit_scale)
+        logits: np.ndarray = self.answer(self.state_, Query(q, prior, views=tensors)).cpu().numpy()
+        return logits
+
+    # --- what ships -------------------------------------------------------------------------------------------------
+
+    def parameters(self) -> dict[str, Any]:
+        """Constructor parameters that are plain values, as a model file keeps them.
+
+        Class text is in the state, and where the tensors live is a matter of the machine.
+        """
+        plain = (str, int, float, bool, type(None), list, tuple)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {k: v for k, v in values.items() if k not in ("text", "device") and isinstance(v, plain)}
+
+    @classmethod
+    def restore(cls, parameters: Mapping[str, Any], classes: np.ndarray, state: State, width: int) -> Self:
+        """The fitted head a model file describes. What it describes is not yet believed: see `check_state`."""
+        head = cls(**parameters)
+        head.classes_, head.state_, head.n_features_in_ = classes, state, width
+        return head
+
+    def check_state(self) -> None:
+        """Whether the state is whole: names and axes as in `shapes`, numbers finite, and it answers for every class.
+
+        Raises:
+            BadInput: naming the tensor that does not fit.
+        """
+        check_is_fitted(self)
+        for name, tensor in self.state_.items():
+            if not tensor.isfinite().all():
+                raise BadInput(f"the state's {name!r} has numbers that are not finite")
+        if self.shapes:
+            _check_shapes(self.shapes, self.state_, {"C": len(self.classes_), "D": self.n_features_in_})
+        text = self.state_.get("text")
+        views = (
+            {}
+            if text is None or text.shape[-1:] == (self.n_features_in_,)
+            else {"aligned": np.ones((1, *text.shape[1:]))}
+        )
+        views |= {name: views.get(name, np.ones((1, 1))) for name in self.needs.views}
+        try:
+            answer = np.asarray(self.logits(Features(np.ones((1, self.n_features_in_)), views)))
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise BadInput(
+                f"the state of {type(self).__name__} does not answer: {' '.join(str(error).split())}"
+            ) from error
+        if answer.shape != (1, len(self.classes_)):
+            raise BadInput(f"the state answers with shape {answer.shape}, not for {len(self.classes_)} classes")
+
+
+def _check_shapes(shapes: Mapping[str, str], state: State, sizes: dict[str, int]) -> None:
+    expected = {**shapes, **({"text": "C T"} if "text" in state else {})}
+    if odd := sorted(expected.keys() ^ state.keys()):
+        raise BadInput(f"the state has tensors {sorted(state)}, not {sorted(expected)}: {odd[0]!r} is odd")
+    for name, axes in expected.items():
+        shape, letters = tuple(state[name].shape), axes.split()
+        if len(shape) != len(letters) or any(sizes.setdefault(a, n) != n for a, n in zip(letters, shape, strict=True)):
+            wanted = ", ".join(str(sizes.get(a, a)) for a in letters)
+            raise BadInput(f"the state's {name!r} has shape {shape}, not ({wanted})")

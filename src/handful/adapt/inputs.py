@@ -1,0 +1,177 @@
+"""From what callers hand over to arrays and tensors that heads can trust; each refusal is one clear line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+
+from handful.core.distances import unit
+from handful.core.task import ClassText
+from handful.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of n items in several views; ``x`` is what heads learn from.
+
+    Args:
+        x: ``[n, d]``.
+        views: further arrays ``[n, …]`` by name; ``aligned [n, dt]`` is the item in the space of class text.
+    """
+
+    x: np.ndarray
+    views: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, index: Any) -> Features:
+        """The rows at ``index``."""
+        return Features(self.x[index], {name: view[index] for name, view in self.views.items()})
+
+
+def read_rows(
+    estimator: BaseEstimator, X: Any, *, reset: bool, directions: bool
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The features ``[n, d]`` and views of ``X``, an array or `Features`.
+
+    Raises:
+        BadInput: not a table, no rows, another width than was learnt, NaN or infinity, views of another length; with
+            ``directions`` a row of length zero.
+    """
+    given: Mapping[str, np.ndarray] = {}
+    if isinstance(X, Features):
+        X, given = X.x, X.views
+    try:
+        x = validate_data(estimator, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite=False)
+    except ValueError as error:
+        raise BadInput(_one_line(str(error))) from error
+    _refuse_unbounded(x, "feature")
+    if directions:
+        _refuse_zero(x, "features")
+    views = {}
+    for name, view in given.items():
+        views[name] = np.asarray(view)
+        if len(views[name]) != len(x):
+            raise BadInput(f"view {name!r} has {len(views[name])} rows but the features have {len(x)}")
+        _refuse_unbounded(views[name], f"view {name!r}")
+    return x, views
+
+
+def read_labels(y: Any, n: int) -> np.ndarray:
+    """Labels ``[n]``. Raises `BadInput` for another number of them or labels that are no classes."""
+    if y is None:
+        raise BadInput("a head requires y to be passed, but the target y is None")
+    try:
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        np.unique(y)
+    except ValueError as error:
+        raise BadInput(_one_line(str(error))) from error
+    except TypeError as error:
+        raise BadInput(f"labels of different kinds cannot be told apart ({error}): make them all text") from error
+    if len(y) != n:
+        raise BadInput(f"{n} rows of features but {len(y)} labels")
+    return np.asarray(y)
+
+
+def read_text(text: Mapping[Any, Any], classes: np.ndarray, *, dtype: Any, every: bool, device: str) -> ClassText:
+    """Class text as unit vectors ``[C, M, Dt]`` in the order of ``classes``.
+
+    Raises:
+        BadInput: sentences instead of vectors, text for none of the classes (with ``every``: not for all), vectors of
+            different widths, of length zero or not finite.
+    """
+    known = {c: _vectors(text[c], c, dtype) for c in classes.tolist() if c in text}
+    missing = [str(c) for c in classes.tolist() if c not in known]
+    if not known:
+        raise BadInput(
+            f"class text for none of the labels {', '.join(missing[:3])}: it names {', '.join(map(str, [*text][:3]))}"
+        )
+    if missing and every:
+        raise BadInput(f"no class text for {', '.join(missing[:5])}")
+    width = next(iter(known.values())).shape[1]
+    vectors = np.zeros((len(classes), max(map(len, known.values())), width), dtype=dtype)
+    mask = np.zeros(vectors.shape[:2], dtype=bool)
+    for i, label in enumerate(classes.tolist()):
+        if (rows := known.get(label)) is not None:
+            if rows.shape[1] != width:
+                raise BadInput(f"class text of {label!r} has width {rows.shape[1]}, that of others {width}")
+            vectors[i, : len(rows)], mask[i, : len(rows)] = rows, True
+    return ClassText(unit(torch.as_tensor(vectors, device=device)), torch.as_tensor(mask, device=device))
+
+
+def zero_shot_logits(x: Tensor, views: Mapping[str, Tensor], text: Tensor, scale: float) -> Tensor:
+    """``scale cos(x, t_c)`` ``[n, C]`` for the unit class text ``text [C, Dt]``; x is the view ``aligned`` where there
+    is one.
+
+    A class without text (a zero vector) gets the mean over the classes that have some: neither for it nor against it.
+
+    Raises:
+        BadInput: widths differ.
+    """
+    x = views.get("aligned", x).to(text.dtype)
+    if x.shape[-1] != text.shape[-1]:
+        raise BadInput(
+            f"class text has width {text.shape[-1]} but the features have {x.shape[-1]}; "
+            "give features with a view 'aligned' of the text's width"
+        )
+    logits = scale * unit(x) @ text.mT
+    known = text.square().sum(-1) > 0
+    mean = logits[..., known].mean(-1, keepdim=True)
+    return torch.where(known, logits, mean)
+
+
+def to_tensor(x: np.ndarray, device: str, dtype: torch.dtype | None = None) -> Tensor:
+    """The array as a tensor; copied where it may only be read (a memory map, a frame's column)."""
+    return torch.as_tensor(x if x.flags.writeable else x.copy(), device=device, dtype=dtype)
+
+
+def check_device(device: str) -> str:
+    """The device. Raises `BadInput` when there is none of that name here."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(f"no device {device!r} here: {_one_line(str(error))}") from error
+    return device
+
+
+def _vectors(rows: Any, label: Any, dtype: Any) -> np.ndarray:
+    try:
+        out = np.atleast_2d(np.asarray(rows, dtype=dtype))
+    except (TypeError, ValueError) as error:
+        raise BadInput(
+            f"class text of {label!r} must be vectors [m, dt]; sentences go through Encoder.class_text first"
+        ) from error
+    if out.ndim != 2 or not out.size:
+        raise BadInput(f"class text of {label!r} must be vectors [m, dt], not an array of shape {out.shape}")
+    _refuse_unbounded(out, f"class text of {label!r}")
+    _refuse_zero(out, f"class text of {label!r}")
+    return out
+
+
+def _refuse_unbounded(x: np.ndarray, what: str) -> None:
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        place = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
+        value = "NaN" if np.isnan(x[place]) else "infinity (inf)"
+        raise BadInput(f"{what} at row {place[0]}, column {place[-1]} of {x.shape} is {value}")
+
+
+def _refuse_zero(x: np.ndarray, what: str) -> None:
+    empty = np.flatnonzero(~x.any(axis=1))
+    if len(empty):
+        raise BadInput(f"row {empty[0]} of {what} {x.shape} is all zeros: it has no direction")
+
+
+def _one_line(message: str, limit: int = 400) -> str:
+    line = " ".join(message.split())
+    return line if len(line) <= limit else f"{line[: limit // 2]} … {line[-limit // 2 :]}"

@@ -1,0 +1,108 @@
+"""Prototypes: the mean of a class' examples answers for it.
+
+Paper 092: Snell, Swersky, Zemel, "Prototypical Networks for Few-shot Learning", 2017.
+
+    c_k = mean of the support of class k                                      (eq. 1)
+    logit_k(q) = -d(q, c_k),  d squared Euclidean, no normalisation           (eq. 2)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from handful.adapt.base import Head
+from handful.adapt.inputs import read_labels, read_rows
+from handful.core.distances import cosine, sqeuclidean
+from handful.core.gaussians import class_means, means_without_item
+from handful.core.task import Query, State, Task, lowest
+from handful.errors import BadInput
+from handful.protocols import Needs
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class Prototypes(Head):
+    """Nearest class mean.
+
+    Args:
+        metric: ``"sqeuclidean"`` (the paper's choice) or ``"cosine"`` (the weaker option it compares with).
+        temperature: divides the logits; the paper has none.
+    """
+
+    key: ClassVar[str] = "prototypes"
+    needs: ClassVar[Needs] = Needs()
+    shapes: ClassVar[Mapping[str, str]] = {"mean": "C D", "mass": "C"}
+
+    metric: Literal["sqeuclidean", "cosine"] = "sqeuclidean"
+    temperature: float = 1.0
+
+    @property
+    def directions(self) -> bool:
+        """Only cosines are blind to length."""
+        return self.metric == "cosine"
+
+    def adapt(self, task: Task) -> State:
+        """State: ``mean [*b, C, D]``, ``mass [*b, C]``."""
+        if self.metric not in ("sqeuclidean", "cosine"):
+            raise BadInput(f"metric is 'sqeuclidean' or 'cosine', not {self.metric!r}")
+        if not 0 < self.temperature < float("inf"):
+            raise BadInput(f"temperature must be above 0, not {self.temperature}")
+        mean, mass = class_means(task.x, task.y)
+        return {"mean": mean, "mass": mass}
+
+    def answer(self, state: State, query: Query) -> Tensor:
+        """``-d(q, c_k) / temperature``; a class without examples gets the lowest logit."""
+        like = cosine if self.metric == "cosine" else lambda a, b: -sqeuclidean(a, b)
+        logits = like(query.x, state["mean"]) / self.temperature
+        return torch.where(state["mass"][..., None, :] > 0, logits, lowest(logits))
+
+    def leave_one_out(self, task: Task) -> Tensor | None:
+        """Closed form: class means without the item, soft labels and several rows an item included."""
+        x = task.x
+        if self.metric == "cosine":
+            cross, square, gone = means_without_item(x, task.y, task.items)
+            logits = cross / (x.norm(dim=-1, keepdim=True) * square.clamp_min(0).sqrt()).clamp_min(1e-12)
+        else:
+            real = (task.weight > 0).to(x.dtype)[..., None]
+            x = x - (real * x).sum(-2, keepdim=True) / real.sum(-2, keepdim=True).clamp_min(
+                1
+            )  # keeps digits far from 0
+            cross, square, gone = means_without_item(x, task.y, task.items)
+            logits = -(x.square().sum(-1, keepdim=True) - 2 * cross + square).clamp_min(0)
+        return torch.where(gone, lowest(x), logits / self.temperature)
+
+    def linear(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same classifier as ``x @ w.T + b``: w = 2 c ``[C, D]``, b = -|c|^2 ``[C]`` (section 2.4), over
+        temperature.
+
+        Raises:
+            BadInput: the metric is not the squared Euclidean one.
+        """
+        check_is_fitted(self)
+        if self.metric != "sqeuclidean":
+            raise BadInput("only the squared Euclidean metric has a linear form")
+        mean = self.state_["mean"].cpu().numpy() / self.temperature
+        return 2 * mean, -self.temperature * np.square(mean).sum(-1)
+
+    def grow(self, X: Any, y: Any) -> Self:
+        """Add examples, of known or new classes, to the running means; any order gives the same model as one
+        ``fit``.
+        """
+        check_is_fitted(self)
+        x, _ = read_rows(self, X, reset=False, directions=self.directions)
+        y = read_labels(y, len(x))
+        classes = np.union1d(self.classes_, y)
+        mean, mass = self.state_["mean"], self.state_["mass"]
+        rows = torch.cat([mean, torch.as_tensor(x, dtype=mean.dtype, device=mean.device)])
+        codes = torch.as_tensor(np.searchsorted(classes, np.concatenate([self.classes_, y])), device=mean.device)
+        weight = torch.cat([mass, mass.new_ones(len(x))])
+        onehot = torch.nn.functional.one_hot(codes, len(classes)).to(mean.dtype) * weight[:, None]
+        mean, mass = class_means(rows, onehot)
+        self.classes_, self.state_ = classes, {"mean": mean, "mass": mass}
+        return self

@@ -1,0 +1,54 @@
+"""`handful` and its commands: each parses its options, calls the public function of its name, shows the result."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Exit, Option, Typer, echo
+
+from handful.cli import options as o
+from handful.cli.bench import bench
+from handful.cli.demo import demo
+from handful.cli.evaluate import evaluate
+from handful.cli.fit import fit
+from handful.cli.listing import cache, list_
+from handful.cli.predict import predict
+
+app = Typer(
+    name="handful",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from handful import __version__
+
+        echo(f"handful {__version__}")
+        raise Exit
+
+
+@app.callback()
+def handful(
+    version: Annotated[bool, Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    debug: o.Debug = False,
+) -> None:
+    """Learn from a handful of labelled examples: text, images, features.
+
+    \b
+    handful demo                                          try it, needs no data
+    handful fit tickets.csv --out tickets.handful         learn from your labels
+    handful predict tickets.handful new.csv --out a.csv   use what was learnt
+    """
+
+
+app.command(short_help="Learn from labelled examples.")(fit)
+app.command(short_help="Label a table, images, or lines as they come.")(predict)
+app.command(short_help="Compare a model's answers with known labels.")(evaluate)
+app.command(short_help="Compare heads on the same small tasks.")(bench)
+app.command("list", short_help="List heads, encoders, papers, recipes.")(list_)
+app.command(short_help="Look at the kept features, or remove them.")(cache)
+app.command(short_help="Two models from nothing: support tickets and digits.")(demo)

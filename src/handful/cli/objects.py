@@ -1,0 +1,44 @@
+"""What ``--json`` prints: one object, its keys versioned by ``schema`` and described in `handful/schemas`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from handful.cli.text import to_json
+
+if TYPE_CHECKING:
+    from handful.evaluate import Assessment
+    from handful.evaluate.tables import BenchResult
+    from handful.ship.model import Model
+
+
+def print_object(value: dict[str, Any]) -> None:
+    """Write an object to stdout, indented."""
+    sys.stdout.write(to_json(value, indent=1) + "\n")
+
+
+def fit_object(model: Model, out: str | None, report: str | None) -> dict[str, Any]:
+    """The card of a model, where it and its report lie, and how long each stage took."""
+    card = {key: value for key, value in model.card.items() if key != "schema"}
+    return {"schema": "handful/fit/1", **card, "model": out, "report": report, "seconds": model.seconds}
+
+
+def evaluate_object(assessment: Assessment, model: str, source: str) -> dict[str, Any]:
+    """An assessment, ``accuracy`` and ``n`` at the top."""
+    return {"schema": "handful/evaluate/1", "model": model, "source": source, **assessment.as_dict()}
+
+
+def bench_object(result: BenchResult) -> dict[str, Any]:
+    """The setting and a row for each head and number of shots."""
+    return {**result.as_dict(), "schema": "handful/bench/1"}
+
+
+def list_object(what: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is listed, and each of it."""
+    return {"schema": "handful/list/1", "what": what, "items": rows}
+
+
+def cache_object(action: str, found: dict[str, Any]) -> dict[str, Any]:
+    """What was asked of the cache, and what came of it."""
+    return {"schema": "handful/cache/1", "action": action, **found}

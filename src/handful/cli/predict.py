@@ -1,0 +1,67 @@
+"""`handful predict`: options, and where the answers go."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+from handful.cli import options as o
+from handful.cli.terminal import progress_bar
+
+
+def predict(
+    model: o.Model,
+    source: Annotated[
+        str,
+        Argument(metavar="SOURCE", help="What to label, as for fit; - reads lines and writes JSON Lines as they come."),
+    ],
+    out: Annotated[
+        str | None, Option(metavar="FILE", help="Table to write: .csv, .tsv, .jsonl, .parquet or .xlsx.")
+    ] = None,
+    top: Annotated[int, Option(metavar="K", help="Name the K most probable classes.")] = 1,
+    min_confidence: Annotated[
+        float | None, Option(metavar="P", help="Leave the label empty where its probability is below P.")
+    ] = None,
+    force: Annotated[
+        bool, Option("--force", help="Replace FILE, and columns of an earlier prediction in the source.")
+    ] = False,
+    text: o.Text = None,
+    image: o.Image = None,
+    label: o.Label = None,
+    skip_bad: o.SkipBad = False,
+    cache: o.Cache = True,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Label every row of a table, every image of a folder, or every line that comes in.
+
+    Rows and columns stay as they are; added are handful_label, handful_confidence and handful_accepted. Rows that have
+    a label keep it (handful_given is true). Without --out, a terminal shows the first rows and a pipe gets all as CSV.
+    """
+    if source == "-":
+        from handful.cli.lines import answer_lines, refuse_for_lines
+
+        refuse_for_lines(out=out, text=text, image=image, label=label, force=force)
+        answer_lines(model, top=top, min_confidence=min_confidence, skip_bad=skip_bad, cache=cache)
+        return
+    with progress_bar(quiet, then="Predicting") as progress:
+        from handful.commands.predict import predict as run
+
+        table = run(
+            model,
+            source,
+            out=out,
+            top=top,
+            min_confidence=min_confidence,
+            force=force,
+            text=text or None,
+            image=image,
+            label=label,
+            skip_bad=skip_bad,
+            cache=cache,
+            progress=progress,
+        )
+    from handful.cli.show_predictions import show_predictions
+
+    show_predictions(table, out, quiet)

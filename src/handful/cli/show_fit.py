@@ -1,0 +1,137 @@
+"""The summary that `handful fit` prints: what was read, what was learnt, how far to trust it, where it lies."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from handful.cli.layout import CELL, METRICS, NAMES, count, facts, faint, in_sentence, measure, short, some, strong
+from handful.cli.terminal import show
+from handful.cli.text import visible
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from handful.ship.model import Model
+
+Lines = Sequence["str | Text"]
+WEAK, TRIED, SKIPPED = 3, 3, 3  # how many are shown
+
+
+def show_fit(model: Model, out: str | None, report: str | None) -> None:
+    """Print the summary of a fitted model."""
+    card = model.card
+    show(strong(headline(card)), "", facts([*about(card), *trust(card), *places(model, out, report)]))
+    if out is not None and not card.get("experiment"):
+        show("", f"Use it:  handful predict {visible(shlex.quote(out))} NEW.csv --out labelled.csv")
+
+
+def headline(card: Mapping[str, Any]) -> str:
+    """``"A text classifier for 14 classes, learnt from 392 labelled examples"``."""
+    task = card["task"]
+    kind = {"text": "A text classifier", "image": "An image classifier"}.get(task["modality"], "A classifier")
+    return f"{kind} for {len(task['classes'])} classes, learnt from {count(task['n'], 'labelled example')}"
+
+
+def about(card: Mapping[str, Any]) -> list[tuple[str, Lines]]:
+    """What was read, and what learnt from it."""
+    task, encoder = card["task"], card["encoder"]
+    rows: list[tuple[str, Lines]] = []
+    if card.get("experiment"):
+        drawn = count(card["experiment"]["shots"], "example")
+        rows.append(("Experiment", [f"{drawn} a class; without --shots a model learns from all"]))
+    rows += [("Read", _read(task)), ("Classes", [_classes(task["classes"])])]
+    if encoder["name"] is None:
+        rows.append(("Features", [f"as given, {count(encoder['dim'], 'number')} each"]))
+    else:
+        becomes = f"each {task['modality']} becomes {encoder['dim']:,} numbers"
+        rows.append(("Encoder", [f"{visible(encoder['name'])}: {becomes}"]))
+    return [*rows, ("Head", _head(card)), ("Class names", _names(card["class_text"]))]
+
+
+def trust(card: Mapping[str, Any]) -> list[tuple[str, Lines]]:
+    """The test on items kept apart, and the estimate; the metric asked for comes first."""
+    first = METRICS.get(card["metric"], "accuracy")
+    rows: list[tuple[str, Lines]] = []
+    test, estimate = card.get("test"), card.get("estimate")
+    if test is not None:
+        basis = f"measured on {count(test['assessment']['n'], 'item')}: {visible(test['source'])}"
+        rows.append((NAMES[first], assessed(test["assessment"], first, basis)))
+    if estimate is not None and estimate["assessment"] is not None:
+        found = assessed(estimate["assessment"], first, f"on unseen items, estimated by {estimate['method']}")
+        rows.append((NAMES[first], found) if test is None else ("Estimate", [str(found[0]), found[1]]))
+    elif estimate is not None and test is None:
+        rows.append((NAMES[first], [visible(estimate["method"])]))
+    return rows
+
+
+def assessed(assessment: Mapping[str, Any], first: str, basis: str) -> Lines:
+    """The first metric, how it was found, the classes that suffer most, and the other metrics."""
+    lines: list[str | Text] = [strong(measure(first, assessment[first])), faint(basis)]
+    weak = [c for c in assessment["per_class"] if c["recall"] and c["recall"]["value"] < 1]
+    weak.sort(key=lambda c: c["recall"]["value"])
+    if weak:
+        worst = [f"{visible(c['class'], CELL)} ({100 * c['recall']['value']:.0f} % of {c['n']} found)" for c in weak]
+        lines.append(f"weakest: {', '.join(worst[:WEAK])}")
+    if assessment["confused"]:
+        pairs = [f"{visible(p['true'], CELL)} for {visible(p['predicted'], CELL)}" for p in assessment["confused"]]
+        lines.append(f"mistaken most: {', '.join(pairs[:WEAK])}")
+    others = [f"{in_sentence(name)} {short(name, assessment[name])}" for name in NAMES if name != first]
+    return [*lines, faint(f"also: {', '.join(others)}")]
+
+
+def places(model: Model, out: str | None, report: str | None) -> list[tuple[str, Lines]]:
+    """Where model and report lie, and how long it took."""
+    seconds = model.seconds
+    laps = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
+    return [
+        ("Model", ["not saved; --out FILE saves it" if out is None else visible(out)]),
+        ("Report", [] if report is None else [visible(report)]),
+        ("Seconds", [f"{sum(seconds.values()):.1f}: {laps}"]),
+    ]
+
+
+def _read(task: Mapping[str, Any]) -> Lines:
+    lines = [some(task["sources"], 3)] if task["sources"] else []
+    named = {kind: name for kind, name in task["columns"].items() if name}
+    if named.keys() != {"label"} or task["modality"] == "text":  # the labels of an image folder are its folders
+        columns = ", ".join(f"{kind} in {some(_list(name))}" for kind, name in named.items())
+        lines += [f"columns: {columns}"] if columns else []
+    skipped = task["skipped"]
+    lines.append(f"{task['n']:,} labelled, {task['pool']:,} unlabelled and left aside, {len(skipped):,} skipped")
+    lines += [f"skipped: {visible(why, 2 * CELL)}" for why in skipped[:SKIPPED]]
+    return [*lines, f"skipped: {len(skipped) - SKIPPED:,} more"] if len(skipped) > SKIPPED else lines
+
+
+def _classes(classes: Sequence[Mapping[str, Any]]) -> str:
+    sizes = [c["count"] for c in classes]
+    few, many = min(sizes), max(sizes)
+    each = f"{few:,} examples each" if few == many else f"{few:,} to {many:,} examples each"
+    return f"{each}: {some([c['name'] for c in classes])}"
+
+
+def _head(card: Mapping[str, Any]) -> Lines:
+    head = card["head"]
+    key, choice = visible(head["key"]), visible(head["choice"])
+    lines: list[str | Text] = [f"{choice if key == choice else f'{key} chose {choice}'}: {visible(head['why'])}"]
+    tried = [_candidate(row) for row in card["candidates"]]
+    if tried:
+        lines.append(faint(f"{len(tried)} were tried and judged by examples left out:"))
+        lines += [faint(f"  {line}") for line in tried[:TRIED]]
+        lines += [faint(f"  and {len(tried) - TRIED} more")] if len(tried) > TRIED else []
+    return lines
+
+
+def _candidate(row: Mapping[str, Any]) -> str:
+    name, accuracy = visible(row["name"]), row.get("accuracy")
+    return name if accuracy is None else f"{100 * accuracy:.1f} %  {name}"
+
+
+def _names(card: Mapping[str, Any]) -> Lines:
+    use = f"used, weight {card['weight']:.2g}" if card["used"] else "not used"
+    return [f"{use}: {visible(card['reason'])}"]
+
+
+def _list(names: Any) -> Sequence[Any]:
+    return names if isinstance(names, (list, tuple)) else [names]

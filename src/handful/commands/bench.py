@@ -1,0 +1,211 @@
+"""`handful bench`: heads compared on the same episodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import handful
+from handful.adapt import head_class
+from handful.commands.sources import Columns, class_sentences, labelled, read_source
+from handful.encode import default_encoder
+from handful.encode import encoder as make_encoder
+from handful.errors import BadInput, nearest
+from handful.evaluate.comparison import judge
+from handful.evaluate.indices import Count, Episodes
+from handful.evaluate.sampling import draw
+from handful.evaluate.tables import BenchResult as BenchResult
+from handful.evaluate.tables import table_format
+from handful.protocols import Encoder, Progress
+from handful.read import Dataset
+from handful.ship.model import Encoded, class_text_vectors, encode_dataset
+
+
+def bench(
+    sources: Any,
+    *,
+    heads: Sequence[str],
+    ways: Count = 5,
+    shots: Sequence[Count] = (1, 5),
+    queries: int = 15,
+    episodes: int = 600,
+    base: Any = None,
+    imbalance: str | float | None = None,
+    set_: Mapping[str, Any] | None = None,
+    save_episodes: str | Path | None = None,
+    episodes_from: str | Path | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    text: str | Sequence[str] | None = None,
+    image: str | None = None,
+    label: str | None = None,
+    class_names: str | Path | Mapping[str, str | Sequence[str]] | None = None,
+    encoder: str | None = None,
+    merge_labels: bool = False,
+    skip_bad: bool = False,
+    cache: bool = True,
+    progress: Progress | None = None,
+) -> BenchResult:
+    """Judge heads on many small tasks drawn from labelled data, the same tasks for each.
+
+    With several ``shots``, classes and queries stay the same and the support grows, so that numbers of shots are paired
+    too.
+
+    Args:
+        sources: labelled data: what `handful.read.read` takes, a `Dataset`, or ``{label: [items]}``.
+        heads: keys of heads; the others are compared with the first.
+        ways: classes an episode, or ``"any"``: 5 to 50.
+        shots: support items a class, each number in turn; ``["any"]`` for unbalanced support sets.
+        queries: query items a class.
+        episodes: how many.
+        base: a source of base classes, for heads that learn something from them.
+        imbalance: ``"dirichlet:A"`` (or A): class proportions of the queries drawn with concentration A.
+        set_: parameters of heads: ``{"gda.alpha": 0.1}``; texts are read as JSON where they are JSON.
+        save_episodes: where to write the episodes that were drawn.
+        episodes_from: episodes written earlier, from the same data; they bring their own ways, queries and number.
+        seed: of the draw, and of heads that draw.
+        out: where to write the result, ``.csv``, ``.json`` or ``.tex``.
+        text, image, label: columns of a table; guessed from their names when not given.
+        class_names: describes each label in words; by default the labels themselves, unless they are codes.
+        encoder: name of the encoder; by default the embedded one for the modality.
+        merge_labels: treat labels that differ only in case or blanks as one.
+        skip_bad: leave out items that cannot be read.
+        cache: use the feature cache.
+
+    Raises:
+        BadInput: one line that says what is wrong: a head or parameter there is not, more ways than classes, a class
+            with too few items.
+    """
+    _check_heads(heads)
+    if out is not None:
+        table_format(out)
+    parameters = head_parameters(heads, set_ or {})
+    concentration = parse_imbalance(imbalance)
+    shots = _check_shots(shots)
+
+    columns = Columns(text, image, label)
+    data = labelled(read_source(sources, None, columns, merge_labels=merge_labels, skip_bad=skip_bad))
+    others = None if base is None else read_source(base, None, columns, skip_bad=skip_bad)
+    tower = _tower(data, encoder)
+
+    def encode(part: Dataset) -> Encoded:
+        return encode_dataset(part, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+
+    encoded = encode(data)
+    background = None if others is None else encode(others).features.x
+    data = data.take(encoded.kept)
+    labels = np.asarray(data.labels)
+    if episodes_from is not None:
+        drawn = Episodes.load(episodes_from, labels)
+    else:
+        most: Count = "any" if "any" in shots else max(int(k) for k in shots)
+        drawn = draw(
+            labels, ways=ways, shots=most, queries=queries, episodes=episodes, seed=seed, imbalance=concentration
+        )
+    if save_episodes is not None:
+        drawn.save(save_episodes)
+    vectors = _class_text(tower, class_names, data)
+    given: dict[str, Any] = {"text": vectors, "random_state": seed}
+    if tower is not None:
+        given["logit_scale"] = tower.logit_scale
+    made = {key: head_class(key)(**{**given, **parameters[key]}) for key in heads}
+    rows = judge(made, encoded.features, labels, drawn, shots, base=background, seed=seed, progress=progress)
+    setting = {
+        "handful": handful.__version__,
+        "sources": list(data.provenance.sources),
+        "encoder": None if tower is None else tower.name,
+        "n": len(data),
+        "classes": len(data.classes),
+        "ways": ways if episodes_from is None else drawn.ways,
+        "queries": queries if episodes_from is None else drawn.queries,
+        "episodes": len(drawn),
+        "imbalance": concentration,
+        "seed": seed,
+        "episodes_from": None if episodes_from is None else str(episodes_from),
+    }
+    result = BenchResult(tuple(replace(row, parameters=parameters[row.head]) for row in rows), setting)
+    if out is not None:
+        result.save(out)
+    return result
+
+
+def head_parameters(heads: Sequence[str], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Parameters of each head from ``{"gda.alpha": "0.1"}``.
+
+    Raises:
+        BadInput: a head that is not compared, or a parameter it does not have.
+    """
+    parameters: dict[str, dict[str, Any]] = {key: {} for key in heads}
+    for name, value in given.items():
+        key, dot, parameter = name.rpartition(".")
+        if not dot or key not in parameters:
+            raise BadInput(f"--set {name}: {key or name!r} is none of the heads{nearest(key or name, heads)}")
+        names = head_class(key)._get_param_names()
+        if parameter not in names:
+            raise BadInput(f"--set {name}: head {key!r} has no parameter {parameter!r}{nearest(parameter, names)}")
+        parameters[key][parameter] = _value(value)
+    return parameters
+
+
+def _value(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def parse_imbalance(imbalance: str | float | None) -> float | None:
+    """A of ``"dirichlet:A"``. Raises `BadInput` for anything else."""
+    if imbalance is None or not isinstance(imbalance, str):
+        return imbalance
+    kind, _, number = imbalance.partition(":")
+    try:
+        if kind == "dirichlet":
+            return float(number)
+    except ValueError:
+        pass
+    raise BadInput(f"imbalance is 'dirichlet:A' with a number A, such as dirichlet:2, not {imbalance!r}")
+
+
+def _check_heads(heads: Sequence[str]) -> None:
+    if isinstance(heads, str) or not heads:
+        raise BadInput("name at least one head to judge, as a list")
+    for key in heads:
+        head_class(key)
+    twice = next((key for i, key in enumerate(heads) if key in heads[:i]), None)
+    if twice is not None:
+        raise BadInput(f"head {twice!r} is named twice")
+
+
+def _check_shots(shots: Sequence[Count]) -> list[Count]:
+    found = list(dict.fromkeys(shots))
+    if not found or ("any" in found and len(found) > 1):
+        raise BadInput("shots are one or more numbers, or 'any' alone")
+    for k in found:
+        if k != "any" and k < 1:
+            raise BadInput(f"shots must be at least 1, not {k}")
+    return found
+
+
+def _tower(data: Dataset, name: str | None) -> Encoder | None:
+    if data.modality == "features":
+        if name is not None:
+            raise BadInput(f"the source holds features; --encoder {name} has nothing to encode")
+        return None
+    return default_encoder(data.modality) if name is None else make_encoder(name)
+
+
+def _class_text(
+    tower: Encoder | None, class_names: str | Path | Mapping[str, str | Sequence[str]] | None, data: Dataset
+) -> dict[str, np.ndarray] | None:
+    sentences = class_sentences(class_names, data.classes)
+    if tower is None or tower.aligned is None or not sentences:
+        return None
+    return class_text_vectors(tower, sentences)

@@ -1,0 +1,77 @@
+"""Reading a source for a model that exists: the columns it was fitted with are the ones looked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handful.commands.sources import Columns
+from handful.errors import BadInput
+from handful.read import Dataset, from_arrays, read
+from handful.ship.model import Model
+
+_WITHOUT_COLUMNS = (".zip", ".npz")
+
+
+def read_for(
+    model: Model,
+    source: Any,
+    asked: Columns,
+    *,
+    merge_labels: bool = False,
+    skip_bad: bool = False,
+    keep_rows: bool = False,
+) -> tuple[Dataset, bool]:
+    """The source, read with the columns ``asked`` for, else with those of the fit, else with those whose name fits.
+
+    Also whether its label column is one that was asked for or fitted with, rather than guessed. A source without that
+    column is read without it: what is to be labelled seldom has labels.
+
+    Raises:
+        BadInput: the source cannot be read, or holds something else than the model takes.
+    """
+    if isinstance(source, Dataset | tuple):
+        return _fitting(model, source if isinstance(source, Dataset) else from_arrays(*source)), True
+    fitted = model.card.get("task", {}).get("columns", {}) if has_columns(source) else {}
+    text, image = asked.text, asked.image
+    if text is None and image is None:
+        text, image = fitted.get("text"), fitted.get("image")
+
+    def with_label(label: str | None) -> Dataset:
+        data = read(
+            source,
+            text=text,
+            image=image,
+            label=label,
+            merge_labels=merge_labels,
+            skip_bad=skip_bad,
+            keep_rows=keep_rows,
+        )
+        return _fitting(model, data)
+
+    data = with_label(asked.label)
+    usual = fitted.get("label")
+    if asked.label is not None or usual is None or data.table is None or usual not in data.table.columns:
+        return data, asked.label is not None
+    return (data if data.label_column == usual else with_label(usual)), True
+
+
+def _fitting(model: Model, data: Dataset) -> Dataset:
+    """``data``, when it is what the model takes. Raises `BadInput` when it is not."""
+    name = ", ".join(data.provenance.sources) or "the source"
+    wanted = model.card.get("task", {}).get("modality", data.modality)
+    if data.modality != wanted:
+        raise BadInput(f"the model reads {wanted}, but {name} holds {data.modality}")
+    width = int(model.head.n_features_in_)
+    if isinstance(data.items, np.ndarray) and data.items.shape[1:] != (width,):
+        raise BadInput(f"the model reads {width} features an item, but {name} has {data.items.shape[1]}")
+    return data
+
+
+def has_columns(source: Any) -> bool:
+    """Whether a source is a table: a frame or a file of one, not a folder, an archive or a file of arrays."""
+    if not isinstance(source, (str, Path)):
+        return hasattr(source, "columns")
+    return Path(source).suffix.lower() not in _WITHOUT_COLUMNS and not Path(source).is_dir()

@@ -1,0 +1,212 @@
+"""`handful predict`: every row of the input, in order, with what the model makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from handful.commands.fitted import read_for
+from handful.commands.sources import Columns
+from handful.errors import BadInput
+from handful.files import refuse_existing
+from handful.protocols import Progress
+from handful.read import Dataset, ImageFile, write_table
+from handful.ship.model import Model, encode_dataset
+
+if TYPE_CHECKING:
+    import polars as pl
+
+PREFIX = "handful_"
+WRITABLE = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
+DIGITS = 6  # of a confidence
+
+
+def predict(
+    model: Model | str | Path,
+    source: Any,
+    *,
+    out: str | Path | None = None,
+    top: int = 1,
+    min_confidence: float | None = None,
+    force: bool = False,
+    text: str | Sequence[str] | None = None,
+    image: str | None = None,
+    label: str | None = None,
+    skip_bad: bool = False,
+    cache: bool = True,
+    progress: Progress | None = None,
+) -> pl.DataFrame:
+    """Label every row of a source; no row and no column of it is lost, and the order stays.
+
+    Args:
+        model: a `Model` or the file of one.
+        source: what `handful.read.read` takes, a list of items, or an array. What is not a table becomes one: with a
+            column ``file`` for images, ``text`` for texts, ``row`` for features.
+        out: a file to write, by its suffix CSV, TSV, JSON Lines, Parquet or Excel.
+        top: how many classes to name, the most probable first.
+        min_confidence: below this probability a row is not accepted, and its label stays empty.
+        force: replace ``out`` if it exists, and columns ``handful_…`` that the source already has.
+        text, image, label: columns; by default those the model was fitted with, else guessed from their names.
+        skip_bad: leave the label empty where an item cannot be read, rather than stop.
+        cache: use the feature cache.
+
+    Returns:
+        The rows of the source and the columns ``handful_label``, ``handful_confidence`` (the probability of the best
+        class) and ``handful_accepted``; with ``top`` above 1 ``handful_top2``, ``handful_top2_confidence`` and so on. A
+        source that gives labels also gets ``handful_given``: where it is true, the label is the row's own and no
+        confidence is stated. Rows without a text have no label and are not accepted.
+
+    Raises:
+        BadInput: ``out`` exists, the source cannot be read, or does not fit the model.
+    """
+    if out is not None:
+        check_out(out, force)
+    model = model if isinstance(model, Model) else Model.load(model)
+    _check(model, top, min_confidence)
+    data, asked = read_for(model, source, Columns(text, image, label), skip_bad=skip_bad, keep_rows=True)
+    table = _table(data, force)
+    given = _given(data, model, asked)
+    answers = _answers(model, data, given, top, min_confidence, skip_bad=skip_bad, cache=cache, progress=progress)
+    done = table.with_columns(**answers)
+    if out is not None:
+        write_table(done, out)
+    return done
+
+
+def predict_lines(
+    model: Model | str | Path,
+    batches: Iterable[Sequence[str]],
+    *,
+    top: int = 1,
+    min_confidence: float | None = None,
+    skip_bad: bool = False,
+    cache: bool = True,
+) -> Iterator[list[dict[str, Any]]]:
+    """Label lines as they come: a batch of texts (for an image model: of paths) in, a batch of records out.
+
+    Each record holds the line under ``text`` (or ``file``) and the ``handful_…`` fields of `predict`.
+
+    Raises:
+        BadInput: a model of features, or an image that cannot be read and not ``skip_bad``.
+    """
+    model = model if isinstance(model, Model) else Model.load(model)
+    _check(model, top, min_confidence)
+    if model.encoder is None:
+        raise BadInput("this model reads features, which cannot come as lines of text; give it a .npz file")
+    images = model.encoder.modality == "image"
+    key, start = ("file" if images else "text"), 0
+    for batch in batches:
+        items: Any = [ImageFile(line, Path(line)) for line in batch] if images else list(batch)
+        where = tuple(f"line {start + i + 1}" for i in range(len(batch)))
+        start += len(batch)
+        data = Dataset(items, (None,) * len(batch), model.encoder.modality, where=where)
+        answers = _answers(model, data, None, top, min_confidence, skip_bad=skip_bad, cache=cache)
+        columns = {key: list(batch), **{name: column.to_list() for name, column in answers.items()}}
+        yield [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def check_out(out: str | Path, force: bool) -> None:
+    """Refuse, before any work, a file that exists or cannot be written as a table."""
+    if Path(out).is_dir():
+        raise BadInput(f"{out} is a folder; give a file name")
+    if Path(out).suffix.lower() not in WRITABLE:
+        raise BadInput(f"cannot write {out}: the name must end in one of {', '.join(WRITABLE)}")
+    refuse_existing(out, force)
+
+
+def _check(model: Model, top: int, min_confidence: float | None) -> None:
+    if not 1 <= top <= len(model.classes):
+        raise BadInput(f"--top must be between 1 and {len(model.classes)}, the number of classes, not {top}")
+    if min_confidence is not None and not 0 <= min_confidence <= 1:
+        raise BadInput(f"--min-confidence is a probability between 0 and 1, not {min_confidence}")
+
+
+def _table(data: Dataset, force: bool) -> pl.DataFrame:
+    """The rows of the source as a table without columns of an earlier prediction."""
+    import polars as pl
+
+    if data.table is None:
+        if data.modality == "features":
+            return pl.DataFrame({"row": range(len(data))})
+        if data.modality == "image":
+            return pl.DataFrame({"file": [getattr(item, "name", str(i)) for i, item in enumerate(data.items)]})
+        return pl.DataFrame({"text": list(data.items)})
+    old = [name for name in data.table.columns if name.startswith(PREFIX)]
+    if old and not force:
+        raise BadInput(f"the source has a column {old[0]!r} already, from an earlier prediction; --force replaces it")
+    return data.table.drop(old)
+
+
+def _given(data: Dataset, model: Model, asked: bool) -> list[str | None] | None:
+    """Labels the rows come with, ``None`` when the source gives none.
+
+    A folder's name or a guessed column counts only where it is one of the model's classes.
+    """
+    if data.label_column is None and not any(data.labels):
+        return None
+    known = set(model.classes)
+    return [label if asked or label in known else None for label in data.labels]
+
+
+def _answers(
+    model: Model,
+    data: Dataset,
+    given: list[str | None] | None,
+    top: int,
+    min_confidence: float | None,
+    *,
+    skip_bad: bool,
+    cache: bool,
+    progress: Progress | None = None,
+) -> dict[str, pl.Series]:
+    """The ``handful_…`` columns."""
+    import polars as pl
+
+    n = len(data)
+    own = np.array([label is not None for label in given or [None] * n], dtype=bool)
+    rows = _answerable(data, own, skip_bad)
+    best = np.full((n, top), -1)  # classes, the most probable first
+    sure = np.full((n, top), np.nan)
+    if len(rows):
+        encoded = encode_dataset(data.take(rows), model.encoder, cache=cache, skip_bad=skip_bad, progress=progress)
+        rows = rows[encoded.kept]
+    if len(rows):
+        proba = model.proba_of(encoded.features)
+        best[rows] = np.argsort(-proba, axis=1, kind="stable")[:, :top]
+        sure[rows] = np.take_along_axis(proba, best[rows], axis=1)
+    accepted = sure[:, 0] >= (0.0 if min_confidence is None else min_confidence)  # False for NaN
+    names = np.array([*model.classes, None], dtype=object)  # -1 is None
+    labels = names[np.where(accepted, best[:, 0], -1)]
+    if given is not None:
+        labels[own] = np.array(given, dtype=object)[own]
+    columns = {
+        "label": pl.Series(labels.tolist(), dtype=pl.String),
+        "confidence": _numbers(sure[:, 0]),
+        "accepted": pl.Series((accepted | own).tolist(), dtype=pl.Boolean),
+    }
+    if given is not None:
+        columns["given"] = pl.Series(own.tolist(), dtype=pl.Boolean)
+    for k in range(1, top):
+        columns[f"top{k + 1}"] = pl.Series(names[best[:, k]].tolist(), dtype=pl.String)
+        columns[f"top{k + 1}_confidence"] = _numbers(sure[:, k])
+    return {PREFIX + name: column for name, column in columns.items()}
+
+
+def _answerable(data: Dataset, own: np.ndarray, skip_bad: bool) -> np.ndarray:
+    """Rows without a label of their own that hold something. A blank text is no error, other gaps are."""
+    usable = data.usable
+    if data.modality == "features" and not skip_bad and not usable.all():
+        place = data.where[int(np.argmin(usable))] if data.where else f"item {int(np.argmin(usable))}"
+        raise BadInput(f"{place}: its features are not all numbers (--skip-bad leaves its label empty)")
+    if data.modality == "image" and not skip_bad:
+        usable[:] = True  # the encoder says what is wrong, and where
+    return np.flatnonzero(~own & usable)
+
+
+def _numbers(values: np.ndarray) -> pl.Series:
+    import polars as pl
+
+    return pl.Series(np.round(values, DIGITS)).fill_nan(None)

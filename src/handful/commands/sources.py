@@ -1,0 +1,122 @@
+"""From what a user points at to what is learnt from: reading, splitting off an experiment, class names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handful.errors import BadInput
+from handful.read import Dataset, from_arrays, is_code, read, read_class_names, readable
+
+
+NAME_WORDS = 6
+"""Words a class name has at most; what is longer is a description."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table hold what; ``None`` is guessed."""
+
+    text: str | Sequence[str] | None = None
+    image: str | None = None
+    label: str | None = None
+
+
+def read_source(
+    source: Any,
+    labels: Sequence[str] | None = None,
+    columns: Columns = Columns(),  # noqa: B008 -- frozen
+    *,
+    merge_labels: bool = False,
+    skip_bad: bool = False,
+    require_labels: bool = False,
+) -> Dataset:
+    """A `Dataset` from a path, a list of paths, ``{label: [items]}``, a frame, a `Dataset`, or items with labels."""
+    if isinstance(source, Dataset):
+        return source
+    if labels is not None:
+        return from_arrays(source, labels, merge_labels=merge_labels, skip_bad=skip_bad)
+    many = isinstance(source, (list, tuple)) and all(isinstance(s, (str, Path)) for s in source)
+    return read(
+        *(source if many else [source]),
+        text=columns.text,
+        image=columns.image,
+        label=columns.label,
+        merge_labels=merge_labels,
+        skip_bad=skip_bad,
+        require_labels=require_labels,
+    )
+
+
+def labelled(data: Dataset) -> Dataset:
+    """The labelled items; `BadInput` when there are none, or only one class."""
+    found = data.labelled
+    name = ", ".join(data.provenance.sources) or "the data"
+    if not len(found):
+        column = f" column {data.label_column!r} is empty" if data.label_column else " give --label, or labels"
+        raise BadInput(f"{name}: no item has a label;{column}")
+    if len(found.classes) < 2:
+        raise BadInput(f"{name}: one class only ({found.classes[0]!r}); at least two are needed")
+    return found
+
+
+def draw_shots(data: Dataset, shots: int, seed: int) -> tuple[Dataset, Dataset]:
+    """``shots`` items of every class at random, and all the others.
+
+    Raises:
+        BadInput: naming a class with too few items, or when nothing is left to test on.
+    """
+    if shots < 1:
+        raise BadInput(f"--shots must be at least 1, not {shots}")
+    counts = Counter(data.labels)
+    small = min(counts, key=lambda c: (counts[c], str(c)))
+    if counts[small] < shots:
+        raise BadInput(f"--shots {shots}, but class {small!r} has {counts[small]} examples")
+    labels = np.asarray(data.labels)
+    draw = np.random.default_rng(seed).random(len(labels))
+    order = np.lexsort((draw, labels))
+    starts = np.searchsorted(labels[order], labels[order])
+    taken = np.sort(order[np.arange(len(labels)) - starts < shots])
+    rest = np.setdiff1d(np.arange(len(labels)), taken)
+    if not len(rest):
+        raise BadInput(f"--shots {shots} leaves nothing to test on: every class has just {shots} examples")
+    return data.take(taken), data.take(rest)
+
+
+def class_sentences(
+    class_names: str | Path | Mapping[str, str | Sequence[str]] | None,
+    classes: Sequence[str],
+    templates: Sequence[str] = (),
+) -> dict[str, list[str]]:
+    """What each class is called, in words: as given, else read off the labels; nothing for labels that are codes.
+
+    Names of up to `NAME_WORDS` words are put into each of the ``templates``; longer descriptions stay as they are.
+
+    Raises:
+        BadInput: the names speak of none of the classes.
+    """
+    if class_names is None:
+        if sum(map(is_code, classes)) > 0.2 * len(classes):
+            return {}
+        return {c: _in_templates([readable(c)], templates) for c in classes if not is_code(c)}
+    given = class_names if isinstance(class_names, Mapping) else read_class_names(class_names)
+    texts = {c: [given[c]] if isinstance(given[c], str) else list(given[c]) for c in classes if c in given}
+    if not texts:
+        raise BadInput(
+            f"the class names speak of {', '.join(list(given)[:4])}, none of which is a label; "
+            f"labels: {', '.join(classes[:4])}"
+        )
+    return {c: _in_templates([str(t) for t in sentences], templates) for c, sentences in texts.items()}
+
+
+def _in_templates(sentences: Sequence[str], templates: Sequence[str]) -> list[str]:
+    return [
+        template.format(sentence)
+        for sentence in sentences
+        for template in (templates if templates and len(sentence.split()) <= NAME_WORDS else ("{}",))
+    ]

@@ -1,0 +1,1 @@
+"""Pure tensor mathematics: no files, no paper's name, one subject a file."""

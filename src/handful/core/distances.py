@@ -1,0 +1,28 @@
+"""Distances and similarities between rows, with any leading batch dimensions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def unit(x: Tensor) -> Tensor:
+    """Rows of ``x [..., d]`` divided by their Euclidean length; a zero row stays zero."""
+    return torch.nn.functional.normalize(x, dim=-1)
+
+
+def sqeuclidean(a: Tensor, b: Tensor) -> Tensor:
+    """Squared Euclidean distances ``[..., n, m]`` of ``a [..., n, d]`` and ``b [..., m, d]``, not below 0.
+
+    Both are moved by the mean of ``b`` first: distances do not change, and far from the origin the expansion
+    |a|^2 - 2ab + |b|^2 would lose its digits.
+    """
+    origin = b.mean(-2, keepdim=True)
+    a, b = a - origin, b - origin
+    squares = a.square().sum(-1)[..., :, None] + b.square().sum(-1)[..., None, :]
+    return (squares - 2 * a @ b.mT).clamp_min(0)
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Cosines ``[..., n, m]`` of the rows of ``a [..., n, d]`` and ``b [..., m, d]``."""
+    return unit(a) @ unit(b).mT

@@ -1,0 +1,1 @@
+"""Score examples, then keep, weigh or mix them; planned, see papers.toml."""

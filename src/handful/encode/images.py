@@ -1,0 +1,145 @@
+"""From an image to the pixels a network reads: which bytes it is, its versions, its centre."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL.Image import Image
+from PIL.Image import open as open_header
+
+from handful.encode.base import Batch, Job
+from handful.errors import BadInput
+from handful.read.dataset import ImageFile
+from handful.read.images import MAX_PIXELS, open_image
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels."""
+
+SMALLEST_PART = 0.5
+"""Least share of the area that a random view shows."""
+
+
+def image_content(item: Any) -> bytes:
+    """The bytes that say what an image is: those of its file where there is one, else its pixels. Raises `BadInput`."""
+    if isinstance(item, bytes):
+        return item
+    if isinstance(item, (str, Path)):
+        item = ImageFile(str(item), path=Path(item))
+    if isinstance(item, ImageFile):
+        return item.read_bytes()
+    if isinstance(item, np.ndarray) and item.dtype.kind == "f" and not np.isfinite(item).all():
+        raise BadInput(f"an array of shape {list(item.shape)} has pixels that are NaN or infinite")
+    image = open_image(item)
+    return f"pixels|{image.width}|{image.height}|".encode() + image.tobytes()
+
+
+def image_features(
+    jobs: Sequence[Job],
+    views: int,
+    pixels: Callable[[Image, Sequence[Box]], np.ndarray],
+    features: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+    *,
+    least: int,
+    batch: int,
+) -> Iterator[Batch]:
+    """Features of images, decoded side by side and then worked out together.
+
+    Decoding and the network take turns: both use every thread PyTorch may have, and would only hinder each other.
+
+    Args:
+        jobs: the images.
+        views: versions of each.
+        pixels: what the network reads, [views, …], of an image and the box of each view.
+        features: by output an array [rows, …], of what the network reads, [rows, …].
+        least: pixels a side below which a JPEG is not made smaller while decoding it.
+        batch: rows at a time and thread.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    rows = batch * threads
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(jobs), rows):
+            read = partial(_read, views=views, pixels=pixels, least=least)
+            some = list(enumerate(pool.map(read, jobs[start : start + rows]), start))
+            yield from (([position], found) for position, found in some if isinstance(found, BadInput))
+            good = {position: found for position, found in some if not isinstance(found, BadInput)}
+            if not good:
+                continue
+            stacked = np.concatenate(list(good.values()))
+            parts = [features(stacked[at : at + rows]) for at in range(0, len(stacked), rows)]
+            whole = {output: np.concatenate([part[output] for part in parts]) for output in parts[0]}
+            yield list(good), {o: array.reshape(len(good), views, *array.shape[1:]) for o, array in whole.items()}
+
+
+def _read(
+    job: Job, *, views: int, pixels: Callable[[Image, Sequence[Box]], np.ndarray], least: int
+) -> np.ndarray | BadInput:
+    try:
+        image = decoded(*job, least=least)
+    except BadInput as problem:
+        return problem
+    seed = int.from_bytes(hashlib.blake2b(job[1], digest_size=8).digest(), "little")  # its own, not its neighbours'
+    return pixels(image, [view_box(image.width, image.height, seed, view) for view in range(views)])
+
+
+def decoded(item: Any, content: bytes, least: int) -> Image:
+    """The RGB image of ``item``, whose `image_content` was read already. Raises `BadInput`.
+
+    A JPEG may come at a half, a quarter or an eighth of its size, which takes a fraction of the time; both its sides
+    then still have ``least`` pixels.
+    """
+    if not isinstance(item, (bytes, ImageFile, str, Path)):
+        return open_image(item)
+    smaller = _smaller_jpeg(content, least)
+    if smaller is not None:
+        with suppress(BadInput):  # said again below, with the image's name
+            return open_image(smaller)
+    if isinstance(item, bytes):
+        return open_image(item)
+    return open_image(ImageFile(item.name if isinstance(item, ImageFile) else str(item), data=content))
+
+
+def _smaller_jpeg(content: bytes, least: int) -> Image | None:
+    if not content.startswith(b"\xff\xd8"):
+        return None
+    try:
+        image = open_header(io.BytesIO(content), formats=("JPEG",))
+        too_many = image.width * image.height > MAX_PIXELS
+        return None if too_many or image.draft(None, (least, least)) is None else image
+    except Exception:  # whatever is wrong with the file, `open_image` says it better
+        return None
+
+
+def view_box(width: int, height: int, seed: int, view: int) -> Box:
+    """What version ``view`` of an image shows: 0 all of it, others a part of half to all of its area, at random.
+
+    The part has the image's proportions and depends on ``(seed, view)`` alone.
+    """
+    if view == 0:
+        return (0.0, 0.0, float(width), float(height))
+    draw = np.random.default_rng([seed, view])
+    share = draw.uniform(SMALLEST_PART, 1.0) ** 0.5
+    w, h = width * share, height * share
+    left, top = draw.uniform(0, width - w), draw.uniform(0, height - h)
+    return (left, top, left + w, top + h)
+
+
+def centre_square(image: Image, box: Box, size: int, share: float) -> np.ndarray:
+    """The middle of ``box`` as pixels [size, size, 3], uint8: a square of ``share`` of its shorter side, bicubic.
+
+    One resampling of the part that is kept, instead of resizing everything and cutting afterwards.
+    """
+    left, top, right, bottom = box
+    side = min(right - left, bottom - top) * share
+    x, y = (left + right) / 2, (top + bottom) / 2
+    kept = (x - side / 2, y - side / 2, x + side / 2, y + side / 2)
+    return np.asarray(image.resize((size, size), 3, box=kept, reducing_gap=3.0))  # 3: bicubic

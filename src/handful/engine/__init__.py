@@ -1,0 +1,1 @@
+"""Where work runs: many cores, many machines; planned, see papers.toml."""

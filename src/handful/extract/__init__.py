@@ -1,0 +1,1 @@
+"""Which span, event or cell; planned, see papers.toml."""

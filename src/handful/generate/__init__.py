@@ -1,0 +1,1 @@
+"""Make samples: flows, diffusion, language models; planned, see papers.toml."""

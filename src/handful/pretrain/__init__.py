@@ -1,0 +1,1 @@
+"""Train encoders that adapt well to few examples; planned, see papers.toml."""

@@ -1,0 +1,106 @@
+"""What classes are called: a file that says for each label, in words, what it means."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from handful.errors import BadInput
+from handful.read.columns import LABEL, first_usual
+from handful.read.delimited import decode
+from handful.read.formats import TABLES, read_table
+from handful.read.jsons import parse
+from handful.read.labels import label_texts
+from handful.read.places import columns_are, existing, file_bytes, one_line, quoted
+from handful.read.tables import Table, cell_text
+
+DESCRIPTION = ("description", "descriptions", "name", "names", "text", "texts", "title", "words", "meaning",
+               "definition", "sentence", "prompt")  # fmt: skip
+_PLAIN_LIST = "is a plain list, which does not say which label each name belongs to; give {} for each label"
+
+
+def read_class_names(path: str | Path) -> dict[str, list[str]]:
+    """Descriptions of each label, in the order of the file, without repetitions.
+
+    Tables (csv, tsv, jsonl, json, parquet, xlsx) need a column of labels and one or more of descriptions; several rows
+    of one label add up. A JSON object maps a label to a text or a list of texts. In a ``.txt`` file each line is a
+    label, a tab (or a colon and a blank), and a description.
+
+    Raises:
+        BadInput: no such file, nothing that says which label a name belongs to, or a label without any description.
+    """
+    path = existing(path)
+    name, suffix = path.name, path.suffix.lower()
+    if suffix == ".txt":
+        return _collected(_lines(decode(file_bytes(path), name), name), name)
+    if suffix == ".json":
+        value = parse(decode(file_bytes(path), name), name)
+        if isinstance(value, dict):
+            return _collected(_object(value, name), name)
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            raise BadInput(f"{name} {_PLAIN_LIST.format('{label: description}')}")
+    if suffix not in TABLES:
+        raise BadInput(
+            f"{name}: class names are read from {', '.join(TABLES)} files, not from {one_line(suffix) or 'this'}"
+        )
+    return _collected(_rows(read_table(path, name)), name)
+
+
+def _collected(pairs: Iterable[tuple[str, str]], name: str) -> dict[str, list[str]]:
+    """Descriptions by label. Raises `BadInput` for a label that has none."""
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for label, description in pairs:
+        found[label].update({description.strip(): None} if description.strip() else {})
+    if not found:
+        raise BadInput(f"{name} holds no class names")
+    for label, descriptions in found.items():
+        if not descriptions:
+            raise BadInput(f"{name}: label {quoted(label)} has no description")
+    return {label: list(descriptions) for label, descriptions in found.items()}
+
+
+def _lines(text: str, name: str) -> Iterable[tuple[str, str]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        label, *descriptions = line.split("\t") if "\t" in line else line.split(": ", 1)
+        if not descriptions:
+            raise BadInput(f"{name} line {number} {_PLAIN_LIST.format('label, tab, description')}")
+        for description in descriptions:
+            yield label.strip(), description
+
+
+def _object(value: dict[str, Any], name: str) -> Iterable[tuple[str, str]]:
+    for label, texts in value.items():
+        for text in [texts] if isinstance(texts, str) else texts if isinstance(texts, list) else [None]:
+            if not isinstance(text, str):
+                raise BadInput(f"{name}: label {quoted(label)} needs a text or a list of texts")
+            yield label, text
+
+
+def _rows(table: Table) -> Iterable[tuple[str, str]]:
+    column, descriptions = _columns(table)
+    labels = label_texts(table.frame[column].to_list(), table.where)
+    texts = [table.frame[name].to_list() for name in descriptions]
+    for row, label in enumerate(labels):
+        if label is None:
+            raise BadInput(f"{table.where[row]}: column {quoted(column)} is empty; every description needs its label")
+        for values in texts:
+            for value in values[row] if isinstance(values[row], list) else [values[row]]:
+                yield label, cell_text(value) or ""
+
+
+def _columns(table: Table) -> tuple[str, Sequence[str]]:
+    """The column of labels and those of descriptions: the usual names, else the only one left."""
+    columns = table.frame.columns
+    if len(columns) == 1:
+        raise BadInput(f"{table.name} {_PLAIN_LIST.format('columns label and description')}")
+    label = first_usual([name for name in LABEL if name not in ("label_text", "label_name", "class_name")], columns)
+    label = label or first_usual(("id", "code", "key", "class_name", "label_name"), columns)
+    others = [name for name in columns if name != label]
+    usual = [name for name in others if first_usual((*DESCRIPTION, "label_text", "label_name", "class_name"), [name])]
+    if label is None or not (usual or len(others) == 1):
+        raise BadInput(f"{table.name} needs columns called label and description; {columns_are(columns)}")
+    return label, usual or others

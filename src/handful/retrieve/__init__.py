@@ -1,0 +1,1 @@
+"""Index, search, rerank and prune; planned, see papers.toml."""

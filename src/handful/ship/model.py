@@ -1,0 +1,212 @@
+"""`Model`: an encoder by name, a fitted head, and the card that says where both come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from handful.errors import BadInput
+from handful.protocols import Encoder, Progress
+from handful.read import Dataset, from_arrays
+
+if TYPE_CHECKING:
+    from handful.adapt.base import Features, Head
+    from handful.evaluate import Assessment
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Features of the items that could be read, their positions, and what was wrong with the others."""
+
+    features: Features
+    kept: np.ndarray
+    skipped: tuple[str, ...]
+
+
+def encode_dataset(
+    data: Dataset,
+    encoder: Encoder | None,
+    *,
+    cache: bool = True,
+    skip_bad: bool = False,
+    progress: Progress | None = None,
+) -> Encoded:
+    """Features of a data set, in its order; features that are given as such pass through.
+
+    Raises:
+        BadInput: naming the place of an item that cannot be read, unless ``skip_bad``.
+    """
+    from handful.adapt.base import Features
+    from handful.errors import BadItem
+
+    everything = np.arange(len(data))
+    if data.modality == "features":
+        return Encoded(Features(np.asarray(data.items), {}), everything, ())
+    if encoder is None or encoder.modality != data.modality:
+        wanted = "features" if encoder is None else encoder.modality
+        raise BadInput(f"the model reads {wanted}, but the source holds {data.modality}")
+    outputs = ["pooled", *(name for name in ("middle", "aligned") if name in encoder.outputs)]
+    try:
+        arrays = encoder.encode(data.items, outputs, cache=cache, bad="nan" if skip_bad else "raise", progress=progress)
+    except BadItem as error:
+        place = data.where[error.index] if data.where else f"item {error.index}"
+        raise BadInput(
+            f"{place}: {str(error).removeprefix(f'item {error.index}: ')} (--skip-bad leaves it out)"
+        ) from error
+    if len(outputs) == 1:
+        arrays = {"pooled": arrays}
+    x = arrays.pop("pooled")
+    good = np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
+    kept = np.flatnonzero(good)
+    skipped = tuple(f"{data.where[i] if data.where else f'item {i}'}: cannot be read" for i in np.flatnonzero(~good))
+    if skipped and not skip_bad:
+        raise BadInput(skipped[0])
+    return Encoded(Features(x[kept], {name: view[kept] for name, view in arrays.items()}), kept, skipped)
+
+
+@dataclass
+class Model:
+    """What `fit` makes: predicts labels with probabilities, evaluates itself, saves to one file.
+
+    Args:
+        head: a fitted head.
+        encoder_name: as in ``--encoder``; ``None`` for a model of features.
+        fingerprint: identity of that encoder; a machine whose encoder differs is refused.
+        scale: what multiplies the head's logits before the softmax, fitted on items the head had not seen.
+        card: provenance, candidates and estimates, JSON-able.
+        seconds: how long each stage of `fit` took; not saved, so that the same model is the same bytes.
+    """
+
+    head: Head
+    encoder_name: str | None
+    fingerprint: str
+    scale: float
+    card: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, sorted: the columns of `predict_proba`."""
+        return tuple(str(c) for c in self.head.classes_)
+
+    @cached_property
+    def encoder(self) -> Encoder | None:
+        """The encoder, loaded when first needed. Raises `BadInput` when it is not here or not the same."""
+        if self.encoder_name is None:
+            return None
+        from handful.encode import encoder
+
+        found = encoder(self.encoder_name)
+        if found.identity != self.fingerprint:
+            raise BadInput(
+                f"this model was made with encoder {self.encoder_name} ({self.fingerprint[:16]}…), not with the one here "
+                f"({found.identity[:16]}…): install the version it was made with"
+            )
+        return found
+
+    def _features(self, items: Any, progress: Progress | None = None) -> Features:
+        data = items if isinstance(items, Dataset) else from_arrays(items)
+        return encode_dataset(data, self.encoder, progress=progress).features
+
+    def predict_proba(self, items: Any, *, progress: Progress | None = None) -> np.ndarray:
+        """Probabilities ``[n, C]`` of n items (texts, images, features, a `Dataset`), columns as `classes`."""
+        return self.proba_of(self._features(items, progress))
+
+    def proba_of(self, features: Features) -> np.ndarray:
+        """Probabilities ``[n, C]`` of encoded items."""
+        logits = self.scale * np.asarray(self.head.logits(features), dtype=np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        p = np.exp(logits)
+        out: np.ndarray = p / p.sum(axis=1, keepdims=True)
+        return out
+
+    def predict(self, items: Any) -> list[str]:
+        """The most probable class of each item."""
+        return [self.classes[i] for i in self.predict_proba(items).argmax(axis=1)]
+
+    def evaluate(self, items: Any, labels: Sequence[str] | None = None) -> Assessment:
+        """How good the model is on labelled items it has not seen: ``(items, labels)`` or a labelled `Dataset`.
+
+        Raises:
+            BadInput: no labels, or a label the model does not know.
+        """
+        data = items if isinstance(items, Dataset) else from_arrays(items, labels)
+        data = data.labelled
+        if not len(data):
+            raise BadInput("nothing to evaluate on: no item has a label")
+        return self.assess(self._features(data), [str(label) for label in data.labels], data.groups)
+
+    def assess(self, features: Features, labels: Sequence[str], groups: Sequence[str] | None = None) -> Assessment:
+        """`evaluate` on encoded items."""
+        from handful.evaluate import assess
+
+        unknown = sorted(set(labels) - set(self.classes))
+        if unknown:
+            raise BadInput(f"label {unknown[0]!r} is none of the model's classes: {', '.join(self.classes[:8])}")
+        return assess(np.asarray(labels), self.proba_of(features), self.classes, groups=groups)
+
+    def save(self, path: str | Path) -> None:
+        """Write one file, whole or not at all."""
+        from handful.ship.bundle import write_bundle
+
+        description = {
+            "head": {"key": self.head.key, "parameters": self.head.parameters()},
+            "classes": list(self.classes),
+            "width": int(self.head.n_features_in_),
+            "encoder": {"name": self.encoder_name, "fingerprint": self.fingerprint},
+            "scale": float(self.scale),
+            "card": self.card,
+        }
+        write_bundle(path, description, self.head.state_)
+
+    def report(self, path: str | Path) -> None:
+        """Write the card as one self-contained HTML page."""
+        from handful.ship.report import write_report
+
+        write_report({**self.card, "seconds": self.seconds}, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Model:
+        """Read a model file. Raises `BadInput` when it is not one, is damaged or does not fit together."""
+        from handful.adapt import HEADS, head_class
+        from handful.ship.bundle import read_bundle
+
+        description, state = read_bundle(path)
+        try:
+            key, classes = description["head"]["key"], [str(c) for c in description["classes"]]
+            if ":" in key:  # only registered heads: a file does not choose what is imported
+                raise BadInput(f"{path} names an unknown head {key!r}; there are: {', '.join(HEADS)}")
+            kind = head_class(key)
+            parameters = {k: v for k, v in description["head"]["parameters"].items() if k in kind._get_param_names()}
+            head = kind.restore(parameters, np.asarray(classes), state, int(description["width"]))
+            head.check_state()
+            name = description["encoder"]["name"]
+            return cls(
+                head, name, str(description["encoder"]["fingerprint"]), float(description["scale"]), description["card"]
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, BadInput):
+                raise
+            raise BadInput(f"{path} is not a whole Handful model: {error!r}") from error
+
+
+def load(path: str | Path) -> Model:
+    """`Model.load`."""
+    return Model.load(path)
+
+
+def class_text_vectors(encoder: Encoder, sentences: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
+    """Unit vectors ``[m, dt]`` a class of its sentences, all encoded in one go."""
+    flat = [text for texts in sentences.values() for text in texts]
+    vectors = encoder.class_text(flat) if flat else np.empty((0, 0), np.float32)
+    out: dict[str, np.ndarray] = {}
+    start = 0
+    for label, texts in sentences.items():
+        out[label] = vectors[start : start + len(texts)]
+        start += len(texts)
+    return out

@@ -1,0 +1,1 @@
+"""Change the encoder itself, a little: prompts, adapters, low-rank updates; planned, see papers.toml."""

@@ -1,0 +1,56 @@
+"""The training loop of heads against torch's own optimiser."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from handful.core.train import adamw
+
+
+def squares(parameters: list[Tensor], rows: Tensor) -> Tensor:
+    target = torch.arange(6, dtype=torch.float64)[rows]
+    return (parameters[0][..., :1] * target - 2 * target - parameters[1]).square().mean(-1)
+
+
+def start() -> list[Tensor]:
+    return [torch.tensor([0.5, -1.0], dtype=torch.float64), torch.tensor([0.25], dtype=torch.float64)]
+
+
+def test_equals_torchs_adamw_with_its_cosine() -> None:
+    free = [p.clone().requires_grad_() for p in start()]
+    optimiser = torch.optim.AdamW(free, lr=0.05, eps=1e-4, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 7)
+    for _ in range(7):
+        optimiser.zero_grad()
+        torch.autograd.backward(squares(free, torch.arange(6)).sum() + 0 * free[0].sum())
+        optimiser.step()
+        schedule.step()
+    got = adamw(start(), squares, rows=torch.arange(6), epochs=7, lr=0.05, eps=1e-4, weight_decay=0.1)
+    for mine, theirs in zip(got, free, strict=True):
+        torch.testing.assert_close(mine, theirs.detach(), atol=1e-12, rtol=1e-10)
+
+
+def test_steps_are_drawn_by_the_seed_and_cover_every_row() -> None:
+    seen: list[list[int]] = []
+
+    def watch(parameters: list[Tensor], rows: Tensor) -> Tensor:
+        seen.append(rows.tolist())
+        return squares(parameters, rows)
+
+    one = adamw(start(), watch, rows=torch.tensor([0, 2, 3, 5]), epochs=2, lr=0.1, batch_size=3, seed=1)
+    assert [len(rows) for rows in seen] == [3, 1, 3, 1]
+    assert sorted(seen[0] + seen[1]) == sorted(seen[2] + seen[3]) == [0, 2, 3, 5]
+    again = adamw(start(), squares, rows=torch.tensor([0, 2, 3, 5]), epochs=2, lr=0.1, batch_size=3, seed=1)
+    other = adamw(start(), squares, rows=torch.tensor([0, 2, 3, 5]), epochs=2, lr=0.1, batch_size=3, seed=2)
+    assert torch.equal(one[0], again[0])
+    assert not torch.equal(one[0], other[0])
+
+
+def test_no_epochs_leave_the_start_and_gradients_stay_off() -> None:
+    with torch.no_grad():
+        same = adamw(start(), squares, rows=torch.arange(6), epochs=0, lr=0.1)
+        moved = adamw(start(), squares, rows=torch.arange(6), epochs=1, lr=0.1)
+    assert torch.equal(same[0], start()[0])
+    assert not torch.equal(moved[1], start()[1])
+    assert not moved[0].requires_grad
