@@ -22,11 +22,11 @@ class Encoder(Protocol):
         dim: width d of the ``pooled`` output.
         outputs: which arrays it can give: ``pooled`` [n, d] always; ``aligned`` [n, dt], the item in the space of the
             text tower, for two-tower encoders; ``local`` [n, l, d]; ``pre`` [n, p].
-        identity: what makes the features what they are short of the arithmetic: weights, preprocessing, options. A model
-            asks for this.
+        identity: what makes the features what they are short of the arithmetic: weights, preprocessing, options. A
+            model asks for this.
         fingerprint: changes exactly when a bit of the features would: identity and arithmetic. The cache asks for this.
         aligned: which of ``outputs`` lives in the space of `class_text` (``"pooled"`` for a text encoder), or ``None``.
-        templates: sentences that class names are put into, at ``{}``, before `class_text` reads them; none: as they are.
+        templates: sentences that class names are put into, at ``{}``, before `class_text` reads them.
         logit_scale: what multiplies the cosine of ``aligned`` and class text in zero-shot logits.
     """
 
@@ -50,7 +50,7 @@ class Encoder(Protocol):
         bad: Literal["raise", "nan"] = "raise",
         progress: Progress | None = None,
     ) -> Any:
-        """Features as float32: one array for one output, else a dict by output; ``views > 1`` inserts an axis [n, views, …].
+        """Features as float32: one array for one output, else a dict by output; [n, views, …] for ``views > 1``.
 
         Raises `BadItem` for an item that cannot be read; with ``bad="nan"`` its rows are NaN instead.
         """

@@ -200,12 +200,13 @@ def test_many_queries_are_answered_in_parts(monkeypatch: pytest.MonkeyPatch) -> 
     np.testing.assert_allclose(fitted.logits(task.support.numpy()), whole, atol=1e-12)
 
 
-def test_the_name_of_the_function_survives_the_import_of_the_module() -> None:
-    import handful.adapt
-    import handful.adapt.head
+def test_no_module_takes_the_place_of_a_public_function() -> None:
+    import pkgutil
 
-    assert handful.adapt.head("gda").key == "gda"  # type: ignore[operator]
-    assert handful.adapt.head.Head is Head
+    import handful.adapt
+
+    modules = {module.name for module in pkgutil.iter_modules(handful.adapt.__path__)}
+    assert not modules & {"head", "head_class", "list_heads"}
 
 
 BAD_PARAMETERS: list[tuple[str, dict[str, Any]]] = [

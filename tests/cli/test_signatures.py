@@ -33,7 +33,7 @@ def options(command: str) -> dict[str, Any]:
 
 
 def test_every_public_command_is_there() -> None:
-    assert set(COMMANDS) == {name.rstrip("_") for name in handful.commands.__all__}
+    assert set(COMMANDS) == set(handful.commands.COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -15,7 +15,7 @@ from PIL import Image
 from handful.encode.conse import TOP, ConSE
 from handful.encode.efficientnet import MEAN, SCALE, SHARE, SIZE, Lite0
 from handful.encode.images import centre_square, decoded, image_content, view_box
-from handful.encode.lite0 import EfficientNetLite0, FoldedLite0, _relu6_, _rounded_keeping_sums
+from handful.encode.lite0 import MIDDLE, EfficientNetLite0, FoldedLite0, _relu6_, _rounded_keeping_sums
 from handful.encode.weights import EFFICIENTNET_LITE0
 from handful.errors import BadInput, BadItem
 from handful.read.dataset import ImageFile
@@ -54,7 +54,8 @@ def test_the_network_knows_a_palace_and_a_daisy(exact: Lite0, photos: Sequence[I
 
 
 def test_outputs_fit_together(exact: Lite0, photos: Sequence[Image.Image]) -> None:
-    found = exact.encode(photos, ("pooled", "local", "aligned"), cache=False)
+    found = exact.encode(photos, ("pooled", "middle", "local", "aligned"), cache=False)
+    assert found["middle"].shape == (len(photos), 112)
     np.testing.assert_allclose(found["local"].mean(1), found["pooled"], atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(found["aligned"], axis=1), 1, atol=1e-6)
     scores = found["aligned"] @ exact.class_text(["a palace", "a flower"]).T
@@ -76,8 +77,12 @@ def test_folding_changes_nothing(network: EfficientNetLite0, size: tuple[int, in
     x = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         expected = network.maps(x)
-    found = FoldedLite0(network, torch.float32).maps(x)
+        middle = network._bn0(network._conv_stem(x)).clamp(0, 6)
+        for block in network._blocks[: MIDDLE + 1]:
+            middle = block(middle)
+    found, found_middle = FoldedLite0(network, torch.float32).maps(x)
     assert found.shape == expected.shape
+    torch.testing.assert_close(found_middle, middle, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -215,5 +220,5 @@ def test_texts_have_no_views(exact: Lite0) -> None:
 
 
 def test_unknown_output_names_those_there_are(exact: Lite0) -> None:
-    with pytest.raises(BadInput, match="aligned, local, pooled"):
+    with pytest.raises(BadInput, match="aligned, local, middle, pooled"):
         exact.encode([], "depth")  # type: ignore[arg-type]

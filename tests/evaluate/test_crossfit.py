@@ -68,7 +68,8 @@ def test_logits_are_those_of_the_fit_without_the_fold() -> None:
     assert found is not None
     for held in held_out(18):
         rest = np.setdiff1d(np.arange(18), held)
-        wanted = Prototypes().fit(x.take(rest), labels[rest]).logits(x.take(held))
+        fitted = Prototypes().fit(x.take(rest), labels[rest])
+        wanted = fitted.spread(x.take(rest), labels[rest]) * fitted.logits(x.take(held))
         np.testing.assert_allclose(found.logits[held], wanted, rtol=1e-6)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from handful.adapt.gda import GDA
 from handful.adapt.base import Features, Head
+from handful.adapt.gda import GDA
 from handful.adapt.prototypes import Prototypes
 from handful.adapt.zero_shot import ZeroShot
 from handful.core.task import Query, State, Task

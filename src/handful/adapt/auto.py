@@ -23,7 +23,7 @@ from torch import Tensor
 
 from handful.adapt.base import Head
 from handful.adapt.plans import TRANSFORMS, Plan, make_plans, members, names_confirmed, transformed
-from handful.core.calibration import accuracy, fit_scale
+from handful.core.calibration import accuracy, fit_scale, hedged
 from handful.core.task import Query, State, Task, lowest, mask_classes
 from handful.errors import BadInput
 from handful.protocols import Needs
@@ -44,7 +44,7 @@ BLIND_SPREAD = {False: 0.9, True: 1.6}
 """And its spread."""
 UNTRIED = 1e6
 """Stands for the log loss of what was not considered; a model file holds finite numbers only."""
-PARTS = ("regression", "discriminant analysis", "class names")
+PARTS = ("kernel ridge", "discriminant analysis", "class names")
 METRICS = ("accuracy", "balanced", "macro-f1", "log-loss")
 
 
@@ -98,6 +98,11 @@ class Auto(Head):
             return None
         return self._learn(task)[1]
 
+    def view_widths(self) -> dict[str, int]:
+        """See `Head.view_widths`; with ``middle`` where the rows learnt from are wider than the features."""
+        middle = self.state_["discriminant.weight"].shape[-1] - self.n_features_in_
+        return super().view_widths() | ({"middle": middle} if middle > 0 else {})
+
     def _learn(self, task: Task) -> tuple[State, Tensor]:
         if self.metric not in METRICS:
             raise BadInput(f"metric is one of {', '.join(METRICS)}, not {self.metric!r}")
@@ -114,7 +119,7 @@ class Auto(Head):
         state = {
             "gain": _at(torch.stack([choice.gain for choice in choices]), index),
             "transform": _at(torch.stack(hows), index).to(y.dtype),
-            "rows": (named[index] & trust).to(y.dtype),
+            "rows": (named[index] & trust).to(y.dtype) / (1 + task.y.sum((-2, -1)) / task.ways),
             "share": _at(torch.stack([choice.share for choice in choices]), index),
             "blind": blind.to(y.dtype),
             "named": trust.to(y.dtype),
@@ -153,7 +158,7 @@ class Auto(Head):
                 if loss < UNTRIED:
                     name = f"{_words(blend)} on {HOW[TRANSFORMS[int(how)]]}{' and class names' if names else ''}"
                     rows.append({"name": name, "accuracy": float(self.state_["right"][p, b]), "log_loss": loss})
-        return sorted(rows, key=lambda row: row["log_loss"])
+        return sorted(rows, key=lambda row: (-row["accuracy"], row["log_loss"]))
 
     @property
     def choice_(self) -> str:
@@ -173,7 +178,7 @@ class Auto(Head):
 
     @property
     def text_weight_(self) -> float:
-        """Share of class names in the answer: beside the heads, and as one of the examples of a class."""
+        """Share of class names in the answer: beside the heads, and as one example among those of a class."""
         check_is_fitted(self)
         beside = float(self.state_["share"][-1])
         return beside + (1 - beside) * float(self.state_["rows"])
@@ -236,7 +241,8 @@ class _Choice:
         table = y.new_tensor(BLENDS)
         gains = table.T.reshape(len(PARTS), -1, *batch) / plan.sizes[:, None]  # [M, B, *b]
         blended = mask_classes(_blend(plan.left_out[:, None], gains), task.class_mask)
-        scale, losses = fit_scale(blended, y, task.class_mask)
+        target = hedged(y, task.class_mask)
+        scale, losses = fit_scale(blended, target, task.class_mask)
         losses = losses.masked_fill((table[:, -1] > 0).reshape(-1, *batch) & ~trust, torch.inf)
         weight = (-losses * y.sum((-2, -1))).softmax(0)
         share = (table.T.reshape(len(PARTS), -1, *batch) * weight * scale).sum(1)
@@ -246,7 +252,7 @@ class _Choice:
         share = torch.where(blind, usual / usual.sum(0), share)
         gain = share / plan.sizes
         left_out = mask_classes(_blend(plan.left_out, gain), task.class_mask)
-        t, loss = fit_scale(left_out, y, task.class_mask)
+        t, loss = fit_scale(left_out, target, task.class_mask)
         t = torch.where(blind, torch.where(trust, BLIND_SPREAD[True], BLIND_SPREAD[False]), t)
         return cls(
             (gain * t).movedim(0, -1), share.movedim(0, -1), t[..., None, None] * left_out, loss, losses,

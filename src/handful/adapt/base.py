@@ -18,6 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import Tensor
 
 from handful.adapt.inputs import Features, check_device, read_labels, read_rows, read_text, to_tensor, zero_shot_logits
+from handful.core.calibration import fit_scale, hedged
 from handful.core.task import Query, State, Task, make_task, mask_classes
 from handful.core.text_rows import with_text_rows
 from handful.errors import BadInput
@@ -204,6 +205,30 @@ class Head(ClassifierMixin, BaseEstimator):
         head.classes_, head.state_, head.n_features_in_ = classes, state, width
         return head
 
+    def view_widths(self) -> dict[str, int]:
+        """Width of each view that queries of the fitted head must have."""
+        widths = dict.fromkeys(self.needs.views, 1)
+        text = self.state_.get("text")
+        if text is not None and text.shape[-1] != self.n_features_in_:
+            widths["aligned"] = text.shape[-1]
+        return widths
+
+    def spread(self, X: Any, y: Any) -> float:
+        """What multiplies the fitted head's logits so that, by examples left out, their softmax means what it says.
+
+        1 where the head cannot leave anything out. ``X, y`` are what it was fitted on.
+        """
+        x, views = read_rows(self, X, reset=False, directions=self.directions)
+        codes = np.searchsorted(self.classes_, read_labels(y, len(x)))
+        task = self._task(x, views, codes, np.ones(len(x), dtype=x.dtype))
+        with torch.no_grad():
+            left_out = self.held(self.state_).leave_one_out(task) if bool((task.fewest_items >= 2).all()) else None
+            return (
+                1.0
+                if left_out is None
+                else float(fit_scale(left_out, hedged(task.y, task.class_mask), task.class_mask)[0])
+            )
+
     def check_state(self) -> None:
         """Whether the state is whole: names and axes as in `shapes`, numbers finite, and it answers for every class.
 
@@ -216,13 +241,7 @@ class Head(ClassifierMixin, BaseEstimator):
                 raise BadInput(f"the state's {name!r} has numbers that are not finite")
         if self.shapes:
             _check_shapes(self.shapes, self.state_, {"C": len(self.classes_), "D": self.n_features_in_})
-        text = self.state_.get("text")
-        views = (
-            {}
-            if text is None or text.shape[-1:] == (self.n_features_in_,)
-            else {"aligned": np.ones((1, *text.shape[1:]))}
-        )
-        views |= {name: views.get(name, np.ones((1, 1))) for name in self.needs.views}
+        views = {name: np.ones((1, width)) for name, width in self.view_widths().items()}
         try:
             answer = np.asarray(self.logits(Features(np.ones((1, self.n_features_in_)), views)))
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:

@@ -1,23 +1,9 @@
-"""One public function a command: what `handful NAME` does, `handful.NAME` or `handful.commands.NAME` does in Python."""
+"""One public function a command, in the module of its name: what `handful fit` does, ``handful.commands.fit.fit`` does.
+
+They are not re-exported here: a package cannot show a function and a module under one name.
+"""
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
-_WHERE = {
-    "fit": "fit",
-    "predict": "predict",
-    "evaluate": "evaluate",
-    "bench": "bench",
-    "demo": "demo",
-    "list_": "listing",
-    "cache": "cache",
-}
-__all__ = sorted(_WHERE)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"handful.commands.{_WHERE[name]}"), name)
+COMMANDS = ("bench", "cache", "demo", "evaluate", "fit", "list", "predict")
+"""Every command of the command line; ``list`` is ``handful.commands.listing.list_``."""

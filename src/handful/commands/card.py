@@ -11,7 +11,6 @@ import numpy as np
 
 import handful
 from handful.adapt.base import Head
-from handful.commands.sources import Columns
 from handful.core.intervals import wilson
 from handful.evaluate import Assessment
 from handful.evaluate.crossfit import CrossFit
@@ -22,11 +21,12 @@ SCHEMA = 1
 
 
 def make_card(
-    model: Model, learnt: Dataset, pool: int, columns: Columns, seed: int, metric: str, skipped: Sequence[str]
+    model: Model, learnt: Dataset, pool: int, seed: int, metric: str, skipped: Sequence[str]
 ) -> dict[str, Any]:
     """Everything but the estimates."""
     counts = Counter(learnt.labels)
-    texts = columns.text if columns.text is None or isinstance(columns.text, str) else list(columns.text)
+    kind = "image" if learnt.modality == "image" else "text"
+    used = list(learnt.item_columns) if len(learnt.item_columns) != 1 else learnt.item_columns[0]
     return {
         "schema": SCHEMA,
         "handful": handful.__version__,
@@ -36,10 +36,11 @@ def make_card(
             "sources": list(learnt.provenance.sources),
             "sha256": dict(learnt.provenance.sha256),
             "modality": learnt.modality,
-            "columns": {"text": texts, "image": columns.image, "label": learnt.label_column},
+            "columns": {"text": None, "image": None, kind: used or None, "label": learnt.label_column},
             "n": len(learnt),
             "pool": pool,
             "classes": [{"name": c, "count": counts[c]} for c in learnt.classes],
+            "notes": list(learnt.provenance.notes),
             "skipped": [*learnt.provenance.skipped, *skipped],
         },
         "encoder": {
@@ -72,11 +73,13 @@ def class_text_card(head: Head, sentences: Mapping[str, Sequence[str]], given: b
     }
 
 
-def estimate_card(model: Model, folds: CrossFit | None, labels: np.ndarray, why_not: str) -> dict[str, Any] | None:
-    """How good the model is on items it has not seen, from out-of-fold logits."""
+def estimate_card(
+    model: Model, folds: CrossFit | None, scale: float, labels: np.ndarray, why_not: str
+) -> dict[str, Any] | None:
+    """How good the model is on items it has not seen, from out-of-fold logits times ``scale``."""
     if folds is None:
         return {"method": why_not, "assessment": None}
-    logits = model.scale * folds.logits[folds.judged]
+    logits = scale * folds.logits[folds.judged]
     logits -= logits.max(axis=1, keepdims=True)
     proba = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     from handful.evaluate import assess

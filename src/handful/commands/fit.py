@@ -16,7 +16,7 @@ from handful.adapt import head_class
 from handful.adapt.base import Head
 from handful.commands.card import class_text_card, estimate_card, make_card, test_card
 from handful.commands.sources import Columns, class_sentences, draw_shots, labelled, read_source
-from handful.core.calibration import fit_scale
+from handful.core.calibration import fit_scale, hedged
 from handful.encode import default_encoder
 from handful.encode import encoder as make_encoder
 from handful.errors import BadInput
@@ -55,8 +55,8 @@ def fit(
     """Learn to label from a few labelled examples.
 
     Args:
-        sources: a file, folder or list of them (see `handful.read.read`), ``{label: [items]}``, a `Dataset`, or items for
-            which ``labels`` are given. Unlabelled items are left aside.
+        sources: a file, folder or list of them (see `handful.read.read`), ``{label: [items]}``, a `Dataset`, or
+            items for which ``labels`` are given. Unlabelled items are left aside.
         labels: one an item; ``None`` to read them from the source.
         text, image, label: columns of a table; guessed from their names when not given.
         class_names: a file or mapping that describes each label in words; by default the labels themselves are read,
@@ -116,15 +116,16 @@ def fit(
     hurried = clock.left() < FOLDS * clock.laps["fit"]
     folds = None if hurried else cross_fit(estimator, encoded.features, names, groups, folds=FOLDS, seed=seed)
     name, identity = (None, "") if tower is None else (tower.name, tower.identity)
-    model = Model(estimator, name, identity, _scale(folds, estimator, names))
-    model.card = make_card(model, learn, len(everything.pool), columns, seed, metric, encoded.skipped)
+    scale = _scale(folds, estimator, names)
+    model = Model(estimator, name, identity, scale * estimator.spread(encoded.features, names))
+    model.card = make_card(model, learn, len(everything.pool), seed, metric, encoded.skipped)
     model.card["class_text"] = class_text_card(estimator, sentences, vectors is not None)
     why_not = (
         "not estimated: the time limit was reached"
         if hurried
         else "not estimated: no class has a second example to test on"
     )
-    model.card["estimate"] = estimate_card(model, folds, names, why_not)
+    model.card["estimate"] = estimate_card(model, folds, scale, names, why_not)
     model.card["test"] = None
     model.card["experiment"] = (
         None if shots is None else {"shots": shots, "note": f"an experiment: learnt from {shots} examples a class"}
@@ -215,11 +216,12 @@ def _estimator(
 
 
 def _scale(folds: CrossFit | None, head: Head, labels: np.ndarray) -> float:
-    """What spreads the logits so that probabilities are honest: fitted on out-of-fold logits, else the head's own guess."""
+    """What is left to multiply logits with, each head's own `spread` being in them: fitted on out-of-fold logits."""
     if folds is None:
-        return float(getattr(head, "scale_", 1.0))
+        return 1.0
     y = torch.nn.functional.one_hot(
         torch.as_tensor(np.searchsorted(head.classes_, labels)), len(head.classes_)
     ).double()
     mask = torch.ones(len(head.classes_), dtype=torch.bool)
-    return float(fit_scale(torch.as_tensor(folds.logits[folds.judged]), y[folds.judged], mask)[0])
+    y = hedged(y[folds.judged], mask)
+    return float(fit_scale(torch.as_tensor(folds.logits[folds.judged]), y, mask)[0])

@@ -13,7 +13,6 @@ import numpy as np
 from handful.errors import BadInput
 from handful.read import Dataset, from_arrays, is_code, read, read_class_names, readable
 
-
 NAME_WORDS = 6
 """Words a class name has at most; what is longer is a description."""
 
@@ -30,7 +29,7 @@ class Columns:
 def read_source(
     source: Any,
     labels: Sequence[str] | None = None,
-    columns: Columns = Columns(),  # noqa: B008 -- frozen
+    columns: Columns = Columns(),
     *,
     merge_labels: bool = False,
     skip_bad: bool = False,

@@ -33,6 +33,7 @@ def fit_scale(logits: Tensor, y: Tensor, class_mask: Tensor, steps: int = 30) ->
 
     low, high = (1e-3 / size).log(), (1e5 / size).log()
     u = (10 / size).log()  # a usual spread
+    busy = torch.ones_like(u, dtype=torch.bool)  # each problem stops by itself, whatever is beside it
     for _ in range(steps):
         t = u.exp()
         pz = (t[..., None, None] * z).masked_fill_(~real, -torch.inf).softmax(-1).mul_(z)
@@ -42,8 +43,8 @@ def fit_scale(logits: Tensor, y: Tensor, class_mask: Tensor, steps: int = 30) ->
         low, high = torch.where(slope < 0, u, low), torch.where(slope < 0, high, u)
         newton = u - slope / bend.clamp_min(1e-30)
         after = torch.where((newton > low) & (newton < high), newton, (low + high) / 2)
-        u, moved = after, (after - u).abs().max() if u.numel() else u.sum()
-        if moved < torch.finfo(u.dtype).eps ** 0.75:
+        u, busy = torch.where(busy, after, u), busy & ((after - u).abs() >= torch.finfo(u.dtype).eps ** 0.75)
+        if not busy.any():
             break
     t = u.exp()
     log_p = (t[..., None, None] * z).masked_fill_(~real, -torch.inf).log_softmax(-1)
@@ -51,6 +52,16 @@ def fit_scale(logits: Tensor, y: Tensor, class_mask: Tensor, steps: int = 30) ->
     flat = 2 * class_mask.sum(-1).to(z.dtype).log()
     loss = -torch.where(possible > 0, possible * log_p, 0.0).sum((-2, -1)) + (y - possible).sum((-2, -1)) * flat
     return t, loss / total
+
+
+def hedged(y: Tensor, class_mask: Tensor) -> Tensor:
+    """Labels that leave a share 1 / (n + 2) of each row to all classes, n the weight of all rows (after Platt 1999).
+
+    That n examples are all right does not make the next one certain: a scale fitted to these labels stays finite.
+    """
+    y, mask = torch.where(class_mask[..., None, :], y, 0.0), class_mask[..., None, :].to(y.dtype)
+    share = 1 / (y.sum((-2, -1), keepdim=True) + 2)
+    return (1 - share) * y + share * y.sum(-1, keepdim=True) * mask / mask.sum(-1, keepdim=True).clamp_min(1)
 
 
 def accuracy(logits: Tensor, y: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ WIDTH = 1280
 MIDDLE_WIDTH = 112
 SIZE = 224
 SHARE = 1.0
-"""Of the shorter side, what the network is shown. Published with a margin of 32 pixels, which costs few-shot accuracy."""
+"""Of the shorter side, what the network is shown. The margin it was published with costs few-shot accuracy."""
 MEAN, SCALE = 127.0, 128.0
 """The network reads (pixel - MEAN) / SCALE."""
 BATCH = 8
@@ -35,7 +35,7 @@ BATCH = 8
 
 
 class Lite0(FeatureEncoder):
-    """Images to ``pooled`` [n, 1280], ``middle`` [n, 112], ``local`` [n, 49, 1280] (7 x 7 places) and ``aligned`` [n, 384].
+    """Images to ``pooled`` [n, 1280], ``middle`` [n, 112], ``local`` [n, 49, 1280] (7 x 7) and ``aligned`` [n, 384].
 
     ``middle`` is the mean of the fifth stage, which tells textures and layouts apart that ``pooled`` no longer does;
     ``aligned`` is ConSE.

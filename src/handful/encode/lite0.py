@@ -111,7 +111,7 @@ class FoldedLite0:
 
     @torch.inference_mode()
     def maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features before pooling [n, 1280, h/32, w/32] and after the fifth stage [n, 112, h/16, w/16], in ``dtype``."""
+        """Features before pooling [n, 1280, h/32, w/32] and of the fifth stage [n, 112, h/16, w/16], in ``dtype``."""
         x = self._stem(x.to(self._dtype, memory_format=torch.channels_last))
         middle = x
         for number, (convolutions, skips) in enumerate(self._blocks):

@@ -52,7 +52,8 @@ def cross_fit(
     for part in range(fold.max() + 1):
         held, rest = np.flatnonzero(fold == part), np.flatnonzero(fold != part)
         fitted = clone(head).fit(features.take(rest), labels[rest])
-        logits[held] = np.asarray(fitted.logits(features.take(held)))
+        spread = fitted.spread(features.take(rest), labels[rest])  # strengths chosen anew change how far logits spread
+        logits[held] = spread * np.asarray(fitted.logits(features.take(held)))
     return CrossFit(logits, judged & np.isfinite(logits).all(axis=1), int(fold.max()) + 1)
 
 

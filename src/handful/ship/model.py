@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -104,8 +105,8 @@ class Model:
         found = encoder(self.encoder_name)
         if found.identity != self.fingerprint:
             raise BadInput(
-                f"this model was made with encoder {self.encoder_name} ({self.fingerprint[:16]}…), not with the one here "
-                f"({found.identity[:16]}…): install the version it was made with"
+                f"this model was made with encoder {self.encoder_name} ({self.fingerprint[:16]}…), not with the one "
+                f"here ({found.identity[:16]}…): install the version it was made with"
             )
         return found
 
@@ -185,10 +186,13 @@ class Model:
             parameters = {k: v for k, v in description["head"]["parameters"].items() if k in kind._get_param_names()}
             head = kind.restore(parameters, np.asarray(classes), state, int(description["width"]))
             head.check_state()
+            scale, card = float(description["scale"]), description["card"]
+            if not (math.isfinite(scale) and scale > 0) or not isinstance(card, dict):
+                raise BadInput(f"{path} is not a whole Handful model: its scale or its card makes no sense")
+            if classes != sorted(set(classes)) or len(classes) < 2:
+                raise BadInput(f"{path} is not a whole Handful model: its classes are not in order")
             name = description["encoder"]["name"]
-            return cls(
-                head, name, str(description["encoder"]["fingerprint"]), float(description["scale"]), description["card"]
-            )
+            return cls(head, name, str(description["encoder"]["fingerprint"]), scale, card)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, BadInput):
                 raise
