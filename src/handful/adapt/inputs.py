@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +74,9 @@ def read_labels(y: Any, n: int) -> np.ndarray:
         raise BadInput("a head requires y to be passed, but the target y is None")
     try:
         y = column_or_1d(y, warn=True)
-        check_classification_targets(y)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # one example a class is no regression problem
+            check_classification_targets(y)
         np.unique(y)
     except ValueError as error:
         raise BadInput(_one_line(str(error))) from error
