@@ -147,6 +147,6 @@ def test_what_auto_chose_and_tried_is_told(capsys: pytest.CaptureFixture[str]) -
         "6 were tried",
         "90.0 %  kind 0\\x1b",
         "and 3 more",
-        "used, weight 0.15: the examples confirm them",
+        "used, 15 % of the answer: the examples confirm them",
     ):
         assert part in out, part

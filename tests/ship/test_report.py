@@ -172,7 +172,7 @@ def test_what_it_was_made_from(page: Page) -> None:
         "data/tickets.csv; text column subject, body, label column intent",
         "minilm, 384 numbers an item",
         "gda: best by leave-one-out",
-        "used, weight 0.5: names agree with the examples",
+        "used, 50 % of the answer: names agree with the examples",
         "1 item that could not be used",
         "tickets.csv row 17: empty text",
         "2.4 seconds: read 0.1, encode 2.2",

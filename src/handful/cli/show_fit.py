@@ -129,7 +129,7 @@ def _candidate(row: Mapping[str, Any]) -> str:
 
 
 def _names(card: Mapping[str, Any]) -> Lines:
-    use = f"used, weight {card['weight']:.2g}" if card["used"] else "not used"
+    use = f"used, {100 * card['weight']:.0f} % of the answer" if card["used"] else "not used"
     return [f"{use}: {visible(card['reason'])}"]
 
 

@@ -1,0 +1,90 @@
+"""What `auto` chooses: names only where the examples confirm them, transforms, blends and how sure it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from handful.adapt import head
+from handful.adapt.base import Features
+from handful.errors import BadInput
+
+WAYS, WIDTH = 12, 32
+
+
+def made_up(shots: int, seed: int = 0, noise: float = 0.25) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Unit class directions, items around them, and names that lie near the directions."""
+    draw = np.random.default_rng(seed)
+    directions = np.linalg.qr(draw.normal(size=(WIDTH, WIDTH)))[0][:WAYS]
+    y = np.repeat([f"class {c:02d}" for c in range(WAYS)], shots)
+    x = np.repeat(directions, shots, axis=0) + noise * draw.normal(size=(WAYS * shots, WIDTH))
+    names = directions + 0.1 * draw.normal(size=directions.shape)
+    return x, y, {label: name / np.linalg.norm(name) for label, name in zip(np.unique(y), names, strict=True)}
+
+
+def test_names_help_at_one_shot() -> None:
+    x, y, names = made_up(1, noise=0.4)
+    q, answers, _ = made_up(40, noise=0.4)
+    bare = head("auto").fit(x, y)
+    named = head("auto", text=names, logit_scale=20.0).fit(x, y)
+    assert (named.predict(q) == answers).mean() > (bare.predict(q) == answers).mean() + 0.05
+    assert named.text_weight_ > 0.3 and "confirm" in named.text_why_
+    assert named.candidates_ == [] and "single example" in named.why_
+
+
+@pytest.mark.parametrize("shots", [1, 4])
+def test_names_of_other_classes_change_nothing(shots: int) -> None:
+    x, y, names = made_up(shots)
+    wrong = dict(zip(names, np.roll(list(names.values()), 5, axis=0), strict=True))
+    q, _, _ = made_up(20)
+    named = head("auto", text=wrong, logit_scale=20.0).fit(x, y)
+    assert named.text_weight_ == 0 and "do not confirm" in named.text_why_
+    np.testing.assert_allclose(named.logits(q), head("auto").fit(x, y).logits(q), rtol=1e-5, atol=1e-4)
+
+
+def test_a_telling_middle_layer_is_found() -> None:
+    x, y, _ = made_up(6)
+    q, answers, _ = made_up(20, noise=0.25)
+    draw = np.random.default_rng(1)
+    blind, blind_q = np.abs(draw.normal(size=x.shape)), np.abs(draw.normal(size=q.shape))
+    fitted = head("auto").fit(Features(blind, {"middle": x}), y)
+    assert "two layers" in fitted.choice_
+    assert (fitted.predict(Features(blind_q, {"middle": q})) == answers).mean() > 0.5
+    assert fitted.view_widths() == {"middle": WIDTH}
+    fitted.check_state()
+
+
+def test_probabilities_mean_what_they_say() -> None:
+    x, y, _ = made_up(8, noise=0.35)
+    q, answers, _ = made_up(100, noise=0.35)
+    p = head("auto").fit(x, y).predict_proba(q)
+    right = p.argmax(1) == np.searchsorted(np.unique(y), answers)
+    assert abs(p.max(1).mean() - right.mean()) < 0.08
+
+
+def test_candidates_are_sorted_and_finite() -> None:
+    x, y, names = made_up(3)
+    rows = head("auto", text=names).fit(x, y).candidates_
+    assert len(rows) == 14  # seven blends, with and without names among the examples
+    assert [row["accuracy"] for row in rows] == sorted((row["accuracy"] for row in rows), reverse=True)
+    assert all(np.isfinite(row["log_loss"]) for row in rows)
+
+
+def test_one_class_with_a_single_example_does_not_blind_it() -> None:
+    x, y, _ = made_up(5)
+    keep = np.r_[0, 5 : len(y)]
+    fitted = head("auto").fit(x[keep], y[keep])
+    assert fitted.candidates_ and set(fitted.predict(x)) <= set(y)
+
+
+def test_balance_counts_every_class_the_same() -> None:
+    x, y, _ = made_up(5)
+    keep = np.flatnonzero((y < "class 02") | (np.arange(len(y)) % 5 < 2))
+    a, b = (head("auto", metric=metric).fit(x[keep], y[keep]) for metric in ("accuracy", "balanced"))
+    assert not np.allclose(a.logits(x), b.logits(x))
+
+
+def test_an_unknown_metric_is_refused() -> None:
+    x, y, _ = made_up(2)
+    with pytest.raises(BadInput, match="metric is one of accuracy"):
+        head("auto", metric="speed").fit(x, y)
