@@ -100,6 +100,7 @@ def _read(task: Mapping[str, Any]) -> Lines:
         lines += [f"columns: {columns}"] if columns else []
     skipped = task["skipped"]
     lines.append(f"{task['n']:,} labelled, {task['pool']:,} unlabelled and left aside, {len(skipped):,} skipped")
+    lines += [visible(note, 2 * CELL) for note in task.get("notes", [])]
     lines += [f"skipped: {visible(why, 2 * CELL)}" for why in skipped[:SKIPPED]]
     return [*lines, f"skipped: {len(skipped) - SKIPPED:,} more"] if len(skipped) > SKIPPED else lines
 
