@@ -223,11 +223,10 @@ class Head(ClassifierMixin, BaseEstimator):
         task = self._task(x, views, codes, np.ones(len(x), dtype=x.dtype))
         with torch.no_grad():
             left_out = self.held(self.state_).leave_one_out(task) if bool((task.fewest_items >= 2).all()) else None
-            return (
-                1.0
-                if left_out is None
-                else float(fit_scale(left_out, hedged(task.y, task.class_mask), task.class_mask)[0])
-            )
+            if left_out is None:
+                return 1.0
+            target = hedged(task.y, task.class_mask)
+            return float(fit_scale(left_out, target, task.class_mask)[0])
 
     def check_state(self) -> None:
         """Whether the state is whole: names and axes as in `shapes`, numbers finite, and it answers for every class.
