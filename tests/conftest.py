@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before numpy or torch is loaded: with several workers on a few cores, one thread each is fastest.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,6 +17,11 @@ sys.path.insert(0, str(Path(__file__).parent / "plugins"))
 from oracles import MARK, OracleCollector, sheet_oracles
 
 pytest_plugins = ["pytester"]
+
+# The same examples in every run, so that a verdict does not depend on luck; HYPOTHESIS_PROFILE=explore looks further.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 SHARED = Path(__file__).parents[2] / "shared"
 

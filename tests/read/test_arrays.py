@@ -262,12 +262,18 @@ def test_npz_that_claims_the_moon(tmp_path, refused):
         read(tmp_path / "a.npz")
 
 
-@settings(max_examples=80, deadline=None)
-@given(data=st.data())
-def test_damaged_npz_is_bad_input(data, tmp_path_factory):
+@pytest.fixture(scope="module")
+def intact():
+    """The bytes of a small archive of arrays: written once, since it holds the time it was written."""
     file = io.BytesIO()
     np.savez(file, X=np.eye(3), y=np.array(["a", "b", "c"]))
-    blob = bytearray(file.getvalue())
+    return file.getvalue()
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_damaged_npz_is_bad_input(data, intact, tmp_path_factory):
+    blob = bytearray(intact)
     for _ in range(data.draw(st.integers(1, 4))):
         blob[data.draw(st.integers(0, len(blob) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.mktemp("npz") / "a.npz"
