@@ -98,6 +98,10 @@ class Auto(Head):
             return None
         return self._learn(task)[1]
 
+    def spread(self, X: Any, y: Any) -> float:
+        """1: the spread is in the gain already."""
+        return 1.0
+
     def view_widths(self) -> dict[str, int]:
         """See `Head.view_widths`; with ``middle`` where the rows learnt from are wider than the features."""
         middle = self.state_["discriminant.weight"].shape[-1] - self.n_features_in_

@@ -96,7 +96,10 @@ def as_latex(rows: Sequence[Row], caption: str) -> str:
     cell = {(row.head, row.shots): row for row in rows}
     top = " & ".join(f"\\multicolumn{{2}}{{c}}{{{escape(str(k))} {'shot' if k == 1 else 'shots'}}}" for k in shots)
     sub = " & ".join("accuracy & difference" for _ in shots)
-    body = [" & ".join([escape(head), *(_cells(cell[head, k]) for k in shots)]) + r" \\" for head in heads]
+    body = [
+        " & ".join([escape(head), *(_cells(cell[head, k], compared=len(heads) > 1) for k in shots)]) + r" \\"
+        for head in heads
+    ]
     return "\n".join(
         [
             f"% {''.join(c for c in ' '.join(caption.split()) if c.isprintable())}",
@@ -118,10 +121,10 @@ def escape(text: str) -> str:
     return "".join(_LATEX.get(c, c) for c in text if c.isprintable())
 
 
-def _cells(row: Row) -> str:
+def _cells(row: Row, compared: bool) -> str:
     mean = row.result.mean
     accuracy = f"{100 * mean.value:.2f} \\pm {100 * (mean.high - mean.value):.2f}"
-    bold = rf"$\mathbf{{{accuracy}}}$" if row.to_best is None else f"${accuracy}$"
+    bold = rf"$\mathbf{{{accuracy}}}$" if compared and row.to_best is None else f"${accuracy}$"
     return f"{bold} & {_signed(row.difference)}"
 
 
