@@ -22,8 +22,11 @@ class Encoder(Protocol):
         dim: width d of the ``pooled`` output.
         outputs: which arrays it can give: ``pooled`` [n, d] always; ``aligned`` [n, dt], the item in the space of the
             text tower, for two-tower encoders; ``local`` [n, l, d]; ``pre`` [n, p].
+        options: how it looks at items where that is not its usual way, as `handful.encode.encoder` was asked:
+            ``long``, ``crop``, ``tiles``. JSON-able; empty by default.
         identity: what makes the features what they are short of the arithmetic: weights, preprocessing, options. A
             model asks for this.
+        revision: the commit of the hub that its files are, or ``None``.
         fingerprint: changes exactly when a bit of the features would: identity and arithmetic. The cache asks for this.
         aligned: which of ``outputs`` lives in the space of `class_text` (``"pooled"`` for a text encoder), or ``None``.
         templates: sentences that class names are put into, at ``{}``, before `class_text` reads them.
@@ -34,7 +37,9 @@ class Encoder(Protocol):
     modality: Literal["text", "image"]
     dim: int
     outputs: frozenset[str]
+    options: Mapping[str, Any]
     identity: str
+    revision: str | None
     fingerprint: str
     aligned: str | None
     logit_scale: float
@@ -56,8 +61,12 @@ class Encoder(Protocol):
         """
         ...
 
-    def class_text(self, sentences: Sequence[str]) -> np.ndarray:
+    def class_text(self, sentences: Sequence[str], *, cache: bool = True) -> np.ndarray:
         """Unit vectors [m, dt] of sentences that describe classes, in the space of the output named by ``aligned``."""
+        ...
+
+    def parts(self) -> dict[str, bytes]:
+        """All the files it needs, weights as safetensors, by name: `handful.encode.encoder_from_parts` rebuilds it."""
         ...
 
 

@@ -8,7 +8,10 @@ from scipy import stats
 
 from handful.core.intervals import (
     Estimate,
+    at_least,
+    at_most,
     clopper_pearson,
+    equal_worth,
     grouped_wilson,
     mean_interval,
     percentiles,
@@ -29,6 +32,26 @@ def test_proportions_agree_with_scipy(right: int, n: int, confidence: float) -> 
         wanted = stats.binomtest(right, n).proportion_ci(confidence, method=theirs)
         assert found.value == right / n
         assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (0, 20), (20, 20), (7, 20), (250, 1000)])
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
+def test_one_sided_bounds_agree_with_scipy(right: int, n: int, confidence: float) -> None:
+    low = stats.binomtest(right, n, alternative="greater").proportion_ci(confidence, method="exact").low
+    high = stats.binomtest(right, n, alternative="less").proportion_ci(confidence, method="exact").high
+    assert (at_least(right, n, confidence), at_most(right, n, confidence)) == pytest.approx((low, high), abs=1e-9)
+    assert at_most(right, n, confidence) == pytest.approx(1 - at_least(n - right, n, confidence))
+
+
+def test_one_sided_bounds_hold_whatever_the_truth() -> None:
+    for n in (5, 30, 100):
+        k = np.arange(n + 1)
+        low = np.array([at_least(i, n) for i in k])
+        high = np.array([at_most(i, n) for i in k])
+        for p in np.linspace(0.01, 0.99, 33):
+            chance = stats.binom.pmf(k, n, p)
+            assert chance @ (low > p) <= 0.05
+            assert chance @ (high < p) <= 0.05
 
 
 def test_an_estimate_is_three_plain_numbers() -> None:
@@ -84,6 +107,17 @@ def test_groups_without_an_error_count_as_one_item_each() -> None:
     assert found.value == 1
     assert found.low == pytest.approx(single.low, abs=0.01)
     assert grouped_wilson(np.array([50]), np.array([50])).low < 0.01  # one group tells nothing about another
+
+
+def test_items_of_unequal_weight_are_worth_fewer() -> None:
+    assert equal_worth(np.full(12, 3.0)) == pytest.approx(12)
+    assert equal_worth(np.array([1.0, 0, 0])) == 1
+    weights = np.repeat([1.0, 9.0], 50)
+    assert equal_worth(weights) == pytest.approx(500**2 / (50 + 50 * 81))
+    right = np.random.default_rng(0).random(100) < 0.7
+    assert worth(weights * right, weights, weights=weights) == pytest.approx(equal_worth(weights), rel=0.15)
+    assert worth(weights, weights, weights=weights) < equal_worth(weights)  # no error seen is no reason to be surer
+    assert worth(np.array([1.0, 0]), np.array([1.0, 0]), weights=np.array([1.0, 0])) < 1e-6
 
 
 def test_grouped_intervals_cover_what_they_say() -> None:

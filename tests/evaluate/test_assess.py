@@ -119,6 +119,66 @@ def test_items_given_three_times_over_as_groups_give_the_intervals_of_single_ite
         assert width[2] < 0.7 * width[0]
 
 
+def test_weights_that_are_whole_numbers_give_the_values_of_items_repeated() -> None:
+    labels, proba, names = answers(200, 4)
+    times = np.array([1, 3, 2, 5])[np.searchsorted(names, labels)]
+    weighted = assess(labels, proba, names, weights=times)
+    repeated = assess(np.repeat(labels, times), np.repeat(proba, times, axis=0), names)
+    assert values(weighted)[:4] == pytest.approx(values(repeated)[:4])
+    for ours, theirs in zip(weighted.per_class, repeated.per_class, strict=True):
+        assert ours.precision.value == pytest.approx(theirs.precision.value)
+        assert ours.recall.value == pytest.approx(theirs.recall.value)
+        assert ours.f1.value == pytest.approx(theirs.f1.value)
+    assert weighted.accuracy.high - weighted.accuracy.low > repeated.accuracy.high - repeated.accuracy.low
+    assert weighted.n == weighted.confusion.sum() == 200
+
+
+def test_weights_that_are_all_alike_change_nothing() -> None:
+    labels, proba, names = answers(120, 5)
+    groups = np.arange(120) // 2
+    for by in (None, groups):
+        plain, alike = assess(labels, proba, names, by), assess(labels, proba, names, by, np.full(120, 0.3))
+        for name in METRICS:
+            wanted = getattr(plain, name).as_dict()
+            assert getattr(alike, name).as_dict() == pytest.approx(wanted)
+        assert alike.confused[0].rate.as_dict() == pytest.approx(plain.confused[0].rate.as_dict())
+
+
+def test_weights_of_classes_leave_recall_and_balanced_accuracy_as_they_are() -> None:
+    labels, proba, names = answers(200, 4)
+    plain = assess(labels, proba, names)
+    weighted = assess(labels, proba, names, weights=np.array([0.1, 1, 5, 1])[np.searchsorted(names, labels)])
+    assert weighted.balanced_accuracy.value == pytest.approx(plain.balanced_accuracy.value)
+    for ours, theirs in zip(weighted.per_class, plain.per_class, strict=True):
+        assert ours.recall.as_dict() == pytest.approx(theirs.recall.as_dict())
+
+
+def test_a_class_that_weighs_nothing_does_not_count() -> None:
+    labels, proba, names = answers(90, 3)
+    weights = (labels != names[0]).astype(float)
+    found, left = assess(labels, proba, names, weights=weights), labels != names[0]
+    rest = assess(labels[left], proba[left], names)
+    assert values(found)[:4] == pytest.approx(values(rest)[:4])
+    json.dumps(found.as_dict(), allow_nan=False)
+    assert found.per_class[0].recall.as_dict() == pytest.approx(
+        assess(labels, proba, names).per_class[0].recall.as_dict()
+    )
+    only = assess(labels, proba, names, weights=(np.arange(90) == 3).astype(float))
+    json.dumps(only.as_dict(), allow_nan=False)
+    assert only.accuracy.high - only.accuracy.low > 0.5
+
+
+def test_groups_and_weights_together() -> None:
+    labels, proba, names = answers(150, 3)
+    weights = np.array([1.0, 2, 4])[np.searchsorted(names, labels)]
+    once = assess(labels, proba, names, weights=weights)
+    groups = np.repeat(np.arange(150), 3)
+    thrice = assess(np.repeat(labels, 3), np.repeat(proba, 3, axis=0), names, groups, np.repeat(weights, 3))
+    for name in METRICS[:4]:
+        width = [e.high - e.low for e in (getattr(x, name) for x in (once, thrice))]
+        assert width[1] == pytest.approx(width[0], rel=0.1)
+
+
 def test_the_same_seed_gives_the_same_numbers_and_groups_may_have_names() -> None:
     labels, proba, names = answers(80, 3)
     groups = [f"customer {i % 20}" for i in range(80)]
@@ -155,6 +215,15 @@ def test_what_cannot_be_judged_is_named(labels, proba, classes, groups, message)
         assess(labels, np.array(proba), classes, groups)
 
 
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [([1.0], "shape"), ([1, -1], "weight 1 is -1"), ([np.nan, 1], "weight 0 is nan"), ([0, 0], "all weights are 0")],
+)
+def test_what_are_no_weights_is_said(weights: list[float], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        assess(["a", "b"], np.full((2, 2), 0.5), ["a", "b"], weights=weights)
+
+
 def test_a_thousand_replicates_of_a_large_test_set_take_less_than_a_second() -> None:
     labels, proba, names = answers(3080, 77, strength=3.0)
     assess(labels[:100], proba[:100], names)
@@ -172,3 +241,18 @@ def test_intervals_hold_the_truth(n: int, c: int, monkeypatch: pytest.MonkeyPatc
         wanted = 0.002 if name == "calibration_error" else getattr(truth, name).value
         held = np.mean([getattr(x, name).low <= wanted <= getattr(x, name).high for x in found])
         assert held >= 0.88, name
+
+
+@pytest.mark.parametrize("tilt", [0.5, 1.5])
+def test_reweighted_intervals_hold_the_truth_of_the_other_mix(tilt: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handful.evaluate.metrics.REPLICATES", 200)
+    mix = 1 / np.arange(1, 7) ** tilt
+    large = answers(100_000, 6, seed=1)
+    truth = assess(*large, weights=mix[np.searchsorted(large[2], large[0])])
+    held = []
+    for seed in range(100, 250):
+        labels, proba, names = answers(120, 6, seed=seed)
+        found = assess(labels, proba, names, weights=mix[np.searchsorted(names, labels)])
+        pairs = [(getattr(found, name), getattr(truth, name).value) for name in METRICS[:4]]
+        held.append([estimate.low <= wanted <= estimate.high for estimate, wanted in pairs])
+    assert (np.mean(held, axis=0) >= 0.9).all()  # 95 %, less what 150 draws leave to luck; more draws in test_shares

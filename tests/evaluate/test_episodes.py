@@ -172,7 +172,7 @@ class Needy(Prototypes):
 
     def adapt(self, task: Task) -> State:
         assert task.background is not None
-        return super().adapt(task) | {"origin": task.background.mean(-2)}
+        return super().adapt(task) | {"origin": task.background.mean}
 
     def answer(self, state: State, query: Query) -> torch.Tensor:
         assert state["origin"].shape == (D,)
@@ -185,7 +185,7 @@ def test_base_features_reach_the_head(data) -> None:  # type: ignore[no-untyped-
     assert episodes(Needy(), x, y, base=x[:7], **ask).mean.value > 0.2
     with pytest.raises(BadInput, match="'needy' needs features of base classes"):
         episodes(Needy(), x, y, **ask)
-    with pytest.raises(BadInput, match="base features have width 3, the others 16"):
+    with pytest.raises(BadInput, match=r"background must be features \[m, 16\]"):
         episodes(Needy(), x, y, base=x[:, :3], **ask)
 
 

@@ -20,7 +20,7 @@ def test_label_text(value, label):
 
 
 def test_a_list_is_no_label(refused):
-    with refused("item 1", "list", "one label"):
+    with refused("item 1", "list", "the label", "an item has one"):
         from_arrays(["x", "y"], ["a", ["b", "c"]])
 
 

@@ -10,6 +10,7 @@ import pytest
 from handful.errors import HandfulError
 from handful.read import read, write_table
 from handful.read.tables import frame_of
+from handful.read.writing import defused
 
 
 def test_unknown_suffix(tmp_path, refused):
@@ -87,3 +88,50 @@ def test_values_of_every_type_can_be_written(tmp_path):
 def test_csv_is_plain(tmp_path):
     write_table(frame_of({"text": ["a", "b, c"], "label": ["x", None]}), tmp_path / "t.csv")
     assert (tmp_path / "t.csv").read_bytes() == b'text,label\na,x\n"b, c",\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "+cmd|' /C calc'!A0",
+        "-2+3",
+        "@SUM(A1)",
+        "  =1",
+        "\t=1",
+        "\tx",
+        "\rx",
+        "＝1+1",
+        "＠x",
+        "\ufeff=1",
+        "- a list",
+    ],
+)
+def test_excel_safe_prefixes_what_may_be_computed(text):
+    frame = defused(frame_of({text: [text, None]}))
+    assert frame.columns == [f"'{text}"]
+    assert frame.to_series().to_list() == [f"'{text}", None]
+
+
+@pytest.mark.parametrize("text", ["", "a=b", "'=1", "-1.5", "+3", "-1,234.50", "1e-5", "-12 %", "x\n=1", "ü", "−5"])
+def test_excel_safe_leaves_the_rest_alone(text):
+    assert defused(frame_of({"text": [text]}))["text"].to_list() == [text]
+
+
+def test_excel_safe_keeps_numbers_numbers_and_names_apart():
+    frame = pl.DataFrame({"=a": [-1, 2], "'=a": [-0.5, None], "c": pl.Series(["=x", "y"], dtype=pl.Categorical)})
+    safe = defused(frame)
+    assert safe.columns == ["''=a", "'=a", "c"]
+    assert safe["''=a"].to_list() == [-1, 2]
+    assert safe["c"].to_list() == ["'=x", "y"]
+
+
+def test_excel_safe_is_for_sheets(tmp_path, refused):
+    frame = frame_of({"text": ["=1+1"]})
+    for suffix in ("csv", "tsv", "xlsx"):
+        path = tmp_path / f"t.{suffix}"
+        write_table(frame, path, excel_safe=True)
+        assert read(path, text="text", keep_rows=True).table["text"].to_list() == ["'=1+1"]
+    for suffix in ("jsonl", "json", "parquet"):
+        with refused("--excel-safe", ".xlsx"):
+            write_table(frame, tmp_path / f"t.{suffix}", excel_safe=True)

@@ -32,7 +32,9 @@ def features(n: int = 30, d: int = 6, seed: int = 0) -> tuple[np.ndarray, np.nda
 def fitted(key: str = "gda", **params: Any) -> Model:
     """A small model of features."""
     x, y = features()
-    return Model(head(key, random_state=0, **params).fit(x, y), None, "", 1.7, {"task": {"n": len(y)}}, {"fit": 0.1})
+    return Model(
+        head(key, random_state=0, **params).fit(x, y), None, "", 1.7, {"task": {"n": len(y)}}, seconds={"fit": 0.1}
+    )
 
 
 @pytest.fixture
@@ -124,7 +126,7 @@ class Tower:
     ) -> np.ndarray:
         return np.array([[item.count(c) for c in "aeinou"] for item in items], np.float32)
 
-    def class_text(self, sentences: Sequence[str]) -> np.ndarray:
+    def class_text(self, sentences: Sequence[str], *, cache: bool = True) -> np.ndarray:
         x = self.encode(sentences)
         return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
 
@@ -135,6 +137,9 @@ def test_another_encoder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     model.save(tmp_path / "m.handful")
     here = {"letters": tower}
     monkeypatch.setattr("handful.encode.encoder", here.__getitem__)
+    with pytest.raises(BadInput, match="'letters', which is not part of it"):
+        load(tmp_path / "m.handful").predict(["you"])
+    monkeypatch.setattr("handful.ship.model.EMBEDDED", ("letters",))
     texts = ["a nice house", "you"]
     assert load(tmp_path / "m.handful").predict_proba(texts).shape == (2, 3)
     here["letters"] = Tower("b" * 64)

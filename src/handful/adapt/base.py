@@ -17,7 +17,18 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import Tensor
 
-from handful.adapt.inputs import Features, check_device, read_labels, read_rows, read_text, to_tensor, zero_shot_logits
+from handful.adapt.inputs import (
+    PLACES,
+    Features,
+    check_device,
+    read_background,
+    read_labels,
+    read_more,
+    read_rows,
+    read_text,
+    to_tensor,
+    zero_shot_logits,
+)
 from handful.core.calibration import fit_scale, hedged
 from handful.core.task import Query, State, Task, make_task, mask_classes
 from handful.core.text_rows import with_text_rows
@@ -26,6 +37,7 @@ from handful.protocols import Needs
 
 __all__ = ["Features", "Head", "with_text_rows"]
 
+_NOT_KEPT = ("text", "background", "unlabelled", "device")
 CHUNK = 8192
 """Queries answered at a time, so that memory does not grow with what is asked."""
 
@@ -38,6 +50,8 @@ class Head(ClassifierMixin, BaseEstimator):
         text: class text by label: an array ``[m, dt]`` (or ``[dt]``) of vectors a class, in the space of the features
             or, when the features carry a view ``aligned``, in the space of that. Labels without an entry have none.
         logit_scale: what multiplies cosines of items and class text in zero-shot logits (CLIP's exp(4.605) = 100).
+        background: features ``[B, d]`` of items of base classes, or ``(features, labels)``, for heads that use them.
+        unlabelled: features ``[U, d]`` of items without labels, for heads that use them.
         random_state: seed of heads that draw.
         device: where tensors live, as in `torch.device`.
 
@@ -56,6 +70,8 @@ class Head(ClassifierMixin, BaseEstimator):
 
     text: Mapping[Any, Any] | None = None
     logit_scale: float = 100.0
+    background: Any = None
+    unlabelled: Any = None
     random_state: int | None = None
     device: str = "cpu"
 
@@ -79,6 +95,11 @@ class Head(ClassifierMixin, BaseEstimator):
         return self
 
     @property
+    def together(self) -> bool:
+        """Whether queries sway each other, so that all must be answered at once."""
+        return self.needs.transductive
+
+    @property
     def directions(self) -> bool:
         """Whether only the direction of a row counts, so that a row of zeros cannot be used."""
         return False
@@ -96,12 +117,13 @@ class Head(ClassifierMixin, BaseEstimator):
                 return mask_classes(self.answer(self.adapt(data), data.query), data.class_mask)
             check_is_fitted(self)
             x, views = read_rows(self, data, reset=False, directions=self.directions)
-            step = len(x) if self.needs.transductive else CHUNK
+            step = len(x) if self.together else CHUNK
             parts = [slice(at, at + step) for at in range(0, len(x), step)]
             answers = [
-                self._answer_items(x[part], {name: view[part] for name, view in views.items()}) for part in parts
+                self.answer(self.state_, self._query(x[part], {name: view[part] for name, view in views.items()}))
+                for part in parts
             ]
-            return np.concatenate(answers)
+            return np.asarray(torch.cat(answers).cpu())
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Learn from features ``[n, d]`` (an array or `Features`) and n labels.
@@ -150,6 +172,10 @@ class Head(ClassifierMixin, BaseEstimator):
         name = type(self).__name__
         if self.needs.text and self.text is None:
             raise BadInput(f"{name} needs class text: give text={{label: vectors}}")
+        if self.needs.background and self.background is None:
+            raise BadInput(f"{name} needs items of base classes: give background=features, or (features, labels)")
+        if self.needs.unlabelled and self.unlabelled is None:
+            raise BadInput(f"{name} needs items without labels: give unlabelled=features")
         for view in self.needs.views:
             if view not in views:
                 raise BadInput(f"{name} needs features with a view {view!r}")
@@ -176,27 +202,28 @@ class Head(ClassifierMixin, BaseEstimator):
             text=text,
             prior=None if text is None else zero_shot_logits(support, tensors, text.mean, self.logit_scale),
             views=tensors,
+            background=read_background(self.background, support),
+            unlabelled=None if self.unlabelled is None else read_more(self.unlabelled, support, "unlabelled"),
             seed=0 if self.random_state is None else int(self.random_state),
         )
 
-    def _answer_items(self, x: np.ndarray, views: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _query(self, x: np.ndarray, views: Mapping[str, np.ndarray]) -> Query:
         tensors = {name: to_tensor(view, self.device) for name, view in views.items()}
         dtype = next((t.dtype for t in self.state_.values() if t.is_floating_point()), torch.float32)
         q, text = to_tensor(x, self.device, dtype), self.state_.get("text")
         prior = None if text is None else zero_shot_logits(q, tensors, text, self.logit_scale)
-        logits: np.ndarray = self.answer(self.state_, Query(q, prior, views=tensors)).cpu().numpy()
-        return logits
+        return Query(q, prior, views=tensors)
 
     # --- what ships -------------------------------------------------------------------------------------------------
 
     def parameters(self) -> dict[str, Any]:
         """Constructor parameters that are plain values, as a model file keeps them.
 
-        Class text is in the state, and where the tensors live is a matter of the machine.
+        Class text is in the state, what was learnt from other items too, and where tensors live is up to the machine.
         """
         plain = (str, int, float, bool, type(None), list, tuple)
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {k: v for k, v in values.items() if k not in ("text", "device") and isinstance(v, plain)}
+        return {k: v for k, v in values.items() if k not in _NOT_KEPT and isinstance(v, plain)}
 
     @classmethod
     def restore(cls, parameters: Mapping[str, Any], classes: np.ndarray, state: State, width: int) -> Self:
@@ -239,8 +266,13 @@ class Head(ClassifierMixin, BaseEstimator):
             if not tensor.isfinite().all():
                 raise BadInput(f"the state's {name!r} has numbers that are not finite")
         if self.shapes:
-            _check_shapes(self.shapes, self.state_, {"C": len(self.classes_), "D": self.n_features_in_})
-        views = {name: np.ones((1, width)) for name, width in self.view_widths().items()}
+            text = {"text": "C T"} if self.needs.text or "text" in self.state_ else {}
+            sizes = {"C": len(self.classes_), "D": self.n_features_in_}
+            _check_shapes({**self.shapes, **text}, self.state_, sizes)
+        views = {
+            name: np.ones((1, *([PLACES[name]] if name in PLACES else []), width))
+            for name, width in self.view_widths().items()
+        }
         try:
             answer = np.asarray(self.logits(Features(np.ones((1, self.n_features_in_)), views)))
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -252,10 +284,9 @@ class Head(ClassifierMixin, BaseEstimator):
 
 
 def _check_shapes(shapes: Mapping[str, str], state: State, sizes: dict[str, int]) -> None:
-    expected = {**shapes, **({"text": "C T"} if "text" in state else {})}
-    if odd := sorted(expected.keys() ^ state.keys()):
-        raise BadInput(f"the state has tensors {sorted(state)}, not {sorted(expected)}: {odd[0]!r} is odd")
-    for name, axes in expected.items():
+    if odd := sorted(shapes.keys() ^ state.keys()):
+        raise BadInput(f"the state has tensors {sorted(state)}, not {sorted(shapes)}: {odd[0]!r} is odd")
+    for name, axes in shapes.items():
         shape, letters = tuple(state[name].shape), axes.split()
         if len(shape) != len(letters) or any(sizes.setdefault(a, n) != n for a, n in zip(letters, shape, strict=True)):
             wanted = ", ".join(str(sizes.get(a, a)) for a in letters)

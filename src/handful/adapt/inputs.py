@@ -16,8 +16,11 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from handful.core.distances import unit
-from handful.core.task import ClassText
+from handful.core.task import Background, ClassText
 from handful.errors import BadInput
+
+PLACES = {"local": 9, "crops": 9}
+"""Views with several rows an item, ``[n, places, d]``; and how many there are where an item is made up."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,34 @@ def read_text(text: Mapping[Any, Any], classes: np.ndarray, *, dtype: Any, every
                 raise BadInput(f"class text of {label!r} has width {rows.shape[1]}, that of others {width}")
             vectors[i, : len(rows)], mask[i, : len(rows)] = rows, True
     return ClassText(unit(torch.as_tensor(vectors, device=device)), torch.as_tensor(mask, device=device))
+
+
+def read_more(given: Any, support: Tensor, what: str) -> Tensor:
+    """Further features ``[m, D]`` like those of ``support [N, D]``.
+
+    Raises:
+        BadInput: not a table of numbers, another width, NaN or infinity.
+    """
+    try:
+        x = np.asarray(given.x if isinstance(given, Features) else given, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{what} must be features [m, {support.shape[-1]}]: {_one_line(str(error))}") from error
+    if x.ndim != 2 or not len(x) or x.shape[1] != support.shape[-1]:
+        raise BadInput(f"{what} must be features [m, {support.shape[-1]}], not an array of shape {x.shape}")
+    _refuse_unbounded(x, f"{what} feature")
+    return torch.as_tensor(x, dtype=support.dtype, device=support.device)
+
+
+def read_background(given: Any, support: Tensor) -> Background | None:
+    """Items of base classes from features, or ``(features, labels)``. Raises `BadInput` as `read_more` does."""
+    if given is None:
+        return None
+    x, y = given if isinstance(given, tuple) else (given, None)
+    rows = read_more(x, support, "background")
+    if y is None:
+        return Background(rows)
+    codes = np.unique(read_labels(y, len(rows)), return_inverse=True)[1]
+    return Background(rows, torch.as_tensor(codes, dtype=torch.long, device=support.device))
 
 
 def zero_shot_logits(x: Tensor, views: Mapping[str, Tensor], text: Tensor, scale: float) -> Tensor:

@@ -15,14 +15,47 @@ def fit(
     text: o.Text = None,
     image: o.Image = None,
     label: o.Label = None,
+    group: o.Group = None,
+    group_regex: o.GroupRegex = None,
+    near_duplicates: Annotated[
+        bool,
+        Option(
+            "--near-duplicates/--no-near-duplicates",
+            show_default=False,
+            help="Keep examples that are nearly the same together (default), or not.",
+        ),
+    ] = True,
     class_names: o.ClassNames = None,
     encoder: o.Encoder = None,
+    long: Annotated[
+        str, Option(metavar="HOW", help="Of a text too long for the encoder, read the `first` part or all (`mean`).")
+    ] = "first",
+    crop: Annotated[
+        str | None, Option(metavar="X,Y,W,H", help="Part of a picture that counts, in pixels or shares of its sides.")
+    ] = None,
+    tiles: Annotated[
+        str | None, Option(metavar="RxC", help="Look at a picture whole and in R x C tiles: for small details.")
+    ] = None,
     head: Annotated[
         str, Option(metavar="KEY", help="Method that learns, as `handful list heads` names it; `auto` tries several.")
     ] = "auto",
     metric: Annotated[
         str, Option(metavar="NAME", help="What `auto` chooses by: accuracy, balanced, macro-f1 or log-loss.")
     ] = "accuracy",
+    class_prior: Annotated[
+        str,
+        Option(
+            metavar="WHICH",
+            help="Population the numbers speak of: classes as among the `labels`, as in the unlabelled `pool`, "
+            "`uniform`, or a file of shares.",
+        ),
+    ] = "labels",
+    target_precision: Annotated[
+        float | None, Option(metavar="P", help="Answer only as far as this share of the answers is right.")
+    ] = None,
+    cost: Annotated[
+        str | None, Option(metavar="FILE", help="What mistakes cost: a table of true, predicted, cost.")
+    ] = None,
     test: Annotated[str | None, Option(metavar="FILE", help="Labelled source to test on; never learnt from.")] = None,
     shots: Annotated[
         int | None, Option(metavar="K", help="An experiment: learn from K examples a class, test on all others.")
@@ -30,7 +63,14 @@ def fit(
     seed: o.Seed = 0,
     time_limit: Annotated[float | None, Option(metavar="S", help="Seconds; try less rather than take longer.")] = None,
     out: Annotated[str | None, Option(metavar="MODEL", help="Where to save the model.")] = None,
+    standalone: Annotated[
+        bool, Option("--standalone", help="Put the encoder into the model, to predict where none is installed.")
+    ] = False,
     report: Annotated[str | None, Option(metavar="HTML", help="Where to write the report, one HTML file.")] = None,
+    examples: Annotated[
+        bool,
+        Option("--examples/--no-examples", show_default=False, help="Show texts and pictures in the report, or not."),
+    ] = True,
     merge_labels: o.MergeLabels = False,
     skip_bad: o.SkipBad = False,
     cache: o.Cache = True,
@@ -50,16 +90,27 @@ def fit(
             text=text or None,
             image=image,
             label=label,
+            group=group,
+            group_regex=group_regex,
+            near_duplicates=near_duplicates,
             class_names=class_names,
             encoder=encoder,
+            long=long,  # type: ignore[arg-type]  # this and the metric are checked by the function
+            crop=crop,
+            tiles=tiles,
             head=head,
-            metric=metric,  # type: ignore[arg-type]  # checked by the function, which suggests the nearest
+            metric=metric,  # type: ignore[arg-type]
+            class_prior=class_prior,
+            target_precision=target_precision,
+            cost=cost,
             test=test,
             shots=shots,
             seed=seed,
             time_limit=time_limit,
             out=out,
+            standalone=standalone,
             report=report,
+            examples=examples,
             merge_labels=merge_labels,
             skip_bad=skip_bad,
             cache=cache,

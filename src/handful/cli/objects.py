@@ -25,8 +25,10 @@ def fit_object(model: Model, out: str | None, report: str | None) -> dict[str, A
 
 
 def evaluate_object(assessment: Assessment, model: str, source: str) -> dict[str, Any]:
-    """An assessment, ``accuracy`` and ``n`` at the top."""
-    return {"schema": "handful/evaluate/1", "model": model, "source": source, **assessment.as_dict()}
+    """An assessment, ``accuracy`` and ``n`` at the top, and what was required."""
+    required = [verdict.as_dict() for verdict in assessment.verdicts]
+    found = {"model": model, "source": source, **assessment.as_dict(), "requirements": required}
+    return {"schema": "handful/evaluate/1", **found}
 
 
 def bench_object(result: BenchResult) -> dict[str, Any]:

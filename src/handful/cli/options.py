@@ -21,6 +21,21 @@ Sources = Annotated[
 Text = Annotated[list[str] | None, Option(metavar="COL", help="Column of the text; may be repeated.")]
 Image = Annotated[str | None, Option(metavar="COL", help="Column of image paths.")]
 Label = Annotated[str | None, Option(metavar="COL", help="Column of the label.")]
+Group = Annotated[
+    str | None,
+    Option(
+        metavar="COL",
+        help="Column that says which examples belong together (a customer, a patient): never split between learning "
+        "and checking.",
+    ),
+]
+GroupRegex = Annotated[
+    str | None, Option(metavar="REGEX", help="The same for files: what it finds in a path names the group.")
+]
+UsedEncoder = Annotated[
+    str | None,
+    Option(metavar="NAME", help="Where the model's encoder is, hf:NAME or hf:FOLDER, if it is not a built-in one."),
+]
 ClassNames = Annotated[
     str | None, Option(metavar="FILE", help="What each label means: a table of label and description, or JSON.")
 ]

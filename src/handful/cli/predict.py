@@ -8,6 +8,7 @@ from typer import Argument, Option
 
 from handful.cli import options as o
 from handful.cli.terminal import progress_bar
+from handful.errors import BadInput
 
 
 def predict(
@@ -21,11 +22,20 @@ def predict(
     ] = None,
     top: Annotated[int, Option(metavar="K", help="Name the K most probable classes.")] = 1,
     min_confidence: Annotated[
-        float | None, Option(metavar="P", help="Leave the label empty where its probability is below P.")
+        float | None,
+        Option(
+            metavar="P",
+            help="Leave the label empty where its probability is below P; by default below what the model was fitted "
+            "to with --target-precision.",
+        ),
     ] = None,
     force: Annotated[
         bool, Option("--force", help="Replace FILE, and columns of an earlier prediction in the source.")
     ] = False,
+    excel_safe: Annotated[
+        bool, Option("--excel-safe", help="Put an apostrophe before text that a spreadsheet would take for a formula.")
+    ] = False,
+    encoder: o.UsedEncoder = None,
     text: o.Text = None,
     image: o.Image = None,
     label: o.Label = None,
@@ -43,7 +53,9 @@ def predict(
         from handful.cli.lines import answer_lines, refuse_for_lines
 
         refuse_for_lines(out=out, text=text, image=image, label=label, force=force)
-        answer_lines(model, top=top, min_confidence=min_confidence, skip_bad=skip_bad, cache=cache)
+        if excel_safe:
+            raise BadInput("--excel-safe has no use here: lines are answered as JSON, which no spreadsheet computes")
+        answer_lines(model, top=top, min_confidence=min_confidence, encoder=encoder, skip_bad=skip_bad, cache=cache)
         return
     with progress_bar(quiet, then="Predicting") as progress:
         from handful.commands.predict import predict as run
@@ -55,6 +67,8 @@ def predict(
             top=top,
             min_confidence=min_confidence,
             force=force,
+            excel_safe=excel_safe,
+            encoder=encoder,
             text=text or None,
             image=image,
             label=label,
@@ -64,4 +78,4 @@ def predict(
         )
     from handful.cli.show_predictions import show_predictions
 
-    show_predictions(table, out, quiet)
+    show_predictions(table, out, quiet, excel_safe=excel_safe)

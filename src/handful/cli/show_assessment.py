@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from handful.cli import show_trust
 from handful.cli.layout import NAMES, count, facts, measure, short, strong, table
 from handful.cli.terminal import show
 
@@ -24,6 +25,9 @@ def show_assessment(assessment: Assessment) -> None:
         facts([(NAMES[k], [strong(line) if k == "accuracy" else line]) for k, line in lines.items()]),
         "",
     )
+    verdicts = [show_trust.verdict(verdict.passed, verdict.sentence) for verdict in assessment.verdicts]
+    if verdicts:
+        show(*verdicts, "")
     rows = sorted((c for c in found["per_class"] if c["n"]), key=lambda c: c["recall"]["value"])
     cells = [(c["class"], f"{c['n']:,}", *(short(k, c[k]) for k in ("recall", "precision"))) for c in rows]
     show(table(["class, weakest first", "items", "found", "right when named"], cells[:CLASSES], right=[1]))

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from handful.cli import show_trust
 from handful.cli.layout import CELL, METRICS, NAMES, count, facts, faint, in_sentence, measure, short, some, strong
 from handful.cli.terminal import show
 from handful.cli.text import visible
@@ -22,7 +23,7 @@ WEAK, TRIED, SKIPPED = 3, 3, 3  # how many are shown
 def show_fit(model: Model, out: str | None, report: str | None) -> None:
     """Print the summary of a fitted model."""
     card = model.card
-    show(strong(headline(card)), "", facts([*about(card), *trust(card), *places(model, out, report)]))
+    show(strong(headline(card)), "", facts([*trust(card), *decisions(card), *about(card), *places(model, out, report)]))
     if out is not None and not card.get("experiment"):
         show("", f"Use it:  handful predict {visible(shlex.quote(out))} NEW.csv --out labelled.csv")
 
@@ -52,18 +53,42 @@ def about(card: Mapping[str, Any]) -> list[tuple[str, Lines]]:
 
 def trust(card: Mapping[str, Any]) -> list[tuple[str, Lines]]:
     """The test on items kept apart, and the estimate; the metric asked for comes first."""
-    first = METRICS.get(card["metric"], "accuracy")
+    first, items = METRICS.get(card["metric"], "accuracy"), show_trust.population(card)
     rows: list[tuple[str, Lines]] = []
     test, estimate = card.get("test"), card.get("estimate")
     if test is not None:
-        basis = f"measured on {count(test['assessment']['n'], 'item')}: {visible(test['source'])}"
+        basis = f"on {items}, measured on {count(test['assessment']['n'], 'item')}: {visible(test['source'])}"
+        basis += f" ({visible(test['note'])})" if test.get("note") else ""
         rows.append((NAMES[first], assessed(test["assessment"], first, basis)))
     if estimate is not None and estimate["assessment"] is not None:
-        found = assessed(estimate["assessment"], first, f"on unseen items, estimated by {estimate['method']}")
+        basis = f"on {items}, estimated by {visible(estimate['method'])}{_groups(estimate)}"
+        found = assessed(_quoted(estimate), first, basis)
         rows.append((NAMES[first], found) if test is None else ("Estimate", [str(found[0]), found[1]]))
     elif estimate is not None and test is None:
         rows.append((NAMES[first], [visible(estimate["method"])]))
     return rows
+
+
+def _quoted(estimate: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The assessment with the accuracy that is quoted."""
+    quoted = estimate.get("accuracy") or estimate["assessment"]["accuracy"]
+    return {**estimate["assessment"], "accuracy": quoted}
+
+
+def _groups(estimate: Mapping[str, Any]) -> str:
+    groups = estimate.get("groups")
+    return f"; it rests on {count(groups['count'], 'group')}: {visible(groups['by'])}" if groups else ""
+
+
+def decisions(card: Mapping[str, Any]) -> list[tuple[str, Lines]]:
+    """When it answers, what mistakes cost, what more labels would do, which labels look wrong, what is not seen."""
+    return [
+        ("Answers", show_trust.answers(card.get("selective"))),
+        ("Cost", show_trust.cost(card.get("cost"))),
+        ("Shots", show_trust.curve(card.get("shots_curve"))),
+        ("Labels", show_trust.labels(card)),
+        ("Not seen", show_trust.blind(card.get("blind_spots"))),
+    ]
 
 
 def assessed(assessment: Mapping[str, Any], first: str, basis: str) -> Lines:

@@ -16,13 +16,15 @@ ROWS, NARROWEST = 20, 16
 PREFIX = "handful_"
 
 
-def show_predictions(answers: pl.DataFrame, out: str | None, quiet: bool) -> None:
+def show_predictions(answers: pl.DataFrame, out: str | None, quiet: bool, *, excel_safe: bool = False) -> None:
     """Print what becomes of a table of answers."""
     if out is not None:
         if not quiet:
             show(f"{tally(answers)}; written to {visible(out)}")
     elif not sys.stdout.isatty():
-        sys.stdout.write(answers.write_csv())
+        from handful.read.writing import csv_text, defused
+
+        sys.stdout.write(csv_text(defused(answers) if excel_safe else answers))
     else:
         show_rows(answers)
         show("", f"{tally(answers)}; --out FILE writes all rows and columns")

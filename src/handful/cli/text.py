@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
+
+from handful.ship.shown import HIDDEN
 
 _JOINERS = "\u200c\u200d"  # shape letters and emoji, move nothing
 
 
 def visible(text: object, limit: int | None = None) -> str:
-    """``text`` on one line with nothing in it that steers a terminal, cut at ``limit`` characters.
+    """``text`` on one line with nothing in it that steers a terminal or cannot be seen, cut at ``limit`` characters.
 
     Blanks collapse; escape sequences, right-to-left overrides and the like show as ``\\x1b`` or ``\\u202e``.
     """
     line = " ".join(str(text).split())
     if limit is not None and len(line) > limit:
         line = line[: limit - 1] + "…"
-    if line.isprintable():
-        return line
-    return "".join(c if c.isprintable() or c in _JOINERS else c.encode("unicode_escape").decode() for c in line)
+    return _escaped(line, lambda c: c.encode("unicode_escape").decode())
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
     """JSON of ``value``; characters that steer a terminal are escaped, numbers that JSON lacks become ``null``."""
     text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=indent)
-    if text.isprintable():
-        return text
-    # All of these can stand only within a JSON string, but for the line ends of an indented text.
-    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    # What is escaped can stand only within a JSON string; line ends are those of an indented text.
+    return "\n".join(_escaped(line, lambda c: json.dumps(c)[1:-1]) for line in text.split("\n"))
+
+
+def _escaped(line: str, escape: Callable[[str], str]) -> str:
+    if line.isprintable() and not HIDDEN.search(line):
+        return line
+    return "".join(c if c in _JOINERS or (c.isprintable() and not HIDDEN.match(c)) else escape(c) for c in line)
 
 
 def _finite(value: Any) -> Any:

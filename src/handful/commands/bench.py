@@ -97,7 +97,7 @@ def bench(
         return encode_dataset(part, tower, cache=cache, skip_bad=skip_bad, progress=progress)
 
     encoded = encode(data)
-    background = None if others is None else encode(others).features.x
+    background = None if others is None else _background(others, encode(others))
     data = data.take(encoded.kept)
     labels = np.asarray(data.labels)
     if episodes_from is not None:
@@ -200,6 +200,12 @@ def _tower(data: Dataset, name: str | None) -> Encoder | None:
             raise BadInput(f"the source holds features; --encoder {name} has nothing to encode")
         return None
     return default_encoder(data.modality) if name is None else make_encoder(name)
+
+
+def _background(data: Dataset, encoded: Encoded) -> Any:
+    """Features of base classes, with labels where all have one."""
+    labels = data.take(encoded.kept).labels
+    return encoded.features.x if None in labels else (encoded.features.x, np.asarray(labels))
 
 
 def _class_text(

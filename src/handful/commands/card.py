@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-import datetime
+import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 import handful
 from handful.adapt.base import Head
-from handful.core.intervals import wilson
-from handful.evaluate import Assessment
-from handful.evaluate.crossfit import CrossFit
+from handful.protocols import Encoder
 from handful.read import Dataset
+from handful.ship.evidence import Evidence, Example, make_evidence, shown_rows
 from handful.ship.model import Model
 
 SCHEMA = 1
+PLACES = 20
+"""How many of the items the card names that an encoder cannot see."""
 
 
 def make_card(
-    model: Model, learnt: Dataset, pool: int, seed: int, metric: str, skipped: Sequence[str]
+    model: Model,
+    learnt: Dataset,
+    pool: int,
+    seed: int,
+    metric: str,
+    skipped: Sequence[str],
+    command: str | None,
+    revision: str | None,
 ) -> dict[str, Any]:
     """Everything but the estimates."""
     counts = Counter(learnt.labels)
@@ -47,10 +56,19 @@ def make_card(
             "name": model.encoder_name,
             "fingerprint": model.fingerprint,
             "dim": int(model.head.n_features_in_),
+            "options": dict(model.encoder_options),
+            "revision": revision,
         },
         "head": head_card(model.head),
         "candidates": list(getattr(model.head, "candidates_", [])),
+        "provenance": {"command": command, "versions": _versions()},
     }
+
+
+def _versions() -> dict[str, str]:
+    """Of what a result may depend on."""
+    found = {"python": platform.python_version(), "handful": handful.__version__}
+    return found | {name: version(name) for name in ("torch", "numpy", "scipy", "scikit-learn")}
 
 
 def head_card(head: Head) -> dict[str, Any]:
@@ -73,35 +91,42 @@ def class_text_card(head: Head, sentences: Mapping[str, Sequence[str]], given: b
     }
 
 
-def estimate_card(
-    model: Model, folds: CrossFit | None, scale: float, labels: np.ndarray, why_not: str
-) -> dict[str, Any] | None:
-    """How good the model is on items it has not seen, from out-of-fold logits times ``scale``."""
-    if folds is None:
-        return {"method": why_not, "assessment": None}
-    logits = scale * folds.logits[folds.judged]
-    logits -= logits.max(axis=1, keepdims=True)
-    proba = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    from handful.evaluate import assess
+def blind_spots_card(encoder: Encoder | None, learnt: Dataset) -> list[dict[str, Any]]:
+    """What the encoder cannot see of these items."""
+    if encoder is None:
+        return []
+    from handful.encode.limits import blind_spots
 
-    judged = int(folds.judged.sum())
-    method = f"{folds.folds} stratified folds over {judged} labelled items, every choice repeated inside each"
-    if judged < len(labels):
-        method += f"; {len(labels) - judged} items alone in their class were learnt from but not judged"
-    return {"method": method, "assessment": assess(labels[folds.judged], proba, model.classes).as_dict()}
-
-
-def test_card(source: str, assessment: Assessment) -> dict[str, Any]:
-    """How good the model is on labelled items kept apart."""
-    return {"source": source, "assessment": assessment.as_dict()}
+    return [
+        {
+            "kind": spot.kind,
+            "n": spot.n,
+            "of": spot.of,
+            "message": spot.message,
+            "where": [learnt.where[row] if learnt.where else f"item {row}" for row in spot.rows[:PLACES]],
+        }
+        for spot in blind_spots(encoder, list(learnt.items), learnt.where)
+    ]
 
 
-def stamp() -> str:
-    """The date and time now, UTC."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+def evidence_of(
+    card: Mapping[str, Any],
+    learnt: Dataset,
+    answers: np.ndarray | None,
+    tested: Mapping[tuple[str, str], tuple[Example, ...]],
+) -> Evidence:
+    """The items that the report of ``card`` shows: mistakes, doubtful labels, conflicts.
 
+    Args:
+        card: of the model.
+        learnt: what it learnt from.
+        answers: out-of-fold answer for each item ``[n]``, -1 where there is none, as positions among the classes.
+        tested: examples of what is mistaken for what among items kept apart.
+    """
 
-def share(right: int, n: int) -> str:
-    """``"62 % [58, 66]"`` with the Wilson interval at 95 %."""
-    e = wilson(right, n)
-    return f"{100 * e.value:.0f} % [{100 * e.low:.0f}, {100 * e.high:.0f}]"
+    confused: dict[tuple[str, str], list[int]] = {}
+    for row, answer in enumerate([] if answers is None else answers.tolist()):
+        if answer >= 0 and (name := learnt.classes[answer]) != learnt.labels[row]:
+            confused.setdefault((str(learnt.labels[row]), name), []).append(row)
+    confused = dict(sorted(confused.items(), key=lambda pair: -len(pair[1])))
+    return Evidence(confused, make_evidence(learnt, shown_rows(card, confused)), tested)

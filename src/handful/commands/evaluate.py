@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from handful.commands.fitted import read_for
 from handful.commands.sources import Columns
 from handful.errors import BadInput
+from handful.evaluate.require import check, parse_requirement
 from handful.protocols import Progress
 from handful.ship.model import Model, encode_dataset
 
@@ -28,6 +32,11 @@ def evaluate(
     text: str | Sequence[str] | None = None,
     image: str | None = None,
     label: str | None = None,
+    group: str | None = None,
+    group_regex: str | None = None,
+    require: str | Sequence[str] | None = None,
+    confidence: float = 0.95,
+    encoder: str | None = None,
     merge_labels: bool = False,
     skip_bad: bool = False,
     cache: bool = True,
@@ -35,13 +44,24 @@ def evaluate(
 ) -> Assessment:
     """Compare a model's answers with the labels of a source; rows without a label are left aside.
 
+    Requirements are judged by an exact one-sided bound on the best answer of every item, whether or not the model is
+    confident enough to give it.
+
     Args:
         model: a `Model` or the file of one.
         source: a labelled source: what `handful.read.read` takes, a `Dataset`, or ``{label: [items]}``.
         text, image, label: columns; by default those the model was fitted with, else guessed from their names.
+        group, group_regex: column, or pattern in a file's path, that says which items belong together; intervals then
+            rest on the groups.
+        require: what must be proven, such as ``"recall[crack]>=0.95"``; see `handful.evaluate.require`.
+        confidence: with which it must be proven.
+        encoder: where the encoder of a model is that was made with one that is not built in.
         merge_labels: treat labels that differ only in case or blanks as one.
         skip_bad: leave out items that cannot be read, rather than stop.
         cache: use the feature cache.
+
+    Returns:
+        What `handful.evaluate.assess` finds, and a verdict for each requirement.
 
     Warns:
         SeenBefore: the source is a file the model learnt from.
@@ -49,8 +69,9 @@ def evaluate(
     Raises:
         BadInput: the source cannot be read, has no label, or one that the model does not know.
     """
-    model = model if isinstance(model, Model) else Model.load(model)
-    columns = Columns(text, image, label)
+    wanted = [parse_requirement(text) for text in ([require] if isinstance(require, str) else require or ())]
+    model = model if isinstance(model, Model) else Model.load(model, encoder)
+    columns = Columns(text, image, label, group, group_regex)
     data, _ = read_for(model, source, columns, merge_labels=merge_labels, skip_bad=skip_bad)
     learnt = set(model.card.get("task", {}).get("sha256", {}).values())
     if learnt & set(data.provenance.sha256.values()):
@@ -66,4 +87,13 @@ def evaluate(
     kept = data.take(encoded.kept)
     if not len(kept):
         raise BadInput("nothing to evaluate on: no item can be read")
-    return model.assess(encoded.features, [str(c) for c in kept.labels], kept.groups)
+    true = [str(c) for c in kept.labels]
+    assessment = model.assess(encoded.features, true, kept.groups)
+    if not wanted:
+        return assessment
+    answers = np.asarray(model.classes)[model.decision.ranking(model.proba_of(encoded.features))[:, 0]]
+    groups = None if kept.groups is None else np.asarray(kept.groups)
+    verdicts = [
+        check(requirement, np.asarray(true), answers, groups, confidence, model.classes) for requirement in wanted
+    ]
+    return replace(assessment, verdicts=tuple(verdicts))

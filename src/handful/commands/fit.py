@@ -9,25 +9,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from handful.adapt import head as make_head
 from handful.adapt import head_class
-from handful.adapt.base import Head
-from handful.commands.card import class_text_card, estimate_card, make_card, test_card
+from handful.adapt.base import Features, Head
+from handful.commands.card import blind_spots_card, class_text_card, evidence_of, make_card
+from handful.commands.command_line import command_line
+from handful.commands.judging import Wishes, judge
+from handful.commands.kept_apart import copies_of, kept_apart
 from handful.commands.sources import Columns, class_sentences, draw_shots, labelled, read_source
-from handful.core.calibration import fit_scale, hedged
 from handful.encode import default_encoder
 from handful.encode import encoder as make_encoder
 from handful.errors import BadInput
-from handful.evaluate.crossfit import CrossFit, cross_fit
+from handful.evaluate.duplicates import merge_units
 from handful.protocols import Encoder, Progress
 from handful.read import Dataset
-from handful.ship.model import Model, class_text_vectors, encode_dataset
+from handful.ship.model import Encoded, Model, class_text_vectors, encode_dataset
 
 Metric = Literal["accuracy", "balanced", "macro-f1", "log-loss"]
 METRICS = ("accuracy", "balanced", "macro-f1", "log-loss")
-FOLDS = 5
+_NOT_THE_RESULT = frozenset({"out", "report", "examples", "cache", "progress"})
 
 
 def fit(
@@ -37,16 +38,27 @@ def fit(
     text: str | Sequence[str] | None = None,
     image: str | None = None,
     label: str | None = None,
+    group: str | None = None,
+    group_regex: str | None = None,
+    near_duplicates: bool = True,
     class_names: str | Path | Mapping[str, str | Sequence[str]] | None = None,
     encoder: str | None = None,
+    long: Literal["first", "mean"] = "first",
+    crop: str | Sequence[float] | None = None,
+    tiles: str | Sequence[int] | None = None,
     head: str | Head = "auto",
     metric: Metric = "accuracy",
+    class_prior: str | Path | Mapping[str, float] = "labels",
+    target_precision: float | None = None,
+    cost: str | Path | None = None,
     test: Any = None,
     shots: int | None = None,
     seed: int = 0,
     time_limit: float | None = None,
     out: str | Path | None = None,
+    standalone: bool = False,
     report: str | Path | None = None,
+    examples: bool = True,
     merge_labels: bool = False,
     skip_bad: bool = False,
     cache: bool = True,
@@ -59,17 +71,30 @@ def fit(
             items for which ``labels`` are given. Unlabelled items are left aside.
         labels: one an item; ``None`` to read them from the source.
         text, image, label: columns of a table; guessed from their names when not given.
+        group: column that says which items belong together (a customer, a patient, a roll of film): a group never
+            stands on both sides of a split.
+        group_regex: the same for files, searched in their path: its first group, or all it matches, names the group.
+        near_duplicates: treat items that are nearly the same as one group.
         class_names: a file or mapping that describes each label in words; by default the labels themselves are read,
             unless they are codes. They count only as far as the examples confirm them.
         encoder: name of the encoder; by default the embedded one for the modality.
+        long: of a text longer than the encoder reads take the ``"first"`` part, or the ``"mean"`` of all its parts.
+        crop: the part of a picture that counts, ``x,y,w,h`` in pixels or in shares of its sides.
+        tiles: ``ROWSxCOLUMNS``: look at a picture as a whole and tile by tile, for what is small in it.
         head: key of a head, a head, or ``"auto"``.
         metric: what ``auto`` chooses by and what is reported first.
+        class_prior: the population that probabilities and numbers speak of: its classes as often as among the
+            ``"labels"``, as in the unlabelled ``"pool"``, ``"uniform"``, or by shares in a file or mapping.
+        target_precision: answer only as far as this share of the answers is right; the model holds the threshold.
+        cost: file of what each mistake costs; the model answers what costs least.
         test: a labelled source, or ``(items, labels)``; never learnt from.
         shots: an experiment: learn from this many examples a class and test on all others.
         seed: of every draw.
         time_limit: seconds; ``auto`` tries less and folds are left out to stay within.
         out: where to save the model; not saved when not given.
+        standalone: put the encoder into the file, so that it predicts where no encoder is installed.
         report: where to write the HTML report.
+        examples: show texts and pictures in the report.
         merge_labels: treat labels that differ only in case or blanks as one.
         skip_bad: leave out items that cannot be read, and say how many.
         cache: use the feature cache.
@@ -80,71 +105,74 @@ def fit(
     Raises:
         BadInput: one line that says what is wrong with the input and where.
     """
+    command = command_line(fit, locals(), without=_NOT_THE_RESULT)
     clock = _Clock(time_limit)
     if metric not in METRICS:
         raise BadInput(f"unknown metric {metric!r}; there are: {', '.join(METRICS)}")
+    wishes = Wishes(class_prior, target_precision, cost, group or group_regex, near_duplicates)
     if isinstance(head, str):
         head_class(head)  # an unknown head is refused before any work is done
-    columns = Columns(text, image, label)
-    everything = read_source(
-        sources, labels, columns, merge_labels=merge_labels, skip_bad=skip_bad, require_labels=True
-    )
+    how = Columns(text, image, label, group, group_regex)
+    everything = read_source(sources, labels, how, merge_labels=merge_labels, skip_bad=skip_bad, require_labels=True)
     data = labelled(everything)
     learn, held = (data, None) if shots is None else draw_shots(data, shots, seed)
     if out is not None:
         _refuse_overwriting(Path(out), experiment=shots is not None)
     if test is not None:
         items, given = test if isinstance(test, tuple) else (test, None)
-        held = labelled(read_source(items, given, columns, merge_labels=merge_labels, skip_bad=skip_bad))
+        held = labelled(read_source(items, given, how, merge_labels=merge_labels, skip_bad=skip_bad))
         _refuse_unknown(held, learn)
     clock.lap("read")
 
-    tower = _tower(learn, encoder)
+    tower = _tower(learn, encoder, long, crop, tiles)
     encoded = encode_dataset(learn, tower, cache=cache, skip_bad=skip_bad, progress=progress)
     learn = learn.take(encoded.kept)
+    copies = copies_of(learn, encoded.features, near_duplicates)
+    units = merge_units(learn.groups, copies)
     sentences = class_sentences(class_names, learn.classes, tower.templates if tower is not None else ())
     has_text = tower is not None and tower.aligned is not None and bool(sentences)
-    vectors = class_text_vectors(tower, sentences) if tower is not None and has_text else None
+    vectors = class_text_vectors(tower, sentences, cache=cache) if tower is not None and has_text else None
     clock.lap("encode")
 
     names = np.asarray(learn.labels)
     estimator = _estimator(head, vectors, tower, metric, seed)
     estimator.fit(encoded.features, names)
+    model = _model(estimator, tower, standalone)
+    model.scale = estimator.spread(encoded.features, names)
     clock.lap("fit")
 
-    groups = None if learn.groups is None else np.asarray(learn.groups)
-    hurried = clock.left() < FOLDS * clock.laps["fit"]
-    folds = None if hurried else cross_fit(estimator, encoded.features, names, groups, folds=FOLDS, seed=seed)
-    name, identity = (None, "") if tower is None else (tower.name, tower.identity)
-    scale = _scale(folds, estimator, names)
-    model = Model(estimator, name, identity, scale * estimator.spread(encoded.features, names))
-    model.card = make_card(model, learn, len(everything.pool), seed, metric, encoded.skipped)
-    model.card["class_text"] = class_text_card(estimator, sentences, vectors is not None)
-    why_not = (
-        "not estimated: the time limit was reached"
-        if hurried
-        else "not estimated: no class has a second example to test on"
+    pool = _encoded_pool(everything.pool, tower, wishes, cache, progress)
+    model.card = make_card(
+        model, learn, len(everything.pool), seed, metric, encoded.skipped, command, getattr(tower, "revision", None)
     )
-    model.card["estimate"] = estimate_card(model, folds, scale, names, why_not)
-    model.card["test"] = None
+    model.card["class_text"] = class_text_card(estimator, sentences, vectors is not None)
+    answers = judge(
+        model,
+        learn,
+        encoded.features,
+        units,
+        copies,
+        pool,
+        wishes,
+        seed=seed,
+        left=clock.left(),
+        once=clock.laps["fit"],
+    )
+    model.card["blind_spots"] = blind_spots_card(tower, learn)
     model.card["experiment"] = (
         None if shots is None else {"shots": shots, "note": f"an experiment: learnt from {shots} examples a class"}
     )
     clock.lap("estimate")
 
+    model.card["test"] = None
     if held is not None:
         seen = encode_dataset(held, tower, cache=cache, skip_bad=skip_bad, progress=progress)
-        kept = held.take(seen.kept)
-        assessment = model.assess(seen.features, [str(c) for c in kept.labels], kept.groups)
-        source = (
-            str(test)
-            if isinstance(test, (str, Path))
-            else "items kept apart"
-            if shots is None
-            else "the items not drawn"
-        )
-        model.card["test"] = test_card(source, assessment)
+        apart = kept_apart(learn, encoded.features, held.take(seen.kept), seen.features, test, near_duplicates)
+        model.card["test"] = apart.card(model)
         clock.lap("test")
+    if examples and report is not None:
+        tested = {} if held is None else apart.mistaken(model)
+        model.evidence = evidence_of(model.card, learn, answers, tested)
     model.seconds = dict(clock.laps)
     if out is not None:
         model.save(out)
@@ -191,12 +219,58 @@ def _refuse_unknown(test: Dataset, learn: Dataset) -> None:
         raise BadInput(f"the test set has class {unknown[0]!r}, which no labelled example has")
 
 
-def _tower(data: Dataset, name: str | None) -> Encoder | None:
+def _tower(
+    data: Dataset,
+    name: str | None,
+    long: Literal["first", "mean"],
+    crop: str | Sequence[float] | None,
+    tiles: str | Sequence[int] | None,
+) -> Encoder | None:
     if data.modality == "features":
-        if name is not None:
-            raise BadInput(f"the source holds features; --encoder {name} has nothing to encode")
+        asked = {"--encoder": name, "--crop": crop, "--tiles": tiles, "--long": None if long == "first" else long}
+        for option, value in asked.items():
+            if value is not None:
+                raise BadInput(f"the source holds features; {option} {value} has nothing to look at")
         return None
-    return default_encoder(data.modality) if name is None else make_encoder(name)
+    if name is None:
+        name = default_encoder(data.modality).name
+    return make_encoder(name, long=long, crop=numbers_of(crop, "--crop", ","), tiles=numbers_of(tiles, "--tiles", "x"))
+
+
+def numbers_of(given: str | Sequence[float] | None, option: str, between: str) -> tuple[Any, ...] | None:
+    """``"2x3"`` or ``(2, 3)`` as a tuple. Raises `BadInput` for what holds no numbers."""
+    if given is None or not isinstance(given, str):
+        return None if given is None else tuple(given)
+    try:
+        return tuple(float(part) if "." in part else int(part) for part in given.split(between))
+    except ValueError as error:
+        raise BadInput(f"{option} {given!r} is not numbers with {between!r} between them") from error
+
+
+def _model(estimator: Head, tower: Encoder | None, standalone: bool) -> Model:
+    if tower is None:
+        return Model(estimator, None, "", 1.0)
+    return Model(
+        estimator,
+        tower.name,
+        tower.identity,
+        1.0,
+        encoder_options=dict(tower.options),
+        standalone=standalone,
+        _allowed=tower.name,
+    )
+
+
+def _encoded_pool(
+    pool: Dataset, tower: Encoder | None, wishes: Wishes, cache: bool, progress: Progress | None
+) -> Features | None:
+    """Features of the unlabelled items, where the population is to be read off them."""
+    if wishes.class_prior != "pool" or not len(pool):
+        return None
+    found: Encoded = encode_dataset(
+        pool.take(np.flatnonzero(pool.usable)), tower, cache=cache, skip_bad=True, progress=progress
+    )
+    return found.features
 
 
 def _estimator(
@@ -213,15 +287,3 @@ def _estimator(
     if head == "auto":
         given["metric"] = metric
     return make_head(head, **given)
-
-
-def _scale(folds: CrossFit | None, head: Head, labels: np.ndarray) -> float:
-    """What is left to multiply logits with, each head's own `spread` being in them: fitted on out-of-fold logits."""
-    if folds is None:
-        return 1.0
-    y = torch.nn.functional.one_hot(
-        torch.as_tensor(np.searchsorted(head.classes_, labels)), len(head.classes_)
-    ).double()
-    mask = torch.ones(len(head.classes_), dtype=torch.bool)
-    y = hedged(y[folds.judged], mask)
-    return float(fit_scale(torch.as_tensor(folds.logits[folds.judged]), y, mask)[0])

@@ -45,6 +45,8 @@ def read_for(
             text=text,
             image=image,
             label=label,
+            group=asked.group,
+            group_regex=asked.group_regex,
             merge_labels=merge_labels,
             skip_bad=skip_bad,
             keep_rows=keep_rows,

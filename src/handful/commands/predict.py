@@ -14,6 +14,7 @@ from handful.errors import BadInput
 from handful.files import refuse_existing
 from handful.protocols import Progress
 from handful.read import Dataset, ImageFile, write_table
+from handful.read.writing import check_for_sheets
 from handful.ship.model import Model, encode_dataset
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def predict(
     top: int = 1,
     min_confidence: float | None = None,
     force: bool = False,
+    excel_safe: bool = False,
+    encoder: str | None = None,
     text: str | Sequence[str] | None = None,
     image: str | None = None,
     label: str | None = None,
@@ -47,14 +50,18 @@ def predict(
             column ``file`` for images, ``text`` for texts, ``row`` for features.
         out: a file to write, by its suffix CSV, TSV, JSON Lines, Parquet or Excel.
         top: how many classes to name, the most probable first.
-        min_confidence: below this probability a row is not accepted, and its label stays empty.
+        min_confidence: below this probability a row is not accepted, and its label stays empty; by default what the
+            model was fitted to (``target_precision``), else 0.
         force: replace ``out`` if it exists, and columns ``handful_…`` that the source already has.
+        excel_safe: put an apostrophe before text in ``out`` that a spreadsheet would take for a formula; what is
+            returned stays as it is.
+        encoder: where the encoder of a model is that was made with one that is not built in.
         text, image, label: columns; by default those the model was fitted with, else guessed from their names.
         skip_bad: leave the label empty where an item cannot be read, rather than stop.
         cache: use the feature cache.
 
     Returns:
-        The rows of the source and the columns ``handful_label``, ``handful_confidence`` (the probability of the best
+        The rows of the source and the columns ``handful_label``, ``handful_confidence`` (the probability of that
         class) and ``handful_accepted``; with ``top`` above 1 ``handful_top2``, ``handful_top2_confidence`` and so on. A
         source that gives labels also gets ``handful_given``: where it is true, the label is the row's own and no
         confidence is stated. Rows without a text have no label and are not accepted.
@@ -64,7 +71,9 @@ def predict(
     """
     if out is not None:
         check_out(out, force)
-    model = model if isinstance(model, Model) else Model.load(model)
+        if excel_safe:
+            check_for_sheets(out)
+    model = model if isinstance(model, Model) else Model.load(model, encoder)
     _check(model, top, min_confidence)
     data, asked = read_for(model, source, Columns(text, image, label), skip_bad=skip_bad, keep_rows=True)
     table = _table(data, force)
@@ -72,7 +81,7 @@ def predict(
     answers = _answers(model, data, given, top, min_confidence, skip_bad=skip_bad, cache=cache, progress=progress)
     done = table.with_columns(**answers)
     if out is not None:
-        write_table(done, out)
+        write_table(done, out, excel_safe=excel_safe)
     return done
 
 
@@ -82,6 +91,7 @@ def predict_lines(
     *,
     top: int = 1,
     min_confidence: float | None = None,
+    encoder: str | None = None,
     skip_bad: bool = False,
     cache: bool = True,
 ) -> Iterator[list[dict[str, Any]]]:
@@ -92,7 +102,7 @@ def predict_lines(
     Raises:
         BadInput: a model of features, or an image that cannot be read and not ``skip_bad``.
     """
-    model = model if isinstance(model, Model) else Model.load(model)
+    model = model if isinstance(model, Model) else Model.load(model, encoder)
     _check(model, top, min_confidence)
     if model.encoder is None:
         raise BadInput("this model reads features, which cannot come as lines of text; give it a .npz file")
@@ -175,9 +185,10 @@ def _answers(
         rows = rows[encoded.kept]
     if len(rows):
         proba = model.proba_of(encoded.features)
-        best[rows] = np.argsort(-proba, axis=1, kind="stable")[:, :top]
+        best[rows] = model.decision.ranking(proba)[:, :top]
         sure[rows] = np.take_along_axis(proba, best[rows], axis=1)
-    accepted = sure[:, 0] >= (0.0 if min_confidence is None else min_confidence)  # False for NaN
+    least = model.decision.threshold if min_confidence is None else min_confidence
+    accepted = sure[:, 0] >= (least or 0.0)  # False for NaN
     names = np.array([*model.classes, None], dtype=object)  # -1 is None
     labels = names[np.where(accepted, best[:, 0], -1)]
     if given is not None:

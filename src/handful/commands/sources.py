@@ -24,6 +24,8 @@ class Columns:
     text: str | Sequence[str] | None = None
     image: str | None = None
     label: str | None = None
+    group: str | None = None
+    group_regex: str | None = None
 
 
 def read_source(
@@ -46,6 +48,8 @@ def read_source(
         text=columns.text,
         image=columns.image,
         label=columns.label,
+        group=columns.group,
+        group_regex=columns.group_regex,
         merge_labels=merge_labels,
         skip_bad=skip_bad,
         require_labels=require_labels,

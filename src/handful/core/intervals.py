@@ -1,9 +1,10 @@
 """Intervals: between which values the truth lies, given what was seen.
 
 Wilson (1927)           p between (p n + z^2/2 -+ z sqrt(p (1-p) n + z^2/4)) / (n + z^2)
-Clopper, Pearson (1934) Beta quantiles; never covers less than it says
+Clopper, Pearson (1934) Beta quantiles; never covers less than it says; one-sided too, for proofs
 Student (1908)          mean -+ t s / sqrt(n)
 Korn, Graubard (1998)   groups of items: the interval of the n_eff = p (1-p) / var(p) items they are worth
+Kish (1965)             items of unequal weight: no more than (sum w)^2 / sum w^2 equal ones
 Efron (1979)            percentiles of the statistic over resampled items, or over resampled groups
 """
 
@@ -57,23 +58,48 @@ def clopper_pearson(right: float, n: float, confidence: float = 0.95) -> Estimat
     return Estimate(right / n, low, high)
 
 
-def worth(right: np.ndarray, n: np.ndarray, confidence: float = 0.95) -> float:
+def at_least(right: float, n: float, confidence: float = 0.95) -> float:
+    """What a proportion, seen ``right`` out of ``n`` times, is at least: Clopper and Pearson's one-sided bound.
+
+    Whatever the truth, it is above it at most a share ``1 - confidence`` of the time.
+    """
+    _check(right, n)
+    return float(special.betaincinv(right, n - right + 1, 1 - confidence)) if right > 0 else 0.0
+
+
+def at_most(right: float, n: float, confidence: float = 0.95) -> float:
+    """What a proportion, seen ``right`` out of ``n`` times, is at most; as `at_least`."""
+    _check(right, n)
+    return float(special.betaincinv(right + 1, n - right, confidence)) if right < n else 1.0
+
+
+def equal_worth(weights: np.ndarray) -> float:
+    """How many items of equal weight ``weights [n]`` are worth when the weight says nothing of the value (Kish)."""
+    weights = np.asarray(weights, float)
+    return float(weights.sum() ** 2 / np.square(weights).sum())
+
+
+def worth(right: np.ndarray, n: np.ndarray, confidence: float = 0.95, weights: np.ndarray | None = None) -> float:
     """How many independent items G groups are worth, of which ``right [G]`` out of ``n [G]`` are right.
 
     Items of a group resemble each other: n_eff = p (1-p) / var(p) with the variance between groups, at most as many as
     there are, times (z / t)^2 because that variance is estimated from G groups. Where no group has an error (or none a
     success) the variance says nothing, and each group counts as one item. A single group is worth nearly nothing.
+
+    With ``weights [m]`` of the items, ``right`` and ``n`` are sums of them. Items and groups are then counted by
+    `equal_worth`, for errors that happen not to be seen among heavy items would make the variance look small.
     """
     right, n = np.asarray(right, float), np.asarray(n, float)
     right, n = right[n > 0], n[n > 0]
-    groups, total = len(n), float(n.sum())
-    _check(float(right.sum()), total)
-    if groups == 1:
+    count, total = len(n), float(n.sum())
+    _check(min(float(right.sum()), total), total)
+    groups, most = (float(count), total) if weights is None else (equal_worth(n), equal_worth(weights))
+    if groups < 1 + 1e-6:
         return 1e-9
-    p = float(right.sum()) / total
-    variance = groups / (groups - 1) * float(np.square(right - p * n).sum()) / total**2
-    unanimous = right.sum() in (0, total)
-    items = float(groups) if unanimous else min(total, p * (1 - p) / max(variance, 1e-300))
+    p = min(1.0, float(right.sum()) / total)
+    variance = count / (count - 1) * float(np.square(right - p * n).sum()) / total**2
+    unanimous = not right.any() or not (right < n).any()
+    items = groups if unanimous else min(most, p * (1 - p) / max(variance, 1e-300))
     return items * (_z(confidence) / _t(confidence, groups - 1)) ** 2
 
 
@@ -183,5 +209,5 @@ def _z(confidence: float) -> float:
     return float(special.ndtri(0.5 + confidence / 2))
 
 
-def _t(confidence: float, freedom: int) -> float:
+def _t(confidence: float, freedom: float) -> float:
     return float(special.stdtrit(freedom, 0.5 + confidence / 2))

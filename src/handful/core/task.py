@@ -50,6 +50,32 @@ class Query:
 
 
 @dataclass(frozen=True)
+class Background:
+    """Items of base classes, which the task's classes are none of.
+
+    Args:
+        x: features ``[B, D]``, shared by all tasks.
+        labels: base class of each ``[B]``, 0 to K - 1; ``None`` where nobody knows.
+    """
+
+    x: Tensor
+    labels: Tensor | None = None
+
+    @property
+    def mean(self) -> Tensor:
+        """``[D]``."""
+        return self.x.mean(0)
+
+    @property
+    def class_means(self) -> Tensor:
+        """``[K, D]``. Raises `BadInput` without labels."""
+        if self.labels is None:
+            raise BadInput("the background items need labels: give background=(features, labels)")
+        y = torch.nn.functional.one_hot(self.labels).to(self.x.dtype)
+        return (y.mT @ self.x) / y.sum(0)[:, None].clamp_min(1)
+
+
+@dataclass(frozen=True)
 class Task:
     """A few labelled examples, what else is known, and optionally the queries.
 
@@ -64,7 +90,7 @@ class Task:
         views: further arrays of the support, ``[*b, N, …]`` by name.
         query: see `Query`; only transductive heads look at it while adapting.
         unlabelled: ``[*b, U, D]``.
-        background: rows of base classes ``[B, D]`` or ``[*b, B, D]``, shared by all tasks where it has no batch.
+        background: see `Background`.
         seed: for heads that draw.
     """
 
@@ -78,7 +104,7 @@ class Task:
     views: Mapping[str, Tensor] = field(default_factory=dict)
     query: Query | None = None
     unlabelled: Tensor | None = None
-    background: Tensor | None = None
+    background: Background | None = None
     seed: int = 0
 
     @property
@@ -129,7 +155,7 @@ class Task:
             support=fn(self.support),
             query=None if self.query is None else replace(self.query, x=fn(self.query.x)),
             unlabelled=None if self.unlabelled is None else fn(self.unlabelled),
-            background=None if self.background is None else fn(self.background),
+            background=None if self.background is None else replace(self.background, x=fn(self.background.x)),
         )
 
 

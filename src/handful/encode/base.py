@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +26,9 @@ class FeatureEncoder(ABC):
 
     Attributes:
         shapes: shape of one item's features, by output.
-        identity: what makes the features what they are, short of the arithmetic: weights, preprocessing, options.
+        basis: what makes the features what they are, short of the options and the arithmetic: weights, preprocessing.
+        options: how it looks at items where that is not its usual way.
+        revision: the commit of the hub that its files are, or ``None``.
         templates: sentences that class names are put into, at ``{}``, before `class_text` reads them.
         chunk: how many items' contents are held in memory at a time.
     """
@@ -32,7 +36,9 @@ class FeatureEncoder(ABC):
     name: str
     modality: Literal["text", "image"]
     shapes: Mapping[str, tuple[int, ...]]
-    identity: str
+    basis: str
+    options: Mapping[str, Any] = MappingProxyType({})
+    revision: str | None = None
     aligned: str | None = None
     logit_scale: float = 1.0
     templates: Sequence[str] = ()
@@ -42,6 +48,12 @@ class FeatureEncoder(ABC):
     @abstractmethod
     def arithmetic(self) -> str:
         """What the features are worked out in, such as ``"float32"``."""
+
+    @property
+    def identity(self) -> str:
+        """What makes the features what they are, short of the arithmetic: weights, preprocessing, options."""
+        asked = (f":{key}={json.dumps(value, separators=(',', ':'))}" for key, value in sorted(self.options.items()))
+        return self.basis + "".join(asked)
 
     @property
     def fingerprint(self) -> str:
@@ -59,16 +71,20 @@ class FeatureEncoder(ABC):
         return frozenset(self.shapes)
 
     @abstractmethod
-    def class_text(self, sentences: Sequence[str]) -> np.ndarray:
+    def class_text(self, sentences: Sequence[str], *, cache: bool = True) -> np.ndarray:
         """Unit vectors [m, dt] of sentences that describe classes, in the space of the output named by ``aligned``."""
+
+    @abstractmethod
+    def parts(self) -> dict[str, bytes]:
+        """All the files it needs, by name, weights as safetensors."""
 
     @abstractmethod
     def _content(self, item: Any) -> bytes:
         """The bytes that say what ``item`` is. Raises `BadInput` when it cannot be read."""
 
     @abstractmethod
-    def _features(self, jobs: Sequence[Job], outputs: Sequence[str], views: int) -> Iterator[Batch]:
-        """Features of all ``jobs``, batch by batch in any order."""
+    def _features(self, jobs: Sequence[Job], outputs: Sequence[str], views: int, cache: bool) -> Iterator[Batch]:
+        """Features of all ``jobs``, batch by batch in any order; with ``cache`` what it needs itself may be kept."""
 
     def encode(
         self,
@@ -109,7 +125,7 @@ class FeatureEncoder(ABC):
                 done = start + len(some) - len(fresh)
                 if progress is not None:
                     progress(done, n)
-                for digests, found in self._worked_out(fresh, outputs, views):
+                for digests, found in self._worked_out(fresh, outputs, views, cache):
                     rows = [first[digest] for digest in digests]
                     if isinstance(found, BadInput):
                         _refuse(found, rows[0], bad)
@@ -147,11 +163,11 @@ class FeatureEncoder(ABC):
         return fresh
 
     def _worked_out(
-        self, fresh: Mapping[bytes, Job], outputs: Sequence[str], views: int
+        self, fresh: Mapping[bytes, Job], outputs: Sequence[str], views: int, cache: bool
     ) -> Iterator[tuple[list[bytes], dict[str, np.ndarray] | BadInput]]:
         digests, jobs = list(fresh), list(fresh.values())
         if jobs:  # what is in the cache needs no network, and none is loaded
-            for positions, found in self._features(jobs, outputs, views):
+            for positions, found in self._features(jobs, outputs, views, cache):
                 yield [digests[position] for position in positions], found
 
     def _checked(self, items: Any, outputs: Any, views: int, bad: str) -> tuple[str, ...]:

@@ -8,9 +8,8 @@ that any words can be compared with it (Norouzi et al., Zero-Shot Learning by Co
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from functools import cached_property
-from importlib.resources import files
+from collections.abc import Mapping, Sequence
+from importlib import resources
 
 import numpy as np
 
@@ -23,13 +22,17 @@ TOP = 10
 class ConSE:
     """The text tower beside an ImageNet classifier: MiniLM, and the vectors of the class names in it.
 
-    The names' vectors are looked up in the feature cache even by ``encode(..., cache=False)``: they belong to the
-    package, not to the user's items.
+    Args:
+        precision: of the text encoder.
+        files: of the text encoder, as its `MiniLM.parts` gives them; by default those of the wheel.
     """
 
-    def __init__(self, precision: Precision) -> None:
-        self._text = MiniLM(precision)
-        self._names = files("handful.encode").joinpath("imagenet_classes.txt").read_text(encoding="utf-8").splitlines()
+    def __init__(self, precision: Precision, files: Mapping[str, bytes] | None = None) -> None:
+        self._text = MiniLM(precision, files=files)
+        self._vectors: np.ndarray | None = None
+        self._names = (
+            resources.files("handful.encode").joinpath("imagenet_classes.txt").read_text(encoding="utf-8").splitlines()
+        )
 
     @property
     def width(self) -> int:
@@ -41,19 +44,24 @@ class ConSE:
         """Text encoder, class names and how many of them take part."""
         return f"conse-{TOP}:{hashlib.sha256('|'.join(self._names).encode()).hexdigest()[:16]}:{self._text.identity}"
 
-    def class_text(self, sentences: Sequence[str]) -> np.ndarray:
+    def class_text(self, sentences: Sequence[str], *, cache: bool = True) -> np.ndarray:
         """Unit vectors [m, 384]."""
-        return self._text.class_text(sentences)
+        return self._text.class_text(sentences, cache=cache)
 
-    def image_vectors(self, logits: np.ndarray) -> np.ndarray:
+    def parts(self) -> dict[str, bytes]:
+        """Those of the text encoder."""
+        return self._text.parts()
+
+    def image_vectors(self, logits: np.ndarray, *, cache: bool = True) -> np.ndarray:
         """Unit vectors [n, 384] of images by their ImageNet logits [n, 1000]."""
         top = np.argpartition(-logits, TOP - 1, axis=1)[:, :TOP]
         values = np.take_along_axis(logits, top, axis=1)
         p = np.exp(values - values.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)  # over the ten: the softmax over all classes cancels out
-        vectors = np.einsum("nt,ntd->nd", p, self._vectors[top])
+        vectors = np.einsum("nt,ntd->nd", p, self._name_vectors(cache)[top])
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
 
-    @cached_property
-    def _vectors(self) -> np.ndarray:
-        return self.class_text(self._names)
+    def _name_vectors(self, cache: bool) -> np.ndarray:
+        if self._vectors is None:
+            self._vectors = self.class_text(self._names, cache=cache)
+        return self._vectors

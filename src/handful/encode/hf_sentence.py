@@ -61,6 +61,7 @@ class Recipe:
         max_tokens: that are read, when fewer than the transformer could.
         lower: whether texts are put in lower case.
         prompt: words before each text.
+        unit: whether the vectors are unit.
     """
 
     folder: Path
@@ -69,6 +70,7 @@ class Recipe:
     max_tokens: int | None = None
     lower: bool = False
     prompt: str = ""
+    unit: bool = False
 
     def vectors(self, h: Tensor, mask: Tensor) -> Tensor:
         """Vectors [n, d] of token vectors [n, t, d] with their mask [n, t]."""
@@ -86,7 +88,10 @@ def sentence_recipe(source: Source) -> Recipe:
     """
     if not (source.folder / "modules.json").is_file():
         return Recipe(source.folder)
-    modules = [(_kind(source, module), str(module.get("path", ""))) for module in source.read_json("modules.json")]
+    listed = source.read_json("modules.json")
+    if not isinstance(listed, list) or not all(isinstance(module, dict) for module in listed):
+        raise BadInput(f"encoder {source.name!r}: modules.json is no list of modules")
+    modules = [(_kind(source, module), str(module.get("path", ""))) for module in listed]
     kinds = [kind for kind, _ in modules]
     if kinds[:2] != ["Transformer", "Pooling"]:
         raise BadInput(f"encoder {source.name!r}: modules.json has {kinds}; Transformer and Pooling must come first")
@@ -103,6 +108,7 @@ def sentence_recipe(source: Source) -> Recipe:
         max_tokens=settings.get("max_seq_length"),
         lower=bool(settings.get("do_lower_case", False)),
         prompt=prompt,
+        unit=kinds[-1] == "Normalize",
     )
 
 
@@ -110,9 +116,8 @@ def _kind(source: Source, module: Mapping[str, Any]) -> str:
     known = ("Dense", "Normalize", "Pooling", "Transformer")
     package, _, kind = str(module.get("type", "")).rpartition(".")
     if package.partition(".")[0] != "sentence_transformers" or kind not in known:
-        raise BadInput(
-            f"encoder {source.name!r}: module {str(module.get('type'))!r} is not known{nearest(kind, known)}"
-        )
+        what = f"modules.json has {str(module.get('type'))[:100]!r}, which is not known"
+        raise BadInput(f"encoder {source.name!r}: {what}{nearest(kind, known)}")
     return kind
 
 

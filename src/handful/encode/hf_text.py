@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,17 @@ from handful.encode.arithmetic import Arithmetic
 from handful.encode.base import Batch, FeatureEncoder, Job, unit
 from handful.encode.hf import Source, first_line, quiet
 from handful.encode.hf_sentence import Recipe
-from handful.encode.texts import text_content, texts_of, token_batches
+from handful.encode.texts import Long, checked_long, read_windows, text_content, texts_of
 from handful.errors import BadInput
 
 BATCH_TOKENS = 2048
 MOST_TOKENS = 512
 """Read of a text when the model names no limit: attention's cost grows with the square."""
 
-Tokens = Mapping[str, list[list[int]]]
-"""By input of the model (``input_ids``, …) a list a text."""
+OWNER = "overflow_to_sample_mapping"
+"""What ``transformers`` calls the text that each window is part of."""
+Tokens = dict[str, list[list[int]]]
+"""By input of the model (``input_ids``, …) a list a text or window."""
 
 
 class HubText(FeatureEncoder):
@@ -31,22 +33,28 @@ class HubText(FeatureEncoder):
         source: the model's files.
         recipe: what makes a vector of the transformer's output.
         arithmetic: ``"float32"`` or ``"bfloat16"``.
+        long: ``"first"`` reads as many tokens of a text as the model takes, ``"mean"`` all of it, in windows of as
+            many; its vector is the mean of theirs, unit where the model's are. A prompt stands in the first.
     """
 
     modality = "text"
     aligned = "pooled"
     logit_scale = 20.0
 
-    def __init__(self, source: Source, recipe: Recipe, arithmetic: Arithmetic) -> None:
+    def __init__(self, source: Source, recipe: Recipe, arithmetic: Arithmetic, long: Long = "first") -> None:
         self.name, self.revision, self._arithmetic = source.name, source.revision, arithmetic
-        self.identity = f"hf-text:{source.digest}"
+        self._source, self._long = source, checked_long(long)
+        self.options = {"long": long} if long != "first" else {}
+        self.basis = f"hf-text:{source.digest}"
         self._recipe = recipe
         self._tokenizer = source.load("AutoTokenizer", recipe.folder)
         self._model = source.load_model(arithmetic, recipe.folder)
         if self._model.config.is_encoder_decoder or self._tokenizer.pad_token is None:
             raise BadInput(f"encoder {source.name!r} is a {type(self._model).__name__}, not a text encoder")
+        if long == "mean" and not self._tokenizer.is_fast:
+            raise BadInput(f"encoder {source.name!r} has a tokenizer that cannot cut windows; leave long at 'first'")
         self._tokenizer.padding_side = "right"
-        self._most = _most_tokens(recipe, self._tokenizer, self._model)
+        self.max_tokens = _most_tokens(recipe, self._tokenizer, self._model)
         try:
             self.shapes = {"pooled": tuple(self._vectors(self._tokens(["a"]), [0]).shape[1:])}
         except (RuntimeError, ValueError) as error:  # such as a Dense layer of another width than what it is given
@@ -56,27 +64,43 @@ class HubText(FeatureEncoder):
     def arithmetic(self) -> str:
         return self._arithmetic
 
-    def class_text(self, sentences: Sequence[str]) -> np.ndarray:
-        return unit(self.encode(list(sentences)))
+    def class_text(self, sentences: Sequence[str], *, cache: bool = True) -> np.ndarray:
+        return unit(self.encode(list(sentences), cache=cache))
+
+    def parts(self) -> dict[str, bytes]:
+        return self._source.parts()
 
     def truncated(self, items: Sequence[str]) -> np.ndarray:
         """For each text whether it has more tokens than are read [n], bool."""
         lengths = [len(some) for some in self._tokens(items, truncation=False)["input_ids"]] if len(items) else []
-        return np.array(lengths, dtype=int) > self._most
+        return np.array(lengths, dtype=int) > self.max_tokens
+
+    def unknown(self, items: Sequence[str]) -> np.ndarray:
+        """For each text the share of its tokens that the tokenizer has no piece for [n]."""
+        unknown = self._tokenizer.unk_token_id
+        return np.array([ids.count(unknown) / max(len(ids), 1) for ids in self._tokens(items)["input_ids"]])
 
     def _content(self, item: Any) -> bytes:
         return text_content(item)
 
-    def _features(self, jobs: Sequence[Job], outputs: Sequence[str], views: int) -> Iterator[Batch]:
-        tokens = self._tokens(texts_of(jobs))
-        for positions in token_batches([len(some) for some in tokens["input_ids"]], BATCH_TOKENS):
-            yield positions, {"pooled": self._vectors(tokens, positions).numpy()[:, None]}
+    def _features(self, jobs: Sequence[Job], outputs: Sequence[str], views: int, cache: bool) -> Iterator[Batch]:
+        texts = texts_of(jobs)
+        tokens = self._tokens(texts, windows=self._long == "mean")
+        owner = np.asarray(tokens.pop(OWNER, range(len(texts))), dtype=int)
 
-    def _tokens(self, texts: Sequence[str], truncation: bool = True) -> Tokens:
+        def vectors(places: list[int]) -> np.ndarray:
+            return np.asarray(self._vectors(tokens, places).numpy())
+
+        lengths = [len(some) for some in tokens["input_ids"]]
+        return read_windows(owner, lengths, vectors, budget=BATCH_TOKENS, unit_length=self._recipe.unit)
+
+    def _tokens(self, texts: Sequence[str], truncation: bool = True, windows: bool = False) -> Tokens:
         prompted = [self._recipe.prompt + (text.lower() if self._recipe.lower else text) for text in texts]
         with quiet():  # it would warn of long texts, which `truncated` is for
-            limit = self._most if truncation else None
-            return dict(self._tokenizer(prompted, truncation=truncation, max_length=limit))
+            limit = self.max_tokens if truncation else None
+            return dict(
+                self._tokenizer(prompted, truncation=truncation, max_length=limit, return_overflowing_tokens=windows)
+            )
 
     def _vectors(self, tokens: Tokens, positions: Sequence[int]) -> Tensor:
         some = {key: [lists[position] for position in positions] for key, lists in tokens.items()}

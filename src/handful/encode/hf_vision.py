@@ -14,8 +14,9 @@ from torch.nn import functional
 
 from handful.encode.arithmetic import Arithmetic
 from handful.encode.base import Batch, FeatureEncoder, Job, unit
+from handful.encode.frames import WHOLE, Box, Frame
 from handful.encode.hf import Source, first_line, quiet
-from handful.encode.images import Box, image_content, image_features
+from handful.encode.images import image_content, image_features
 from handful.errors import BadInput
 
 BATCH = 8
@@ -71,14 +72,16 @@ class HubImages(FeatureEncoder):
     Args:
         source: the model's files; its own image processor prepares the pixels.
         arithmetic: ``"float32"`` or ``"bfloat16"``.
+        frame: what is shown of each image; ``local`` has the places of every square.
     """
 
     modality = "image"
     chunk = 256
 
-    def __init__(self, source: Source, arithmetic: Arithmetic) -> None:
+    def __init__(self, source: Source, arithmetic: Arithmetic, frame: Frame = WHOLE) -> None:
         self.name, self.revision, self._arithmetic = source.name, source.revision, arithmetic
-        self.identity = f"hf-image:{source.digest}"
+        self._source, self.frame, self.options = source, frame, frame.options
+        self.basis = f"hf-image:{source.digest}"
         kind = str(source.config.get("model_type"))
         self._see = SEE.get(kind, own_pooler)
         self._processor = source.load("AutoImageProcessor", backend="pil")
@@ -87,26 +90,35 @@ class HubImages(FeatureEncoder):
         self.aligned = "aligned" if self._text else None
         self.logit_scale = self._text.logit_scale if self._text else 1.0
         try:
-            probe = self._forward(self._pixels(Image.new("RGB", (64, 64)), [(0, 0, 64, 64)]), None)
+            pixels = self._pixels(Image.new("RGB", (64, 64)), [(0, 0, 64, 64)])
+            probe = self._forward(pixels, None)
         except Exception as error:  # whatever a kind of model that was never tried here may raise
             raise BadInput(f"encoder {source.name!r} does not work as an image encoder: {first_line(error)}") from error
-        self.shapes = {output: array.shape[1:] for output, array in probe.items()}
+        self.side = int(min(pixels.shape[-2:]))
+        joined = {
+            output: frame.joined(output, np.stack([array] * frame.squares, 1)[:, None])
+            for output, array in probe.items()
+        }
+        self.shapes = {output: array.shape[2:] for output, array in joined.items()}
 
     @property
     def arithmetic(self) -> str:
         return self._arithmetic
 
-    def class_text(self, sentences: Sequence[str]) -> np.ndarray:
+    def class_text(self, sentences: Sequence[str], *, cache: bool = True) -> np.ndarray:
         if self._text is None:
             raise BadInput(f"encoder {self.name!r} has no text side; leave class names out or choose a CLIP or SigLIP")
         return self._text(sentences)
 
+    def parts(self) -> dict[str, bytes]:
+        return self._source.parts()
+
     def _content(self, item: Any) -> bytes:
         return image_content(item)
 
-    def _features(self, jobs: Sequence[Job], outputs: Sequence[str], views: int) -> Iterator[Batch]:
+    def _features(self, jobs: Sequence[Job], outputs: Sequence[str], views: int, cache: bool) -> Iterator[Batch]:
         forward = partial(self._forward, outputs=outputs)
-        return image_features(jobs, views, self._pixels, forward, least=LEAST, batch=BATCH)
+        return image_features(jobs, views, self._pixels, forward, least=LEAST, batch=BATCH, frame=self.frame)
 
     def _pixels(self, image: Image.Image, boxes: Sequence[Box]) -> np.ndarray:
         parts = [image.crop(cast(Box, tuple(map(round, box)))) for box in boxes]  # all of it for view 0

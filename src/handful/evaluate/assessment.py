@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from handful.core.intervals import Estimate
+
+if TYPE_CHECKING:
+    from handful.evaluate.require import Verdict
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Assessment:
         confusion: counts ``[C, C]``, rows true, columns predicted.
         confused: its non-zero cells off the diagonal, most frequent first.
         reliability: confidence against accuracy, bins of equal mass.
+        verdicts: on the requirements that were stated, if any; not part of `as_dict`.
     """
 
     n: int
@@ -83,6 +87,7 @@ class Assessment:
     confusion: np.ndarray
     confused: tuple[Confused, ...]
     reliability: tuple[Bin, ...]
+    verdicts: tuple[Verdict, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; every estimate is ``{"value", "low", "high"}``."""

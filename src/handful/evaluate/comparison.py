@@ -64,7 +64,7 @@ def judge(
     drawn: Episodes,
     shots: Sequence[Count],
     *,
-    base: np.ndarray | None = None,
+    base: Any = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Row]:

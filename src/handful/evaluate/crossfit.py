@@ -14,10 +14,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CrossFit:
-    """Out-of-fold logits ``[n, C]`` (NaN where there are none), which items have them ``[n]``, and how many folds."""
+    """What fits say that each leave out a fold.
+
+    Attributes:
+        logits: of each item by the fit that left it out ``[n, C]``, the fit's own spread in them; NaN where there are
+            none.
+        judged: which items have logits ``[n]``.
+        fold: which fold an item is in ``[n]``, -1 for items of every fit.
+        known: the share of the item's class (in groups) that was in the fit that judged it ``[n]``; 1 where none did.
+        folds: how many.
+    """
 
     logits: np.ndarray
     judged: np.ndarray
+    fold: np.ndarray
+    known: np.ndarray
     folds: int
 
 
@@ -37,24 +48,51 @@ def cross_fit(
     judged. ``None`` when that leaves fewer than two classes to judge.
     """
     classes, codes = np.unique(labels, return_inverse=True)
-    units = np.arange(len(codes)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    counts = np.array([len(np.unique(units[codes == c])) for c in range(len(classes))])
+    units = as_units(groups, len(codes))
+    counts = units_of_classes(codes, units)
     folds = min(folds, int(counts.max()))
     if folds < 2:
         return None
-    enough = (counts >= 2) & (counts - np.ceil(counts / folds) >= head.needs.min_shots)
-    whole = np.bincount(units, weights=~enough[codes]) == 0  # a group with an item that cannot leave stays as a whole
-    judged = whole[units]
+    judged = judgeable(codes, units, counts - np.ceil(counts / folds) >= head.needs.min_shots)
     if len(np.unique(codes[judged])) < 2:
         return None
     fold = np.where(judged, deal(codes, units, judged, folds, seed), -1)
-    logits = np.full((len(codes), len(classes)), np.nan)
+    logits, known = np.full((len(codes), len(classes)), np.nan), np.ones(len(codes))
     for part in range(fold.max() + 1):
         held, rest = np.flatnonzero(fold == part), np.flatnonzero(fold != part)
-        fitted = clone(head).fit(features.take(rest), labels[rest])
-        spread = fitted.spread(features.take(rest), labels[rest])  # strengths chosen anew change how far logits spread
-        logits[held] = spread * np.asarray(fitted.logits(features.take(held)))
-    return CrossFit(logits, judged & np.isfinite(logits).all(axis=1), int(fold.max()) + 1)
+        logits[held] = answers(head, features, labels, rest, held)
+        known[held] = (units_of_classes(codes[rest], units[rest], len(classes)) / counts)[codes[held]]
+    return CrossFit(logits, judged & np.isfinite(logits).all(axis=1), fold, known, int(fold.max()) + 1)
+
+
+def answers(head: Head, features: Features, labels: np.ndarray, learn: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Logits of the rows ``held`` by a copy of ``head`` fitted on the rows ``learn``, which hold every class."""
+    known = features.take(learn)
+    fitted = clone(head).fit(known, labels[learn])
+    spread = fitted.spread(known, labels[learn])  # strengths chosen anew change how far logits spread
+    logits: np.ndarray = spread * np.asarray(fitted.logits(features.take(held)))
+    return logits
+
+
+def as_units(groups: np.ndarray | None, n: int) -> np.ndarray:
+    """Integers ``[n]`` from 0 that say which items belong together; without groups each stands for itself."""
+    units: np.ndarray = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
+    return units
+
+
+def units_of_classes(codes: np.ndarray, units: np.ndarray, ways: int | None = None) -> np.ndarray:
+    """How many units hold an item of each class ``[C]``."""
+    pairs = np.unique(np.stack([codes, units]), axis=1)
+    return np.bincount(pairs[0], minlength=int(codes.max()) + 1 if ways is None else ways)
+
+
+def judgeable(codes: np.ndarray, units: np.ndarray, enough: np.ndarray) -> np.ndarray:
+    """Items ``[n]`` that can be left out: of a class with two units and ``enough [C]`` items, whose group has no item
+    that must stay."""
+    able = enough & (units_of_classes(codes, units) >= 2)
+    whole = np.bincount(units, weights=~able[codes]) == 0
+    items: np.ndarray = whole[units]
+    return items
 
 
 def deal(codes: np.ndarray, units: np.ndarray, judged: np.ndarray, folds: int, seed: int) -> np.ndarray:

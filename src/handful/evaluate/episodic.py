@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from handful.adapt.base import Features, Head
+from handful.adapt.inputs import read_background
 from handful.core.intervals import Estimate, mean_interval
 from handful.errors import BadInput, HandfulError
 from handful.evaluate.indices import Count, Episodes
@@ -67,7 +68,7 @@ def episodes(
     queries: int = 15,
     episodes: int = 600,
     seed: int = 0,
-    base: np.ndarray | None = None,
+    base: Any = None,
     text: Mapping[Any, Any] | None = None,
     imbalance: float | None = None,
     chunk: int | None = None,
@@ -80,7 +81,7 @@ def episodes(
         X: features ``[n, D]``, or `Features` with views.
         y: n labels.
         ways, shots, queries, episodes, seed, imbalance: see `handful.evaluate.sampling.draw`.
-        base: features of base classes ``[B, D]``, for heads that learn something from them.
+        base: features of base classes ``[B, D]``, or ``(features, labels)``, for heads that learn from them.
         text: class text by label, as a head takes it; the head's own when not given.
         chunk: episodes at a time; chosen from the memory they take when not given. Changes nothing but that.
 
@@ -97,7 +98,7 @@ def run(
     y: Any,
     drawn: Episodes,
     *,
-    base: np.ndarray | None = None,
+    base: Any = None,
     text: Mapping[Any, Any] | None = None,
     seed: int = 0,
     chunk: int | None = None,
@@ -126,7 +127,7 @@ def make_pool(
     X: np.ndarray | Features,
     y: Any,
     *,
-    base: np.ndarray | None = None,
+    base: Any = None,
     text: Mapping[Any, Any] | None = None,
 ) -> Pool:
     """What episodes are gathered from, on the head's device.
@@ -138,9 +139,7 @@ def make_pool(
     x = _features(data.x, "features", head.device)
     if len(x) != len(y):
         raise BadInput(f"{len(x)} rows of features but {len(y)} labels")
-    background = None if base is None else _features(base, "base features", head.device)
-    if background is not None and background.shape[1] != x.shape[1]:
-        raise BadInput(f"base features have width {background.shape[1]}, the others {x.shape[1]}")
+    background = read_background(head.background if base is None else base, x)
     views = {name: torch.as_tensor(view, device=head.device) for name, view in data.views.items()}
     text = head.text if text is None else text
     known = None if text is None else class_text(text, np.unique(np.asarray(y)), views.get("aligned", x))

@@ -6,6 +6,9 @@ functions of sums over items and are resampled, 1,000 times; log loss, which few
 groups, whole groups are resampled, and a share counts as many items as the groups are worth
 (`handful.core.intervals.worth`).
 
+With weights, every metric is the one of a stream in which items like each come as often as it weighs: sums over items
+become sums of weights, and a share counts as many items as the weights are worth. Counts stay counts.
+
 The expected calibration error (Naeini, Cooper, Hauskrecht 2015; Guo et al. 2017) is taken over bins of equal mass, at
 least 20 items each and at most 15 bins: bins of equal width leave most of few-shot test sets in one bin and noise in
 the others. Noise alone makes it positive, so its interval is mirrored (`handful.core.intervals.reflected`), and reaches
@@ -15,22 +18,14 @@ down to 0 where noise alone would make as much.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from handful.core.intervals import (
-    Estimate,
-    grouped_wilson,
-    percentiles,
-    reflected,
-    resample,
-    skewed_mean,
-    wilson,
-    worth,
-)
+from handful.core.intervals import Estimate, percentiles, reflected, resample, skewed_mean, wilson
+from handful.core.shares import Shares, checked_weights
 from handful.errors import BadInput
 from handful.evaluate.assessment import Assessment, Bin, ClassScore, Confused
 
@@ -43,6 +38,7 @@ def assess(
     proba: np.ndarray,
     classes: Sequence[str],
     groups: Sequence[Any] | np.ndarray | None = None,
+    weights: Sequence[float] | np.ndarray | None = None,
     *,
     seed: int = 0,
 ) -> Assessment:
@@ -53,15 +49,19 @@ def assess(
         proba: probabilities ``[n, C]``; the answer is the largest, the first of equals.
         classes: the C classes, as the columns of ``proba``.
         groups: n group names; items of a group are not independent, and the intervals know it.
+        weights: n numbers, not negative: how often items like each come in the population the metrics are to speak of,
+            over how often they come here (`handful.evaluate.population.Population.item_weights`). ``None``: as here.
         seed: of the resampling.
 
     Raises:
-        BadInput: no items, shapes that do not fit, a label that is no class, or rows that are not probabilities.
+        BadInput: no items, shapes that do not fit, a label that is no class, rows that are not probabilities, or
+            weights that are negative, not finite or nothing but 0.
     """
     true, proba, units = _checked(labels, proba, classes, groups)
     n, c = proba.shape
     predicted = proba.argmax(axis=1)
-    share = _Share(units)
+    weight = None if weights is None else checked_weights(weights, n)
+    share = Shares(units, weight)
     confidence, right = proba.max(axis=1), true == predicted
     loss = -np.log(np.clip(proba[np.arange(n), true], np.finfo(float).eps, 1.0))
     bins = _bins(confidence)
@@ -74,8 +74,7 @@ def assess(
         ],
         format="csr",
     )
-    values = _metrics(np.asarray(rows.sum(axis=0))[None], c)[0]
-    drawn = resample(rows, lambda totals: _metrics(totals, c), groups=units, replicates=REPLICATES, seed=seed)
+    values, drawn = _resampled(rows, c, units, weight, seed)
     everything = np.ones(n, bool)
     least = share.worth(right, everything)
     confusion = np.zeros((c, c), dtype=np.int64)
@@ -86,9 +85,11 @@ def assess(
         groups=None if units is None else int(units.max()) + 1,
         classes=tuple(names),
         accuracy=share(right, everything),
-        balanced_accuracy=_at_least(percentiles(float(values[0]), drawn[:, 0]), least),
-        macro_f1=_at_least(percentiles(float(values[1]), drawn[:, 1]), least),
-        log_loss=_mean_loss(loss, units, seed),
+        balanced_accuracy=_no_narrower(
+            percentiles(float(values[0]), drawn[:, 0]), Shares(units).worth(right, everything)
+        ),
+        macro_f1=_no_narrower(percentiles(float(values[1]), drawn[:, 1]), least),
+        log_loss=_mean_loss(loss, units, weight, seed),
         calibration_error=_calibration_error(values[2:], drawn[:, 2:]),
         per_class=tuple(_score(name, true == i, predicted == i, share) for i, name in enumerate(names)),
         confusion=confusion,
@@ -130,6 +131,17 @@ def _one_hot(codes: np.ndarray, width: int, values: np.ndarray | None = None) ->
     return sparse.csr_array((values, (np.arange(n), codes)), shape=(n, width))
 
 
+def _resampled(
+    rows: sparse.csr_array, c: int, units: np.ndarray | None, weight: np.ndarray | None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`_metrics` of these items and their replicates ``[R, 2 + bins]``, from what each item adds to the sums."""
+    if weight is not None:  # items that weigh nothing are not drawn: a replicate of nothing else would have no value
+        counts = weight > 0
+        rows, units = rows.multiply(weight[:, None]).tocsr()[counts], None if units is None else units[counts]
+    values = _metrics(np.asarray(rows.sum(axis=0))[None], c)[0]
+    return values, resample(rows, lambda totals: _metrics(totals, c), groups=units, replicates=REPLICATES, seed=seed)
+
+
 def _metrics(totals: np.ndarray, c: int) -> np.ndarray:
     """Balanced accuracy, macro-F1 and the gap of each bin ``[R, 2 + bins]`` from sums over items ``[R, 3 C + bins]``.
 
@@ -148,9 +160,12 @@ def _mean_ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return mean
 
 
-def _mean_loss(loss: np.ndarray, units: np.ndarray | None, seed: int) -> Estimate:
+def _mean_loss(loss: np.ndarray, units: np.ndarray | None, weight: np.ndarray | None, seed: int) -> Estimate:
     units = np.arange(len(loss)) if units is None else units
-    return skewed_mean(np.bincount(units, loss), np.bincount(units), replicates=REPLICATES, seed=seed)
+    if weight is None:
+        return skewed_mean(np.bincount(units, loss), np.bincount(units), replicates=REPLICATES, seed=seed)
+    total, n = np.bincount(units, weight * loss), np.bincount(units, weight)
+    return skewed_mean(total[n > 0], n[n > 0], replicates=REPLICATES, seed=seed)
 
 
 def _calibration_error(gaps: np.ndarray, drawn: np.ndarray) -> Estimate:
@@ -160,38 +175,18 @@ def _calibration_error(gaps: np.ndarray, drawn: np.ndarray) -> Estimate:
     return replace(estimate, low=0.0) if estimate.value <= noise else estimate
 
 
-def _at_least(estimate: Estimate, items: float) -> Estimate:
+def _no_narrower(estimate: Estimate, items: float) -> Estimate:
     """The interval, no narrower than Wilson's for ``items``: resampling items without an error never draws one."""
     floor = wilson(estimate.value * items, items)
     return Estimate(estimate.value, min(estimate.low, floor.low), max(estimate.high, floor.high))
 
 
-@dataclass(frozen=True)
-class _Share:
-    """The share of ``among [n]`` for which ``hit [n]`` holds as well, items counted by group where there are groups."""
-
-    units: np.ndarray | None
-
-    def __call__(self, hit: np.ndarray, among: np.ndarray) -> Estimate:
-        if self.units is None:
-            return wilson(int((hit & among).sum()), int(among.sum()))
-        return grouped_wilson(*self._by_group(self.units, hit, among))
-
-    def worth(self, hit: np.ndarray, among: np.ndarray) -> float:
-        return float(among.sum()) if self.units is None else worth(*self._by_group(self.units, hit, among))
-
-    @staticmethod
-    def _by_group(units: np.ndarray, hit: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        n = np.bincount(units[among])
-        return np.bincount(units[hit & among], minlength=len(n)), n
-
-
-def _score(name: str, true: np.ndarray, predicted: np.ndarray, share: _Share) -> ClassScore:
-    jaccard = share(true & predicted, true | predicted) if (true | predicted).any() else None
+def _score(name: str, true: np.ndarray, predicted: np.ndarray, share: Shares) -> ClassScore:
+    jaccard = share(true & predicted, true | predicted) if share.any(true | predicted) else None
     return ClassScore(
         name=name,
         n=int(true.sum()),
-        precision=share(true, predicted) if predicted.any() else None,
+        precision=share(true, predicted) if share.any(predicted) else None,
         recall=share(predicted, true) if true.any() else None,
         f1=None if jaccard is None else Estimate(*map(_f1, (jaccard.value, jaccard.low, jaccard.high))),
     )
@@ -202,7 +197,7 @@ def _f1(jaccard: float) -> float:
 
 
 def _confused(
-    confusion: np.ndarray, true: np.ndarray, predicted: np.ndarray, names: Sequence[str], share: _Share
+    confusion: np.ndarray, true: np.ndarray, predicted: np.ndarray, names: Sequence[str], share: Shares
 ) -> tuple[Confused, ...]:
     cells = [(int(i), int(j)) for i, j in np.argwhere(confusion) if i != j]
     cells.sort(key=lambda cell: -confusion[cell])
@@ -216,7 +211,8 @@ def _bins(confidence: np.ndarray) -> np.ndarray:
     return np.unique(np.searchsorted(edges, confidence, side="left"), return_inverse=True)[1]
 
 
-def _bin(inside: np.ndarray, confidence: np.ndarray, right: np.ndarray, share: _Share) -> Bin:
+def _bin(inside: np.ndarray, confidence: np.ndarray, right: np.ndarray, share: Shares) -> Bin:
     held = confidence[inside]
     low, high = float(held.min()), float(held.max())
-    return Bin(low, high, int(inside.sum()), float(held.mean()), share(right, inside))
+    weights = share.weights[inside] if share.weights is not None and share.any(inside) else None
+    return Bin(low, high, int(inside.sum()), float(np.average(held, weights=weights)), share(right, inside))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from handful.core.distances import unit
-from handful.core.task import ClassText, Query, Task, make_task
+from handful.core.task import Background, ClassText, Query, Task, make_task
 from handful.errors import BadInput
 from handful.evaluate.indices import Episodes
 
@@ -54,14 +54,14 @@ class Pool:
         views: further arrays ``[n, …]`` by name.
         text: class text of all classes ``[C, M, Dt]``.
         logit_scale: multiplies the cosine of item and class text in zero-shot logits.
-        background: rows of base classes ``[B, D]``.
+        background: items of base classes.
     """
 
     x: Tensor
     views: Mapping[str, Tensor]
     text: ClassText | None = None
     logit_scale: float = 100.0
-    background: Tensor | None = None
+    background: Background | None = None
 
     @property
     def width(self) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from handful.errors import BadInput
 from handful.read.arrays import features
 from handful.read.dataset import Dataset, Provenance, file_sha256
+from handful.read.grouping import group_names
 from handful.read.labels import label_texts
 from handful.read.places import existing, one_line
 from handful.read.zips import DAMAGED
@@ -20,7 +21,8 @@ def dataset_of_npz(path: Path, name: str) -> Dataset:
     """Features ``X [n, d]`` with labels ``y [n]``.
 
     ``names`` are class names: label i of an integer ``y`` is ``names[y[i]]``, and -1 marks an unlabelled item. Without
-    them the values of ``y`` are the class names. ``groups [n]`` are names of items that belong together.
+    them the values of ``y`` are the class names. ``groups [n]`` are names of items that belong together; items with an
+    empty one stand alone.
 
     Raises:
         BadInput: naming what is missing, of the wrong shape, of Python objects or not numbers.
@@ -43,7 +45,7 @@ def dataset_of_npz(path: Path, name: str) -> Dataset:
         x,
         labels,
         "features",
-        groups=None if groups is None else tuple(str(group) for group in groups.tolist()),
+        groups=None if groups is None else group_names(groups.tolist(), where),
         where=where,
         provenance=Provenance(sha256={name: file_sha256(path)}, notes=notes),
     )

@@ -11,6 +11,7 @@ import numpy as np
 from handful.errors import BadInput
 from handful.read.checks import checked
 from handful.read.dataset import Dataset, ImageFile, Modality
+from handful.read.grouping import group_names
 from handful.read.labels import label_texts
 
 
@@ -29,7 +30,8 @@ def from_arrays(
             Pillow images, arrays of pixels ``[h, w]`` or ``[h, w, 3 or 4]``, or one array of n of them); features
             ``[n, d]``.
         labels: one an item; ``None``, NaN and blank ones mark unlabelled items.
-        groups: one an item; items of one group never stand on both sides of a split.
+        groups: one an item; items of one group never stand on both sides of a split. ``None``, NaN and blank ones
+            stand alone.
         merge_labels: make labels that differ only in case or blanks one class.
         skip_bad: leave out labelled items that are empty, and features that are not numbers.
 
@@ -44,7 +46,7 @@ def in_memory(items: Any, labels: Iterable[Any] | None = None, groups: Iterable[
     modality, found = _kind(items if isinstance(items, np.ndarray) else _listed(items))
     where = tuple(f"item {i}" for i in range(len(found)))
     names = (None,) * len(found) if labels is None else _same_length(labels, len(found), "labels")
-    together = None if groups is None else tuple(str(g) for g in _same_length(groups, len(found), "groups"))
+    together = None if groups is None else group_names(_same_length(groups, len(found), "groups"), where)
     return Dataset(found, label_texts(names, where), modality, groups=together, where=where)
 
 

@@ -1,4 +1,4 @@
-"""The last step of every reader: one spelling a label, nothing empty among what is learnt from, labels where needed."""
+"""The last step of every reader: who stands alone, one spelling a label, nothing empty, labels where needed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from handful.errors import BadInput
 from handful.read.dataset import Dataset, ImageFile
+from handful.read.grouping import alone_named
 from handful.read.labels import one_spelling
 from handful.read.places import columns_are, one_line, quoted
 
@@ -25,6 +26,7 @@ def checked(
         raise BadInput(f"{_name(data)} holds no items")
     if require_labels and not data.classes:
         raise BadInput(f"{_name(data)}: {_no_labels(data)}")
+    data = alone_named(data)
     if keep_rows:
         return data
     data = replace(data, labels=one_spelling(data.labels, merge_labels))

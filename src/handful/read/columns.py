@@ -31,19 +31,22 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".
 
 @dataclass(frozen=True)
 class Roles:
-    """Columns that hold texts (joined when several) or images, and labels; ``None`` when the table has none."""
+    """Columns that hold texts (joined when several) or images, labels and groups; ``None`` when the table has none."""
 
     text: tuple[str, ...]
     image: str | None
     label: str | None
+    group: str | None
 
 
-def roles(table: Table, text: str | Sequence[str] | None, image: str | None, label: str | None) -> Roles:
-    """The columns that are meant.
+def roles(
+    table: Table, text: str | Sequence[str] | None, image: str | None, label: str | None, group: str | None
+) -> Roles:
+    """The columns that are meant. The one of the groups is never guessed, nor taken for another.
 
     Raises:
         BadInput: a column that was named is not there; nothing can be guessed, or both texts and images can; one column
-            is to be item and label. The message lists the columns there are.
+            is to be item and label, or to group by as well. The message lists the columns there are.
     """
     texts = (text,) if isinstance(text, str) else tuple(text or ())
     if texts and image is not None:
@@ -54,16 +57,21 @@ def roles(table: Table, text: str | Sequence[str] | None, image: str | None, lab
         need_column(table, image, "--image")
     if label is not None:
         need_column(table, label, "--label")
-    label = label or first_usual(LABEL, [c for c in table.frame.columns if c not in texts and c != image])
+    if group is not None:
+        need_column(table, group, "--group")
+    label = label or first_usual(LABEL, [c for c in table.frame.columns if c not in (*texts, image, group)])
     if not texts and image is None:
-        texts, image = _guess_items(table, label)
+        texts, image = _guess_items(table, label, group)
     if label is not None and label in (*texts, image):
         raise BadInput(f"{table.name}: column {quoted(label)} cannot be both the label and what is to be labelled")
-    return Roles(texts, image, label)
+    if group is not None and group in (*texts, image, label):
+        what = "the label" if group == label else "what is to be labelled"
+        raise BadInput(f"{table.name}: column {quoted(group)} (--group) is {what} already; group by another column")
+    return Roles(texts, image, label, group)
 
 
-def _guess_items(table: Table, label: str | None) -> tuple[tuple[str, ...], str | None]:
-    others = [name for name in table.frame.columns if name != label]
+def _guess_items(table: Table, label: str | None, group: str | None) -> tuple[tuple[str, ...], str | None]:
+    others = [name for name in table.frame.columns if name not in (label, group)]
     text = first_usual(TEXT, [name for name in others if not holds_images(table.frame[name])])
     image = first_usual(IMAGE, [name for name in others if holds_images(table.frame[name])])
     if text and image:

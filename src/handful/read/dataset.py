@@ -78,7 +78,8 @@ class Dataset:
             an array of features ``[n, d]``.
         labels: n class names; ``None`` marks an unlabelled item. Unlabelled items are the pool.
         modality: ``"text"``, ``"image"`` or ``"features"``.
-        groups: n group names or ``None``; items of one group never stand on both sides of a split.
+        groups: n group names or ``None``; items of one group never stand on both sides of a split. An item
+            that belongs to no other has a name of its own.
         where: n places for messages and reports, such as ``"tickets.csv row 17"``.
         table: the rows and columns of the source, as read, when it was a table; one row an item. A folder of images or
             texts is the table of its files (column ``file``, and ``label`` when the folder has classes).

@@ -9,6 +9,7 @@ import numpy as np
 
 from handful.errors import BadInput
 from handful.read.dataset import Dataset, Provenance
+from handful.read.grouping import ALONE
 from handful.read.tables import Table, stack
 
 if TYPE_CHECKING:
@@ -44,14 +45,10 @@ def together(parts: Sequence[Dataset]) -> Dataset:
 
 
 def _groups(parts: Sequence[Dataset]) -> tuple[str, ...] | None:
-    """Groups of all parts; where a part has none, each of its items is a group of its own."""
+    """Groups of all parts; where a part has none, each of its items stands alone."""
     if all(part.groups is None for part in parts):
         return None
-    return tuple(
-        name
-        for number, part in enumerate(parts)
-        for name in (part.groups or [f"source {number} item {i}" for i in range(len(part))])
-    )
+    return tuple(name for part in parts for name in (part.groups or (ALONE,) * len(part)))
 
 
 def _stacked(parts: Sequence[Dataset]) -> pl.DataFrame | None:

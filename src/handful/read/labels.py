@@ -27,7 +27,7 @@ def label_text(value: Any) -> str | None:
             return None
         return str(int(value)) if value.is_integer() else repr(value)
     if isinstance(value, (list, tuple, dict, set)) or hasattr(value, "__array__"):
-        raise TypeError(f"holds a {type(value).__name__}; an item has one label, a text or a number")
+        raise TypeError(f"holds a {type(value).__name__}; an item has one, a text or a number")
     text = str(value)
     return text if text.strip() and text not in ("<NA>", "NaT") else None
 

@@ -14,6 +14,7 @@ from handful.errors import BadInput
 from handful.read.arrays import from_mapping, in_memory
 from handful.read.checks import checked
 from handful.read.dataset import Dataset
+from handful.read.grouping import by_file_name, no_column
 from handful.read.joining import together
 from handful.read.places import existing, one_line
 from handful.read.rows import dataset_of_tables
@@ -27,6 +28,8 @@ def read(
     text: str | Sequence[str] | None = None,
     image: str | None = None,
     label: str | None = None,
+    group: str | None = None,
+    group_regex: str | None = None,
     merge_labels: bool = False,
     skip_bad: bool = False,
     require_labels: bool = False,
@@ -42,6 +45,11 @@ def read(
         text: column or columns of a table that hold the texts, joined by line breaks; guessed from usual names.
         image: column that holds image files, relative to the folder of the table; guessed likewise.
         label: column of the labels; guessed likewise. Rows with an empty one are unlabelled.
+        group: column of a table that says which rows belong together (a customer, a patient, a document): a group never
+            stands on both sides of a split. Rows with an empty one stand alone; one name in two sources is one group.
+        group_regex: the same for files in folders and archives: a regular expression that is searched in each name,
+            relative to its folder and with forward slashes. Its capture group, else all it matches, names the group;
+            files it is not found in stand alone.
         merge_labels: make labels that differ only in case or blanks one class.
         skip_bad: leave out labelled items that are empty or missing, and features that are not numbers; they are
             listed in ``provenance.skipped``.
@@ -59,9 +67,11 @@ def read(
     for _, run in groupby(loaded, key=type):  # neighbouring tables share their columns
         some = list(run)
         tables = [part for part in some if isinstance(part, Table)]
-        parts += [dataset_of_tables(tables, text, image, label)] if tables else []
+        parts += [dataset_of_tables(tables, text, image, label, group)] if tables else []
         parts += [part for part in some if isinstance(part, Dataset)]
-    data = together(parts)
+    if group is not None and not any(isinstance(part, Table) for part in loaded):
+        raise no_column(group, parts[0])
+    data = together(parts if group_regex is None else by_file_name(parts, group_regex))
     data = replace(data, provenance=replace(data.provenance, sources=tuple(map(_given, sources))))
     return checked(
         data, merge_labels=merge_labels, skip_bad=skip_bad, require_labels=require_labels, keep_rows=keep_rows
@@ -113,7 +123,7 @@ def _load_path(path: Path, name: str) -> Table | Dataset:
         )
     table = read_table(path, name)
     # lines of text have no columns, so options that name columns do not concern them
-    return dataset_of_tables([table], "text", None, None) if suffix == ".txt" else table
+    return dataset_of_tables([table], "text", None, None, None) if suffix == ".txt" else table
 
 
 def _names(sources: Sequence[Any]) -> list[str]:

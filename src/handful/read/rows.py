@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handful.errors import BadInput
 from handful.read.columns import LABEL, Roles, first_usual, roles
 from handful.read.dataset import Dataset, ImageFile, Provenance
+from handful.read.grouping import by_column, noted
 from handful.read.labels import label_texts
 from handful.read.places import columns_are, quoted
 from handful.read.tables import Table, cell_text, stack
@@ -19,11 +21,15 @@ if TYPE_CHECKING:
 
 
 def dataset_of_tables(
-    tables: Sequence[Table], text: str | Sequence[str] | None, image: str | None, label: str | None
+    tables: Sequence[Table],
+    text: str | Sequence[str] | None,
+    image: str | None,
+    label: str | None,
+    group: str | None,
 ) -> Dataset:
     """One data set of tables below each other. All need the columns of the items; one without labels joins the pool."""
     stacked = stack(tables)
-    chosen = roles(stacked, text, image, label)
+    chosen = roles(stacked, text, image, label, group)
     notes = list(stacked.notes)
     for table in tables:
         notes += _compare(table, chosen, stacked.frame.columns)
@@ -31,7 +37,7 @@ def dataset_of_tables(
     if chosen.label is not None:
         labels = label_texts(stacked.frame[chosen.label].to_list(), stacked.where)
     items = _texts(stacked.frame, chosen.text) if chosen.text else _all_images(tables, chosen.image or "")
-    return Dataset(
+    data = Dataset(
         items,
         labels,
         "text" if chosen.text else "image",
@@ -43,6 +49,10 @@ def dataset_of_tables(
             sha256={table.name: table.sha256 for table in tables if table.sha256 is not None}, notes=tuple(notes)
         ),
     )
+    if chosen.group is None:
+        return data
+    groups = by_column(stacked.frame[chosen.group].to_list(), stacked.where, chosen.group)
+    return noted(replace(data, groups=groups), f"column {quoted(chosen.group)}")
 
 
 def _compare(table: Table, chosen: Roles, everything: Sequence[str]) -> list[str]:

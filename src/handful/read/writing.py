@@ -6,6 +6,7 @@ import csv
 import datetime
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -22,17 +23,26 @@ if TYPE_CHECKING:
 XLSX_CELL = 32767  # characters a cell holds
 XLSX_ROWS = 1_048_576
 MAX_EXACT = 2**53  # workbooks hold numbers as doubles
+FOR_SHEETS = (".csv", ".tsv", ".xlsx")
+"""What spreadsheets open, and may run formulas of."""
+# Also behind blanks, and in the wide forms that East Asian settings take for the same.
+_FORMULA = re.compile(r"[\s\x00-\x1f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]*[=+\-@＝＋－＠]|[\t\r\n]")
+_PLAIN_NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+)([eE][+-]?\d+)? ?%?")
 
 
-def write_table(frame: pl.DataFrame, path: str | Path) -> None:
+def write_table(frame: pl.DataFrame, path: str | Path, *, excel_safe: bool = False) -> None:
     """Write a frame as csv, tsv, jsonl, json, parquet or xlsx, by suffix, in UTF-8; `handful.read.read` reads it back.
 
-    Text stays as it is, formulas included: ``=1+1`` is written as text in xlsx, and as these four characters in csv.
+    Text stays as it is, formulas included: ``=1+1`` is written as text in xlsx, and as these four characters in csv;
+    with ``excel_safe`` as `defused` has it.
 
     Raises:
-        BadInput: another suffix, or more than a workbook can hold.
+        BadInput: another suffix, one of no spreadsheet for ``excel_safe``, or more than a workbook can hold.
         HandfulError: the file cannot be written; what was there stays.
     """
+    if excel_safe:
+        check_for_sheets(path)
+        frame = defused(frame)
     path = Path(path)
     write = WRITERS.get(path.suffix.lower())
     if write is None:
@@ -42,6 +52,47 @@ def write_table(frame: pl.DataFrame, path: str | Path) -> None:
         )
     with whole_file(path) as file:
         write(frame, file)
+
+
+def check_for_sheets(path: str | Path) -> None:
+    """Raise `BadInput` for a file that no spreadsheet opens, so that ``--excel-safe`` would only spoil its text."""
+    if Path(path).suffix.lower() not in FOR_SHEETS:
+        raise BadInput(f"--excel-safe is for {', '.join(FOR_SHEETS)}, not for {one_line(path)}: there it has no use")
+
+
+def defused(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with an apostrophe before every text, name of a column included, that a spreadsheet may compute.
+
+    That is text that begins with ``=``, ``+``, ``-`` or ``@``, perhaps behind blanks, and is no plain number.
+    """
+    import polars as pl
+
+    columns: dict[str, pl.Series] = {}
+    for series in frame.iter_columns():
+        name = defused_text(series.name)
+        while name in columns or (name != series.name and name in frame.columns):
+            name = f"'{name}"
+        columns[name] = series
+        if not (series.dtype.is_numeric() or series.dtype.is_temporal() or series.dtype == pl.Boolean):
+            texts = [cell_text(value) for value in series.to_list()]
+            columns[name] = pl.Series([t and defused_text(t) for t in texts], dtype=pl.String)
+    return pl.DataFrame(columns)
+
+
+def defused_text(text: str) -> str:
+    """`defused` of one text.
+
+    >>> [defused_text(text) for text in ("=1+1", "-1.5", "a=b")]
+    ["'=1+1", '-1.5', 'a=b']
+    """
+    return f"'{text}" if _FORMULA.match(text) and not _PLAIN_NUMBER.fullmatch(text) else text
+
+
+def csv_text(frame: pl.DataFrame) -> str:
+    """The frame as the text of a CSV file."""
+    buffer = io.BytesIO()
+    _csv(frame, buffer)
+    return buffer.getvalue().decode()
 
 
 def _csv(frame: pl.DataFrame, file: BinaryIO) -> None:

@@ -14,10 +14,17 @@ import numpy as np
 from handful.errors import BadInput
 from handful.protocols import Encoder, Progress
 from handful.read import Dataset, from_arrays
+from handful.ship.decision import Decision
 
 if TYPE_CHECKING:
     from handful.adapt.base import Features, Head
     from handful.evaluate import Assessment
+    from handful.ship.evidence import Evidence
+
+EMBEDDED = ("minilm", "efficientnet-lite0")
+"""Encoders a model file may name: they come with the package."""
+OPTIONS = {"long", "crop", "tiles"}
+"""What `handful.encode.encoder` may be asked for beside a name."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,11 @@ class Model:
         fingerprint: identity of that encoder; a machine whose encoder differs is refused.
         scale: what multiplies the head's logits before the softmax, fitted on items the head had not seen.
         card: provenance, candidates and estimates, JSON-able.
+        decision: for which population probabilities are, and how an answer follows from them.
+        encoder_options: how the encoder looks at items, where that is not its usual way.
+        standalone: whether `save` puts the encoder itself into the file.
         seconds: how long each stage of `fit` took; not saved, so that the same model is the same bytes.
+        evidence: items that the report shows; not saved, so that no text or picture travels with a model.
     """
 
     head: Head
@@ -88,7 +99,13 @@ class Model:
     fingerprint: str
     scale: float
     card: dict[str, Any] = field(default_factory=dict)
+    decision: Decision = field(default_factory=Decision)
+    encoder_options: dict[str, Any] = field(default_factory=dict)
+    standalone: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
+    evidence: Evidence | None = None
+    _allowed: str | None = field(default=None, repr=False)
+    _path: Path | None = field(default=None, repr=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -97,12 +114,11 @@ class Model:
 
     @cached_property
     def encoder(self) -> Encoder | None:
-        """The encoder, loaded when first needed. Raises `BadInput` when it is not here or not the same."""
+        """The encoder, loaded when first needed. Raises `BadInput` when it is not here or not the same, or when the
+        file names one that its user has not named as well."""
         if self.encoder_name is None:
             return None
-        from handful.encode import encoder
-
-        found = encoder(self.encoder_name)
+        found = self._encoder(self.encoder_name)
         if found.identity != self.fingerprint:
             raise BadInput(
                 f"this model was made with encoder {self.encoder_name} ({self.fingerprint[:16]}…), not with the one "
@@ -110,8 +126,26 @@ class Model:
             )
         return found
 
+    def _encoder(self, name: str) -> Encoder:
+        from handful.encode import encoder, encoder_from_parts
+
+        if self.standalone and self._path is not None:
+            from handful.ship.bundle import read_parts
+
+            return encoder_from_parts(name, read_parts(self._path), self.encoder_options)
+        if self._allowed is not None:
+            name = self._allowed
+        elif name not in EMBEDDED:
+            raise BadInput(
+                f"this model was made with encoder {name!r}, which is not part of it; a file does not choose what is "
+                f"opened: name it yourself with --encoder"
+            )
+        return encoder(name, **self.encoder_options)
+
     def _features(self, items: Any, progress: Progress | None = None) -> Features:
         data = items if isinstance(items, Dataset) else from_arrays(items)
+        if self.encoder_name is not None and data.modality == "features":
+            raise BadInput(f"the model reads {self.card.get('task', {}).get('modality', 'items')}, not features")
         return encode_dataset(data, self.encoder, progress=progress).features
 
     def predict_proba(self, items: Any, *, progress: Progress | None = None) -> np.ndarray:
@@ -120,15 +154,11 @@ class Model:
 
     def proba_of(self, features: Features) -> np.ndarray:
         """Probabilities ``[n, C]`` of encoded items."""
-        logits = self.scale * np.asarray(self.head.logits(features), dtype=np.float64)
-        logits -= logits.max(axis=1, keepdims=True)
-        p = np.exp(logits)
-        out: np.ndarray = p / p.sum(axis=1, keepdims=True)
-        return out
+        return self.decision.proba(self.scale * np.asarray(self.head.logits(features), dtype=np.float64))
 
     def predict(self, items: Any) -> list[str]:
-        """The most probable class of each item."""
-        return [self.classes[i] for i in self.predict_proba(items).argmax(axis=1)]
+        """The class of each item: the most probable, or, where mistakes differ in cost, the one that costs least."""
+        return [self.classes[i] for i in self.decision.ranking(self.predict_proba(items))[:, 0]]
 
     def evaluate(self, items: Any, labels: Sequence[str] | None = None) -> Assessment:
         """How good the model is on labelled items it has not seen: ``(items, labels)`` or a labelled `Dataset`.
@@ -159,21 +189,37 @@ class Model:
             "head": {"key": self.head.key, "parameters": self.head.parameters()},
             "classes": list(self.classes),
             "width": int(self.head.n_features_in_),
-            "encoder": {"name": self.encoder_name, "fingerprint": self.fingerprint},
+            "encoder": {
+                "name": self.encoder_name,
+                "fingerprint": self.fingerprint,
+                "options": self.encoder_options,
+                "standalone": self.standalone,
+            },
             "scale": float(self.scale),
+            "decision": self.decision.as_dict(),
             "card": self.card,
         }
-        write_bundle(path, description, self.head.state_)
+        parts = self.encoder.parts() if self.standalone and self.encoder is not None else {}
+        write_bundle(path, description, self.head.state_, parts)
 
     def report(self, path: str | Path) -> None:
         """Write the card as one self-contained HTML page."""
         from handful.ship.report import write_report
 
-        write_report({**self.card, "seconds": self.seconds}, path)
+        write_report({**self.card, "seconds": self.seconds}, path, self.evidence)
 
     @classmethod
-    def load(cls, path: str | Path) -> Model:
-        """Read a model file. Raises `BadInput` when it is not one, is damaged or does not fit together."""
+    def load(cls, path: str | Path, encoder: str | None = None) -> Model:
+        """Read a model file; nothing it holds is executed, and nothing it names is opened.
+
+        Args:
+            path: the file.
+            encoder: where its encoder is, for a model made with one that is not embedded (``hf:NAME`` or
+                ``hf:FOLDER``); it must be the very one the model was made with.
+
+        Raises:
+            BadInput: it is no model, is damaged or does not fit together.
+        """
         from handful.adapt import HEADS, head_class
         from handful.ship.bundle import read_bundle
 
@@ -191,23 +237,39 @@ class Model:
                 raise BadInput(f"{path} is not a whole Handful model: its scale or its card makes no sense")
             if classes != sorted(set(classes)) or len(classes) < 2:
                 raise BadInput(f"{path} is not a whole Handful model: its classes are not in order")
-            name = description["encoder"]["name"]
-            return cls(head, name, str(description["encoder"]["fingerprint"]), scale, card)
+            tower = description["encoder"]
+            options = dict(tower.get("options") or {})
+            if not isinstance(tower["name"], (str, type(None))) or not options.keys() <= OPTIONS:
+                raise BadInput(f"{path} is not a whole Handful model: its encoder makes no sense")
+            return cls(
+                head,
+                tower["name"],
+                str(tower["fingerprint"]),
+                scale,
+                card,
+                Decision.from_dict(description.get("decision") or {}, len(classes)),
+                options,
+                bool(tower.get("standalone", False)),
+                _allowed=encoder,
+                _path=Path(path),
+            )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, BadInput):
                 raise
             raise BadInput(f"{path} is not a whole Handful model: {error!r}") from error
 
 
-def load(path: str | Path) -> Model:
+def load(path: str | Path, encoder: str | None = None) -> Model:
     """`Model.load`."""
-    return Model.load(path)
+    return Model.load(path, encoder)
 
 
-def class_text_vectors(encoder: Encoder, sentences: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
+def class_text_vectors(
+    encoder: Encoder, sentences: Mapping[str, Sequence[str]], *, cache: bool = True
+) -> dict[str, np.ndarray]:
     """Unit vectors ``[m, dt]`` a class of its sentences, all encoded in one go."""
     flat = [text for texts in sentences.values() for text in texts]
-    vectors = encoder.class_text(flat) if flat else np.empty((0, 0), np.float32)
+    vectors = encoder.class_text(flat, cache=cache) if flat else np.empty((0, 0), np.float32)
     out: dict[str, np.ndarray] = {}
     start = 0
     for label, texts in sentences.items():

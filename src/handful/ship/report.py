@@ -1,16 +1,17 @@
 """The report: a model's card as one HTML page that stands alone.
 
-The page loads nothing and runs nothing: its policy is ``default-src 'none'`` with the hash of its one style sheet. All
-text that comes from data is escaped, with control and reordering characters spelt out.
+The page loads nothing and runs nothing: its policy is ``default-src 'none'`` with the hash of its one style sheet, and
+pictures only as part of the page. All text that comes from data is escaped, with control and reordering characters
+spelt out.
 """
 
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -20,90 +21,77 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from handful.files import whole_file
-from handful.ship.report_views import Measure, confused_pairs, matrix, measures, reliability, weakest_first
+from handful.ship import report_items, report_quoted, report_trust
+from handful.ship.evidence import Evidence
+from handful.ship.report_card import check_card
+from handful.ship.report_findings import findings
+from handful.ship.report_views import confused_pairs, matrix, reliability, weakest_first
 from handful.ship.shown import plain, share, visible
 
 _POLICY = "default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
-_FIRST = {"accuracy": "accuracy", "balanced": "balanced_accuracy", "macro-f1": "macro_f1", "log-loss": "log_loss"}
 _SHARES = ("accuracy", "balanced", "balanced_accuracy", "macro-f1", "macro_f1")
 _SCORES = (*_SHARES, "log-loss", "log_loss", "score")
+_NAME = 160  # characters of a name in a table
 
 
-def write_report(card: Mapping[str, Any], path: str | Path) -> None:
-    """Write the page whole or not at all. Raises `HandfulError` when the disk refuses."""
-    page = render(card).encode()
+def write_report(
+    card: Mapping[str, Any],
+    path: str | Path,
+    evidence: Evidence | None = None,
+    *,
+    date: datetime.datetime | None = None,
+) -> None:
+    """Write the page whole or not at all.
+
+    Args:
+        card: as `handful.commands.card` makes it; parts it lacks are left out.
+        path: the file.
+        evidence: examples to show beside the numbers; `None` shows none.
+        date: what the page calls the time of writing; by default now.
+
+    Raises:
+        BadInput: the card holds something that no card holds.
+        HandfulError: the disk refuses.
+    """
+    page = render(card, evidence, date=date).encode()
     with whole_file(path) as file:
         file.write(page)
 
 
-def render(card: Mapping[str, Any]) -> str:
-    """The page of a card (`handful.commands.card`); the same card gives the same page. Parts it lacks are left out."""
-    task, metric = card.get("task") or {}, card.get("metric") or "accuracy"
-    quoted, second = _assessed(card)
+def render(card: Mapping[str, Any], evidence: Evidence | None = None, *, date: datetime.datetime | None = None) -> str:
+    """The page as text; the same card, evidence and date give the same page. See `write_report`."""
+    check_card(card)
+    evidence = evidence or Evidence()
+    task, quoted = card.get("task") or {}, report_quoted.quoted(card)
     template = _environment().get_template("report.html.j2")
     return template.render(
         css=_css(),
         policy=_POLICY.format(digest=_digest(_css())),
+        date=f"{date or datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M %Z}".strip(),
         card=card,
         task=task,
-        title=_title(task),
-        counts=_counts(task.get("classes") or ()),
-        first=_FIRST.get(metric, "accuracy"),
-        quoted=quoted,
-        second=second,
+        title=report_quoted.title(task),
+        counts=report_quoted.counts(task.get("classes") or ()),
+        first=report_quoted.first_measure(card),
+        quoted=quoted[0] if quoted else None,
+        second=quoted[1] if len(quoted) > 1 else None,
         why_not=(card.get("estimate") or {}).get("method") or "no estimate was made",
+        findings=findings(card, quoted[0] if quoted else None),
+        evidence=evidence,
+        answers=report_trust.answers(card.get("selective")),
+        cost=report_trust.cost(card),
+        curve=report_trust.curve(card.get("shots_curve")),
+        doubts=report_items.doubts(card, evidence),
+        clashes=report_items.clashes(card, evidence),
+        copies=report_items.copies(card),
+        blind_spots=report_items.blind_spots(card),
         head=card.get("head") or {},
         encoder=card.get("encoder") or {},
         class_text=card.get("class_text"),
         candidates=_candidates(card.get("candidates") or ()),
+        provenance=card.get("provenance") or {},
         seconds=card.get("seconds") or {},
     )
-
-
-@dataclass(frozen=True)
-class Assessed:
-    """An assessment and where it comes from; ``measured`` on items kept apart, else estimated by resampling."""
-
-    assessment: Mapping[str, Any]
-    basis: str
-    measured: bool
-
-    @property
-    def n(self) -> int:
-        """How many items were judged."""
-        return int(self.assessment.get("n") or 0)
-
-    @property
-    def measures(self) -> dict[str, Measure]:
-        """See `report_views.measures`."""
-        return measures(self.assessment)
-
-
-def _assessed(card: Mapping[str, Any]) -> tuple[Assessed | None, Assessed | None]:
-    """What is quoted, and what stands beside it: a test on items kept apart comes before the estimate."""
-    test, estimate = card.get("test") or {}, card.get("estimate") or {}
-    found = []
-    if test.get("assessment"):
-        found.append(Assessed(test["assessment"], f"measured on {test.get('source') or 'items kept apart'}", True))
-    if estimate.get("assessment"):
-        found.append(Assessed(estimate["assessment"], f"estimated by {estimate.get('method') or 'resampling'}", False))
-    return (found[0] if found else None, found[1] if len(found) > 1 else None)
-
-
-def _title(task: Mapping[str, Any]) -> str:
-    kind = {"text": "A text classifier", "image": "An image classifier"}.get(task.get("modality") or "", "A classifier")
-    ways = len(task.get("classes") or ())
-    what = f" for {ways:,} classes" if ways else ""
-    return kind + what + (f" from {task['n']:,} labelled examples" if task.get("n") else "")
-
-
-def _counts(classes: Sequence[Mapping[str, Any]]) -> str:
-    """``"8 examples a class"`` or ``"3 to 40 examples a class"``."""
-    sizes = [int(c.get("count") or 0) for c in classes]
-    if not sizes:
-        return ""
-    few, many = min(sizes), max(sizes)
-    return f"{few:,} a class" if few == many else f"{few:,} to {many:,} a class"
 
 
 def _candidates(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -119,7 +107,7 @@ def _cell(key: str, value: Any) -> str:
     if key in _SHARES and isinstance(value, float):
         return f"{100 * value:.1f} %"
     shown = share(value) if key in _SHARES and isinstance(value, Mapping) else None
-    return plain(value) if shown is None else f"{shown.value} {shown.interval}"
+    return plain(value) if shown is None else shown.text
 
 
 @cache
@@ -132,16 +120,27 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(
-        weakest_first=weakest_first, confused_pairs=confused_pairs, matrix=matrix, reliability=reliability, plain=plain
-    )
-    environment.filters.update(sentence=lambda text: text[:1].upper() + text[1:], breakable=_breakable)
+    views = (weakest_first, confused_pairs, matrix, reliability, report_items.mistakes, report_quoted.population)
+    environment.globals.update({view.__name__: view for view in (*views, report_quoted.first_sentence, plain)})
+    environment.filters.update(sentence=_sentence, tight=_tight, breakable=_breakable)
     return environment
+
+
+def _tight(text: object) -> Markup:
+    """``text`` with every number on one line with its per cent sign, and options and intervals unbroken."""
+    joined = re.sub(r"(\d) %", "\\1\u00a0%", str(escape(visible(text))))
+    joined = re.sub(r"(\[[\d.]+,) ([\d.]+\])", "\\1\u00a0\\2", joined)
+    return Markup(re.sub(r"--[a-z][a-z-]*", r'<span class="option">\g<0></span>', joined))
+
+
+def _sentence(text: str) -> Markup:
+    """`_tight`, with a capital at the start."""
+    return _tight(text[:1].upper() + text[1:])
 
 
 def _breakable(name: object) -> Markup:
     """A name that may go on in the next line after an underscore or a slash."""
-    return Markup(re.sub("([_/])", r"\1<wbr>", str(escape(visible(name)))))
+    return Markup(re.sub("([_/])", r"\1<wbr>", str(escape(visible(name, _NAME)))))
 
 
 @cache

@@ -79,7 +79,7 @@ def weakest_first(assessment: Mapping[str, Any]) -> list[ClassRow]:
         taken[pair["true"]].append((pair["predicted"], pair["n"]))
     rows = []
     for row in assessment.get("per_class") or ():
-        recall, precision, f1 = (share(row[key]) for key in ("recall", "precision", "f1"))
+        recall, precision, f1 = (share(row.get(key)) for key in ("recall", "precision", "f1"))
         rows.append(ClassRow(row["class"], row["n"], recall, precision, f1, tuple(taken[row["class"]])))
     return sorted(rows, key=lambda row: (math.inf if row.recall is None else row.recall.at, -row.n, row.name))
 
@@ -96,7 +96,7 @@ class Pair:
 
 def confused_pairs(assessment: Mapping[str, Any]) -> list[Pair]:
     """What is taken for what, most often first."""
-    return [Pair(p["true"], p["predicted"], p["n"], share(p["rate"])) for p in assessment.get("confused") or ()]
+    return [Pair(p["true"], p["predicted"], p["n"], share(p.get("rate"))) for p in assessment.get("confused") or ()]
 
 
 @dataclass(frozen=True)
@@ -142,30 +142,34 @@ class Bin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """The diagram's bins, and confidence and accuracy over all of them, in per cent."""
+    """The diagram's bins, confidence and accuracy over all of them in per cent, and whether they may just be equal."""
 
     bins: tuple[Bin, ...]
     confidence: float
     accuracy: float
+    by_chance: bool
 
     @property
     def verdict(self) -> str:
         """What the diagram says, in words."""
         gap = self.confidence - self.accuracy
-        lean = "about right" if abs(gap) < 2 else "over-confident" if gap > 0 else "under-confident"
+        lean = "about right" if self.by_chance or abs(gap) < 2 else "too high" if gap > 0 else "too low"
         return f"{lean}: it claims {self.confidence:.0f} % on average and is right {self.accuracy:.0f} % of the time"
 
 
 def reliability(assessment: Mapping[str, Any]) -> Reliability | None:
     """How often the model is right among items of like confidence; `None` when no bin holds an item."""
-    filled = [(b, a) for b in assessment.get("reliability") or () if b["n"] and (a := share(b["accuracy"])) is not None]
+    bins = [b for b in assessment.get("reliability") or () if b["n"]]
+    filled = [(b, a) for b in bins if (a := share(b.get("accuracy"))) is not None]
     if not filled:
         return None
     density = [b["n"] / max(b["high"] - b["low"], NARROWEST_BIN) for b, _ in filled]
-    bins = tuple(
+    drawn = tuple(
         Bin(100 * b["low"], 100 * b["high"], b["n"], d / max(density), 100 * b["confidence"], accuracy)
         for (b, accuracy), d in zip(filled, density, strict=True)
     )
-    total = sum(b.n for b in bins)
-    confidence = sum(b.n * b.confidence for b in bins) / total
-    return Reliability(bins, confidence, sum(b.n * b.accuracy.at for b in bins) / total)
+    total = sum(b.n for b in drawn)
+    confidence = sum(b.n * b.confidence for b in drawn) / total
+    accuracy = sum(b.n * b.accuracy.at for b in drawn) / total
+    by_chance = (assessment.get("calibration_error") or {}).get("low") == 0  # the interval of the gap holds none
+    return Reliability(drawn, confidence, accuracy, by_chance)

@@ -12,7 +12,7 @@ DASH = "–"
 _LONGEST = 400
 # Control characters, characters that reorder or hide text, and lone surrogates, which no file can hold. The joiners
 # U+200C and U+200D stay: scripts and emoji need them.
-_HIDDEN = re.compile(
+HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
     "\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
 )
@@ -26,7 +26,7 @@ def visible(text: object, limit: int = _LONGEST) -> str:
     """
     line = str(text)
     cut = f"… ({len(line) - limit:,} more characters)" if len(line) > limit else ""
-    return _HIDDEN.sub(_spell, line[:limit]) + cut
+    return HIDDEN.sub(_spell, line[:limit]) + cut
 
 
 def _spell(match: re.Match[str]) -> str:
@@ -45,6 +45,11 @@ class Shown:
     at: float
     low: float
     high: float
+
+    @property
+    def text(self) -> str:
+        """``"82 % [78, 86]"``."""
+        return f"{self.value} {self.interval}"
 
     @property
     def width(self) -> float:

@@ -65,10 +65,18 @@ def saving(head: Head) -> None:
             spoilt.append(("NaN", {**rest, name: torch.full_like(tensor, torch.nan)}))
         if head.shapes:  # without them only what the head reads can be judged
             spoilt.append(("missing", rest))
-        if head.shapes and tensor.dim() and name != "text":  # how wide text is only the features can say
+        if tensor.dim() and _width_is_known(head, name):
             spoilt.append(("wider", {**rest, name: torch.cat([tensor, tensor[..., :1]], -1)}))
         for how, state in spoilt:
             _refuses(f"a state whose {name!r} is {how}", _broken, head, state)
+
+
+def _width_is_known(head: Head, name: str) -> bool:
+    """Whether something beside this tensor says how wide it is; of text, and of a view, only the queries do."""
+    if not head.shapes or name == "text":
+        return False
+    last = head.shapes[name].split()[-1]
+    return last in ("C", "D") or any(last in axes.split() for other, axes in head.shapes.items() if other != name)
 
 
 def _broken(head: Head, state: State) -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from handful.adapt.base import Head
-from handful.core.task import ClassText, Query, Task, make_task
+from handful.adapt.inputs import PLACES
+from handful.core.task import Background, ClassText, Query, Task, make_task
 
 WIDTH, WAYS, QUERIES = 7, 3, 5
 SHOTS = (4, 3, 2)
@@ -30,16 +31,20 @@ def made_up_task(head: Head, seed: int = 0, dtype: torch.dtype = torch.float64, 
     x, q = centre[labels] + normal(len(labels), WIDTH), normal(QUERIES, WIDTH)
     text = torch.nn.functional.normalize(centre + normal(WAYS, WIDTH), dim=-1)
     unit = torch.nn.functional.normalize
-    query = Query(q, 10 * unit(q, dim=-1) @ text.mT, views={view: normal(QUERIES, WIDTH) for view in head.needs.views})
+    sizes = {view: (*([PLACES[view]] if view in PLACES else []), WIDTH) for view in head.needs.views}
+    query = Query(
+        q, 10 * unit(q, dim=-1) @ text.mT, views={view: normal(QUERIES, *size) for view, size in sizes.items()}
+    )
     return make_task(
         x,
         labels,
         ways=WAYS,
         text=ClassText(text[:, None], torch.ones(WAYS, 1, dtype=torch.bool)),
         prior=10 * unit(x, dim=-1) @ text.mT,
-        views={view: normal(len(labels), WIDTH) for view in head.needs.views},
+        views={view: normal(len(labels), *size) for view, size in sizes.items()},
         query=query,
         unlabelled=normal(6, WIDTH) if head.needs.unlabelled else None,
+        background=Background(normal(12, WIDTH), torch.arange(12) % 4) if head.needs.background else None,
     )
 
 

@@ -1,0 +1,109 @@
+"""What `handful inspect` prints: what the model is, where it comes from, what it gives away, how large it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from handful.cli.layout import CELL, count, facts, faint, short, some, strong
+from handful.cli.terminal import show
+from handful.cli.text import visible
+
+MOST = 8  # of paths, items and parts that are shown
+PATH = 200  # characters of a path, a command, a remark
+
+
+def show_inspect(found: Mapping[str, Any]) -> None:
+    """Print what `handful.commands.inspect.inspect` found."""
+    show(strong(_headline(found)), "", facts(_what(found)))
+    show("", strong("Where it comes from"), facts(_provenance(found["provenance"])))
+    show("", strong("What it gives away"), facts(_personal(found)))
+    show("", strong("Size"), facts(_sizes(found)))
+    show("", faint("--json lists everything"))
+
+
+def _headline(found: Mapping[str, Any]) -> str:
+    kind = {"text": "A text classifier", "image": "An image classifier"}.get(found["modality"], "A classifier")
+    learnt = count(found["n"], "labelled example")
+    return f"{kind} for {count(len(found['classes']), 'class', 'classes')}, learnt from {learnt}"
+
+
+def _what(found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    encoder, head = found["encoder"], found["head"]
+    key, choice = visible(head["key"], CELL), visible(head["choice"], PATH)
+    rows = [
+        ("File", [visible(found["model"])]),
+        ("SHA-256", [found["sha256"]]),
+        ("Classes", [some([c["name"] for c in found["classes"]])]),
+        ("Encoder", _encoder(encoder)),
+        ("Head", [key if key == choice else f"{key}: {choice}"]),
+    ]
+    if found["experiment"] is not None:
+        rows.append(("Experiment", [visible(found["experiment"], PATH)]))
+    if found["accuracy"] is not None:
+        rows.append(("Accuracy", [short("accuracy", found["accuracy"]), *_lines([found["method"]])]))
+    return [*rows, ("Speaks for", _lines([found["population"]]))]
+
+
+def _encoder(encoder: Mapping[str, Any]) -> list[str]:
+    if encoder["name"] is None:
+        return [f"none: it takes features of {count(encoder['dim'], 'number')}"]
+    where = "inside the file" if encoder["inside"] else "not inside: it must be on the machine that predicts"
+    options = [f"{visible(k, CELL)} {visible(v, CELL)}" for k, v in encoder["options"].items()]
+    lines = [f"{visible(encoder['name'], PATH)}, {where}", f"identity: {visible(encoder['fingerprint'], PATH)}"]
+    return lines + ([f"options: {', '.join(options)}"] if options else [])
+
+
+def _provenance(made: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    versions = [f"{visible(k, CELL)} {visible(v, CELL)}" for k, v in made["versions"].items()]
+    hashes = [f"{visible(digest, CELL + 4)}  {visible(name, PATH)}" for name, digest in made["sha256"].items()]
+    return [
+        ("Made by", [f"handful {visible(made['handful'], CELL)}, seed {made['seed']}"]),
+        ("With", [", ".join(versions)] if versions else []),
+        ("Command", _lines([made["command"]])),
+        ("Sources", _lines(made["sources"])),
+        ("SHA-256", [*hashes[:MOST], *_more(hashes)]),
+    ]
+
+
+def _personal(found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    has = found["personal"]
+    vectors = ["no vector of a single example"]
+    if has["example_vectors"]:
+        vectors = [
+            f"the vectors of {count(has['example_vectors'], 'example')}, in {some(has['example_tensors'], 3)}: who has "
+            "the encoder can test whether a text or picture was among them",
+        ]
+    elif has["single_examples"]:
+        alone = count(has["single_examples"], "class has", "classes have")
+        vectors = [f"{alone} a single example, and may show its vector"]
+    nothing = "no texts and no pictures: the format has no place for them"
+    nothing += ", but see the foreign members" * bool(found["foreign"])
+    foreign = f"{count(len(found['foreign']), 'member')} no model has, never read: {some(found['foreign'], 3)}"
+    return [
+        ("Examples", [*vectors, nothing]),
+        ("Classes", [f"the names of {len(has['class_names'])}" + (", and their vectors" * has["class_vectors"])]),
+        ("Columns", [some(has["columns"])] if has["columns"] else []),
+        ("Paths", _lines(has["paths"])),
+        ("Items", _lines(has["items"])),
+        ("Foreign", [foreign] if found["foreign"] else []),
+    ]
+
+
+def _sizes(found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    rows = [(visible(row["part"], CELL), [_size(row["bytes"])]) for row in found["sizes"]]
+    return [*rows, ("in all", [_size(found["bytes"])])]
+
+
+def _lines(texts: Sequence[str | None]) -> list[str]:
+    """A line a text, the first few; none where there is none."""
+    there = [visible(text, PATH) for text in texts if text]
+    return [*there[:MOST], *_more(there)]
+
+
+def _more(lines: Sequence[str]) -> list[str]:
+    return [f"and {len(lines) - MOST:,} more"] if len(lines) > MOST else []
+
+
+def _size(n: int) -> str:
+    return f"{n:,} bytes" if n < 1 << 20 else f"{n / 2**20:,.1f} MiB"

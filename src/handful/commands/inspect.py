@@ -1,0 +1,191 @@
+"""`handful inspect`: what a model file is, where it comes from, and what it would give away to whoever gets it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from handful.errors import BadInput
+from handful.ship.bundle import DESCRIPTION, PARTS, TENSORS, Layout, read_layout, read_parts
+
+_BLOCK = 1 << 20
+
+
+def inspect(model: str | Path) -> dict[str, Any]:
+    """Look into a model file without running anything of it; neither encoder nor head is loaded.
+
+    Args:
+        model: a file that `handful fit` saved. What it holds of the encoder is compared with its hashes.
+
+    Returns:
+        A JSON-able dict:
+
+        - ``model, bytes, sha256, format``: the file;
+        - ``modality, classes, n, metric, head, encoder, experiment``: what it is; ``encoder["inside"]`` says whether
+          the encoder lies in the file;
+        - ``accuracy, method, population``: the number that is quoted for it, how it was found, whom it speaks for;
+        - ``provenance``: version, seed, command, versions of packages, sources, SHA-256 of each of their files;
+        - ``personal``: what could tell of people, see below;
+        - ``sizes``: bytes of each part of the file; ``foreign``: members that no model has, which are never read.
+
+        Of ``personal``: ``paths`` of files and folders, ``command``, names of ``columns``, ``class_names``, ``items``
+        (places of single items and remarks on the data), ``class_vectors`` (whether names or descriptions of classes
+        are there as vectors; their words are not), ``example_vectors`` (how many examples have a vector of their own:
+        who has the encoder can test whether a given text or picture was among them), ``example_tensors`` (those with a
+        row an example, be it its vector or its label), ``single_examples`` (classes of one example, whose class vector
+        is that of the example). ``texts`` and ``pictures`` are false: the format has no place for them.
+
+    Raises:
+        BadInput: no such file, not a model, damaged, or from a newer version.
+    """
+    path = Path(model)
+    layout = read_layout(path)
+    parts = read_parts(path)
+    try:
+        return {
+            "model": str(model),
+            "bytes": path.stat().st_size,
+            "sha256": _digest(path),
+            "format": layout.description["format"],
+            **_what(layout.description, bool(parts)),
+            **_number(layout.description["card"]),
+            "provenance": _provenance(layout.description["card"]),
+            "personal": _personal(layout),
+            "sizes": _sizes(layout),
+            "foreign": list(layout.others),
+        }
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+        raise BadInput(f"{path} is not a whole Handful model: {error!r}") from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        total = hashlib.sha256()
+        while block := file.read(_BLOCK):
+            total.update(block)
+    return total.hexdigest()
+
+
+def _what(description: Mapping[str, Any], inside: bool) -> dict[str, Any]:
+    card, encoder = description["card"], description["encoder"]
+    name = encoder["name"]
+    return {
+        "modality": str(card["task"]["modality"]),
+        "classes": _classes(card),
+        "n": int(card["task"]["n"]),
+        "metric": str(card["metric"]),
+        "head": {"key": str(description["head"]["key"]), "choice": str(card["head"]["choice"])},
+        "encoder": {
+            "name": None if name is None else str(name),
+            "fingerprint": str(encoder["fingerprint"]),
+            "dim": int(description["width"]),
+            "options": dict(encoder.get("options") or {}),
+            "inside": inside,
+        },
+        "experiment": _text((card.get("experiment") or {}).get("note")),
+    }
+
+
+def _classes(card: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"name": str(row["name"]), "count": int(row["count"])} for row in card["task"]["classes"]]
+
+
+def _number(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The quoted accuracy: on the test set if there was one, else the estimate, corrected where that was done."""
+    test, estimate = card.get("test") or {}, card.get("estimate") or {}
+    method: Any
+    if test:
+        accuracy, method = test["assessment"]["accuracy"], f"measured on {test['source']}"
+    else:
+        accuracy = estimate.get("accuracy") or (estimate.get("assessment") or {}).get("accuracy")
+        method = estimate.get("method")
+    return {
+        "accuracy": accuracy and {key: float(accuracy[key]) for key in ("value", "low", "high")},
+        "method": _text(method),
+        "population": _text((card.get("population") or {}).get("sentence")),
+    }
+
+
+def _provenance(card: Mapping[str, Any]) -> dict[str, Any]:
+    made, task = card.get("provenance") or {}, card["task"]
+    return {
+        "handful": str(card["handful"]),
+        "seed": int(card["seed"]),
+        "command": _text(made.get("command")),
+        "versions": {str(name): str(version) for name, version in (made.get("versions") or {}).items()},
+        "sources": list(_strings(task["sources"])),
+        "sha256": {str(name): str(digest) for name, digest in task["sha256"].items()},
+    }
+
+
+def _personal(layout: Layout) -> dict[str, Any]:
+    card = layout.description["card"]
+    task = card["task"]
+    classes = _classes(card)
+    rows = _example_tensors(layout, int(task["n"]), len(classes))
+    single = sum(row["count"] == 1 for row in classes)
+    return {
+        "paths": list(dict.fromkeys(_paths(card))),
+        "command": _text((card.get("provenance") or {}).get("command")),
+        "columns": list(dict.fromkeys(_strings(task["columns"]))),
+        "class_names": [row["name"] for row in classes],
+        "items": list(dict.fromkeys(_items(card))),
+        "class_vectors": "text" in layout.tensors,
+        "example_vectors": int(task["n"]) if rows else 0,
+        "example_tensors": rows,
+        "single_examples": single,
+        "texts": False,
+        "pictures": False,
+    }
+
+
+def _paths(card: Mapping[str, Any]) -> Iterator[str]:
+    yield from _strings([card["task"]["sources"], list(card["task"]["sha256"])])
+    for name in ("test", "population", "cost"):
+        yield from _strings((card.get(name) or {}).get("source"))
+
+
+def _items(card: Mapping[str, Any]) -> Iterator[str]:
+    """Places of single items, and what the reader noted of the data."""
+    task, duplicates = card["task"], card.get("duplicates") or {}
+    yield from _strings([task["skipped"], task.get("notes")])
+    for row in [
+        *(card.get("suspicious") or []),
+        *(card.get("blind_spots") or []),
+        *(duplicates.get("conflicts") or []),
+    ]:
+        yield from _strings(row["where"])
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """The strings of a string, list or mapping, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _strings(list(value.values()))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+
+
+def _example_tensors(layout: Layout, n: int, classes: int) -> list[str]:
+    """Tensors with a row an example, whether it holds its vector or its label; names of classes may be rows too.
+
+    Judged by shape, so that no head need be loaded: where a tensor of another kind has as many rows it is named too.
+    """
+    tables = ((name, shape) for name, (_, shape) in sorted(layout.tensors.items()) if len(shape) >= 2)
+    return [name for name, shape in tables if shape[0] in (n, n + classes) and name != "text"]
+
+
+def _sizes(layout: Layout) -> list[dict[str, Any]]:
+    words = {DESCRIPTION: "description", TENSORS: "head"}
+    return [
+        {"part": words.get(name) or f"encoder, {name.removeprefix(PARTS)}", "bytes": size}
+        for name, size in layout.sizes.items()
+    ]
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)

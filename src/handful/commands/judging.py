@@ -1,0 +1,207 @@
+"""How good a fitted model is on new items, and how it should decide: all that follows from out-of-fold logits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handful.adapt.base import Features
+from handful.errors import BadInput
+from handful.evaluate import assess
+from handful.evaluate.cost import decide, mean_cost, read_costs
+from handful.evaluate.duplicates import conflicts
+from handful.evaluate.estimate import Quoted, estimate
+from handful.evaluate.population import Population, population
+from handful.evaluate.selective import selective
+from handful.evaluate.suspicious import suspicious_labels
+from handful.read import Dataset
+from handful.ship.decision import Decision
+from handful.ship.model import Model
+
+NEVER = -30.0
+"""Log of the share, over its share among the labels, of a class that does not occur in the population."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a user asks of estimate and decision; see `handful.commands.fit.fit`."""
+
+    class_prior: str | Path | Mapping[str, float] = "labels"
+    target_precision: float | None = None
+    cost: str | Path | None = None
+    grouped_by: str | None = None
+    near_duplicates: bool = True
+
+    def __post_init__(self) -> None:
+        if self.target_precision is not None and not 0 < self.target_precision < 1:
+            raise BadInput(f"--target-precision is a share between 0 and 1, not {self.target_precision}")
+        if self.target_precision is not None and self.cost is not None:
+            raise BadInput("--target-precision and --cost are two ways to decide; give one")
+
+
+def judge(
+    model: Model,
+    learnt: Dataset,
+    features: Features,
+    units: np.ndarray,
+    copies: np.ndarray,
+    pool: Features | None,
+    wishes: Wishes,
+    *,
+    seed: int,
+    left: float,
+    once: float,
+) -> np.ndarray | None:
+    """Fill in the model's scale and decision, and what its card says of new items.
+
+    Args:
+        model: fitted; its scale is that of the head alone.
+        learnt, features: what it learnt from.
+        units: group of each item ``[n]``: what is never split.
+        copies: the same by near-duplicates alone.
+        pool: the unlabelled items, where they are asked for.
+        wishes: see `Wishes`.
+        seed: of every draw.
+        left, once: seconds left, and that one fit takes.
+
+    Returns:
+        The answer for each item by a fit that had not seen it ``[n]``, as position among the classes, -1 where there
+        is none; ``None`` without an estimate.
+    """
+    labels = np.asarray(learnt.labels)
+    groups = units if len(np.unique(units)) < len(units) else None
+    pooled = None if pool is None else _pool_proba(model, features, labels, groups, pool, seed)
+    mix = population(wishes.class_prior, model.classes, labels, pooled)
+    costs = None if wishes.cost is None else read_costs(wishes.cost, model.classes)
+    shift = None if mix.kind == "labels" else np.maximum(mix.log_ratio(model.classes, labels), NEVER)
+    model.card |= {"population": mix.as_dict(), "duplicates": _duplicates(learnt, copies)}
+    model.card |= {"selective": None, "cost": None, "shots_curve": [], "suspicious": []}
+    model.decision = _decision(shift, None, costs)
+    quoted, why_not = _quoted(model, features, labels, groups, mix, shift, seed, left, once)
+    if quoted is None:
+        model.card["estimate"] = {"method": why_not, "accuracy": None, "groups": None, "assessment": None}
+        return None
+
+    judged, codes = quoted.judged, np.searchsorted(np.asarray(model.classes), labels)
+    model.scale *= quoted.scale
+    proba = np.full(quoted.logits.shape, np.nan)
+    proba[judged] = model.decision.proba(quoted.scale * quoted.logits[judged])
+    weights = None if mix.kind == "labels" else mix.item_weights(labels[judged])
+    seen: dict[str, Any] = {"groups": None if groups is None else groups[judged], "weights": weights}
+
+    found = assess(labels[judged], proba[judged], model.classes, **seen)
+    model.card["estimate"] = {
+        "method": quoted.method,
+        "accuracy": quoted.accuracy.as_dict(),
+        "groups": None if groups is None else _groups(units, wishes),
+        "assessment": found.as_dict(),
+    }
+    answers = selective(
+        codes[judged],
+        proba[judged],
+        quoted.fold[judged],
+        target=wishes.target_precision,
+        accuracy=quoted.accuracy,
+        **seen,
+    )
+    model.card["selective"] = answers.as_dict()
+    model.decision = _decision(shift, answers.threshold, costs)
+    if costs is not None:
+        by_cost, plain = decide(proba[judged], costs), proba[judged].argmax(axis=1)
+        model.card["cost"] = {
+            "source": str(wishes.cost),
+            "matrix": costs.tolist(),
+            "mean": mean_cost(codes[judged], by_cost, costs, **seen).as_dict(),
+            "plain": mean_cost(codes[judged], plain, costs, **seen).as_dict(),
+        }
+    model.card["suspicious"] = _suspicious(model, learnt, codes, proba, judged)
+    model.card["shots_curve"] = [point.as_dict() for point in quoted.curve]
+    return np.where(judged, model.decision.ranking(np.nan_to_num(proba))[:, 0], -1)
+
+
+def _quoted(
+    model: Model,
+    features: Features,
+    labels: np.ndarray,
+    groups: np.ndarray | None,
+    mix: Population,
+    shift: np.ndarray | None,
+    seed: int,
+    left: float,
+    once: float,
+) -> tuple[Quoted | None, str]:
+    """The estimate, or why there is none."""
+    if left < 5 * once:
+        return None, "not estimated: the time limit was reached"
+    weights = None if mix.kind == "labels" else mix.item_weights(labels)
+    budget = left / 2 if math.isfinite(left) else None
+    quoted = estimate(
+        model.head, features, labels, groups, seed=seed, weights=weights, shift=shift, budget_seconds=budget
+    )
+    return quoted, "not estimated: no class has a second example to test on"
+
+
+def _pool_proba(
+    model: Model, features: Features, labels: np.ndarray, groups: np.ndarray | None, pool: Features, seed: int
+) -> np.ndarray:
+    """Calibrated probabilities of the unlabelled items ``[m, C]``: the mix of classes is read off them."""
+    first = estimate(model.head, features, labels, groups, seed=seed)
+    logits = np.asarray(model.head.logits(pool), dtype=np.float64)
+    return Decision().proba(model.scale * (1.0 if first is None else first.scale) * logits)
+
+
+def _decision(shift: np.ndarray | None, threshold: float | None, costs: np.ndarray | None) -> Decision:
+    return Decision(
+        None if shift is None else tuple(shift.tolist()),
+        threshold,
+        None if costs is None else tuple(map(tuple, costs.tolist())),
+    )
+
+
+def _groups(units: np.ndarray, wishes: Wishes) -> dict[str, Any]:
+    sizes = np.bincount(units)
+    named = None if wishes.grouped_by is None else f"{wishes.grouped_by!r}"
+    by = " and ".join(filter(None, [named, "near-duplicates" if wishes.near_duplicates else None]))
+    return {"count": int((sizes > 0).sum()), "largest": int(sizes.max()), "by": by}
+
+
+def _duplicates(learnt: Dataset, units: np.ndarray) -> dict[str, Any]:
+    found = conflicts(units, learnt.labels)
+    return {
+        "items": len(units),
+        "units": len(np.unique(units)),
+        "conflicts": [
+            {
+                "where": [place(learnt, row) for row in conflict.rows],
+                "labels": [str(learnt.labels[row]) for row in conflict.rows],
+                "rows": [int(row) for row in conflict.rows],
+            }
+            for conflict in found
+        ],
+    }
+
+
+def _suspicious(
+    model: Model, learnt: Dataset, codes: np.ndarray, proba: np.ndarray, judged: np.ndarray
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "where": place(learnt, doubt.row),
+            "row": int(doubt.row),
+            "given": model.classes[doubt.given],
+            "suggested": model.classes[doubt.suggested],
+            "p_given": float(doubt.p_given),
+            "p_suggested": float(doubt.p_suggested),
+        }
+        for doubt in suspicious_labels(codes, proba, judged)
+    ]
+
+
+def place(data: Dataset, row: int) -> str:
+    """Where an item stands in its source."""
+    return data.where[row] if data.where else f"item {row}"

@@ -1,0 +1,110 @@
+"""Sinkhorn's sweeps: marginals, both domains, masks, batches, and POT's numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from handful.core.softem import Rows, shares
+from handful.core.transport import sinkhorn
+from handful.errors import BadInput
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "pot.json"
+
+
+@pytest.fixture
+def pot() -> dict[str, Any]:
+    content = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    return {name: torch.tensor(value) for part in ("inputs", "expected") for name, value in content[part].items()}
+
+
+@pytest.fixture
+def problem() -> tuple[Tensor, Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    cost = torch.rand(6, 3, 8, generator=draw, dtype=torch.float64)
+    a = shares(torch.rand(6, 3, generator=draw, dtype=torch.float64) + 0.2)
+    return cost, a, torch.full((8,), 1 / 8, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("domain", ["probability", "log", "auto"])
+@pytest.mark.parametrize(("reg", "which"), [(0.1, 0), (0.02, 1)])
+def test_plans_are_those_of_pot(pot: dict[str, Tensor], domain: Any, reg: float, which: int) -> None:
+    plan = sinkhorn(pot["cost"].double(), reg, pot["a"].double(), pot["b"].double(), tol=1e-10, domain=domain)
+    torch.testing.assert_close(plan.p, pot["plans"][which].double(), atol=1e-5, rtol=0)
+
+
+def test_the_barycentric_map_is_that_of_pot(pot: dict[str, Tensor]) -> None:
+    x, y = pot["x"].double(), pot["y"].double()
+    cost = torch.cdist(x, y).square()
+    fifth, ninth = torch.full((5,), 1 / 5, dtype=x.dtype), torch.full((9,), 1 / 9, dtype=x.dtype)
+    plan = sinkhorn(cost / cost.max(), 0.05, fifth, ninth, tol=1e-12, max_sweeps=5000)
+    torch.testing.assert_close(plan.barycentric(y), pot["mapped"].double(), atol=1e-5, rtol=0)
+
+
+def test_both_marginals_are_kept(problem: tuple[Tensor, Tensor, Tensor]) -> None:
+    cost, a, b = problem
+    p = sinkhorn(cost, 0.05, a, b, tol=1e-9).p
+    torch.testing.assert_close(p.sum(-1), a, atol=1e-12, rtol=0)
+    torch.testing.assert_close(p.sum(-2), b.expand(6, 8), atol=1e-9, rtol=0)
+
+
+def test_a_batch_is_a_loop_whoever_converges_first(problem: tuple[Tensor, Tensor, Tensor]) -> None:
+    cost, a, b = problem
+    cost = cost * torch.logspace(-2, 0.5, 6, dtype=cost.dtype)[:, None, None]
+    together = sinkhorn(cost, 0.05, a, b, domain="probability")
+    for i in range(6):
+        alone = sinkhorn(cost[i], 0.05, a[i], b, domain="probability")
+        torch.testing.assert_close(together.p[i], alone.p, atol=1e-14, rtol=0)
+        torch.testing.assert_close(together.log_scale[i], alone.log_scale, atol=1e-11, rtol=0)
+
+
+def test_where_a_marginal_is_zero_nothing_is_sent(problem: tuple[Tensor, Tensor, Tensor]) -> None:
+    cost, a, b = problem
+    padded = torch.nn.functional.pad(cost, (0, 2, 0, 1), value=123.0)
+    for domain in ("probability", "log"):
+        p = sinkhorn(
+            padded, 0.05, torch.nn.functional.pad(a, (0, 1)), torch.nn.functional.pad(b, (0, 2)), domain=domain
+        ).p
+        torch.testing.assert_close(p[..., :3, :8], sinkhorn(cost, 0.05, a, b).p)
+        assert p[..., 3, :].abs().max() == 0
+        assert p[..., 8:].abs().max() == 0
+
+
+def test_a_start_changes_the_way_and_not_the_end(problem: tuple[Tensor, Tensor, Tensor]) -> None:
+    cost, a, b = problem
+    first = sinkhorn(cost, 0.05, a, b, tol=1e-12, max_sweeps=5000)
+    again = sinkhorn(cost, 0.05, a, b, start=first.log_scale, tol=1e-12, max_sweeps=4)
+    torch.testing.assert_close(again.p, first.p, atol=1e-10, rtol=0)
+
+
+def test_sharp_costs_need_logarithms_and_get_them() -> None:
+    """Forced to send what costs far more than the number format's exponent can weigh."""
+    cost = torch.tensor([[0.0, 0.1, 500.0], [0.3, 900.0, 0.0]])
+    a, b = torch.tensor([1.0, 2.0]), torch.ones(3)
+    p = sinkhorn(cost, 0.5, a, b, tol=1e-5, max_sweeps=5000).p
+    assert np.array_equal(p.round().numpy(), [[0, 1, 0], [1, 0, 1]])
+
+
+def test_a_regularisation_that_makes_no_sense_is_refused(problem: tuple[Tensor, Tensor, Tensor]) -> None:
+    with pytest.raises(BadInput, match="above 0"):
+        sinkhorn(problem[0], 0.0, problem[1], problem[2])
+
+
+def test_rows_and_prototypes_by_inner_products() -> None:
+    """With and without the table of inner products, distances and cosines are the plain ones."""
+    draw = torch.Generator().manual_seed(1)
+    z = torch.randn(2, 5, 30, generator=draw, dtype=torch.float64)
+    a = shares(torch.rand(2, 3, 5, generator=draw, dtype=torch.float64))
+    few, many = Rows.of(z), Rows.of(z, looks=1)
+    assert few.gram is not None
+    assert many.gram is None
+    for rows in (few, many):
+        torch.testing.assert_close(rows.sqeuclidean(a), torch.cdist(a @ z, z).square())
+        plain = torch.nn.functional.cosine_similarity((a @ z)[:, :, None], z[:, None], dim=-1)
+        torch.testing.assert_close(rows.cosine(a), plain)

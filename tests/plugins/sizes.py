@@ -1,0 +1,19 @@
+"""Parameters with which heads that take long are small enough for tests that go through every head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SMALL: Mapping[str, Mapping[str, Any]] = {
+    "ape-t": {"epochs": 5},
+    "amu-tuning": {"epochs": 5},
+    "lp++": {"epochs": 20},
+    "proto-clip-f": {"epochs": 3},
+    "real": {"iterations": 60},
+    "prolip": {"epochs": 10},
+    "linear-adapter": {"epochs": 10},
+    "multi-modal-adapter": {"epochs": 3, "inner": 8, "heads": 2},
+    "vdt": {"epochs": 2, "batch_size": 8},
+}
+"""By key of the head."""
