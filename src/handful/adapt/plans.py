@@ -23,7 +23,7 @@ TRANSFORMS = ("plain", "root", "plain+middle", "root+middle")
 """Unit features; unit square roots (of what is not negative); either beside the features of a middle layer."""
 MIDDLE = 0.6
 """Length of a middle layer's vector beside the unit features."""
-LARGE = 2000
+LARGE = 5000
 """Support rows above which logistic regression stands in for kernel ridge regression, whose time is cubic in them."""
 SURE = 0.01
 """Names take part if by chance they would label the examples as well with at most this probability."""
