@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from sizes import SMALL
 from torch import Tensor
 
 from handful.adapt import HEADS, head
@@ -18,8 +19,16 @@ from handful.core.task import Query, State, Task
 from handful.errors import BadInput
 from handful.testing import CHECKS, check_head, made_up_task
 
+STEPS = "every step sees a few examples, drawn in an order"
+FEW_A_STEP = dict.fromkeys(("order", "weights", "soft labels"), STEPS)
 REASONS: Mapping[str, Mapping[str, str]] = {
     "tip-adapter-f": {"soft labels": "two keys that start as one and vote for different classes are trained apart"},
+    "amu-tuning": FEW_A_STEP,
+    "vdt": {"soft labels": STEPS},
+    "lfa": dict.fromkeys(("order", "soft labels"), "splits and rows of a step are drawn by place"),
+    **{key: {"soft labels": "of the rows of an item each pass sees one"} for key in ("prolip", "linear-adapter")},
+    "proto-clip-f": dict.fromkeys(FEW_A_STEP, "every step asks a few classes and rows, drawn by their place"),
+    "putm": dict.fromkeys(("order", "soft labels"), "the first row is the first coordinate of the network's inputs"),
     "auto": {
         "precision": "plans that tie are told apart by the last digits",
         "soft labels": "an example of several classes has no closed form without it, so other plans are judged",
@@ -47,7 +56,7 @@ def test_contract(key: str, name: str, request: pytest.FixtureRequest) -> None:
         pytest.importorskip("handful.adapt.auto")
     if reason := REASONS.get(key, {}).get(name):
         request.applymarker(pytest.mark.xfail(reason=reason, strict=(key, name) != ("auto", "precision")))
-    CHECKS[name](head(key))
+    CHECKS[name](head(key, **SMALL.get(key, {})))
 
 
 def test_expected_failures_are_given_by_name() -> None:

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sizes import SMALL
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from handful.adapt import HEADS, head, head_class
-from handful.adapt.base import Head
+from handful.adapt.base import Features, Head
+from handful.adapt.inputs import PLACES
 from handful.adapt.transforms import (
     Center,
     Chain,
@@ -28,11 +30,59 @@ from handful.errors import BadInput
 
 ZEROS = "has a row of zeros, which has no direction"
 HELD_OUT = "leave-one-out takes a row of weight 2 out whole, of two equal rows only one"
+STEPS = "every step sees a few rows, drawn in an order, and a row of weight 2 is one row"
+TOGETHER = {"check_methods_subset_invariance": "queries sway each other"}
+NEGATIVE = {"check_decision_proba_consistency": "has features below 0, whatever the tag positive_only says"}
+PLANE = "has rows of two numbers, of which unit length leaves one"
+FLAT = "has rows whose numbers are all the same, which cannot be standardised"
 EXPECTED: Mapping[str, Mapping[str, str]] = {
+    "simpleshot": {"check_estimators_dtypes": ZEROS},
+    **{
+        key: {**TOGETHER, "check_estimators_dtypes": ZEROS}
+        for key in ("bd-cspn", "laplacianshot", "laplacian-clustering", "tim-gd", "tim-adm", "transductive-finetuning")
+    },
+    "unem": TOGETHER,
+    "cipa": {**TOGETHER, **NEGATIVE},
+    "pt-map": {**TOGETHER, **NEGATIVE, "check_classifiers_train": PLANE},
+    "putm": {
+        **TOGETHER,
+        **NEGATIVE,
+        "check_classifiers_train": PLANE,
+        "check_sample_weight_equivalence_on_dense_data": "a row more is a coordinate more for the network",
+    },
+    "opta": {
+        **TOGETHER,
+        "check_estimators_dtypes": ZEROS,
+        **dict.fromkeys(
+            (
+                "check_sample_weights_pandas_series",
+                "check_sample_weights_not_an_array",
+                "check_sample_weights_shape",
+                "check_sample_weights_not_overwritten",
+                "check_classifier_data_not_an_array",
+                "check_classifiers_train",
+                "check_fit_check_is_fitted",
+            ),
+            FLAT,
+        ),
+    },
     "matching-networks": {"check_estimators_dtypes": ZEROS},
     "rfs": {"check_estimators_dtypes": ZEROS},
     "gda": {"check_estimators_dtypes": ZEROS},
     "tip-adapter": {"check_estimators_dtypes": ZEROS},
+    "tip-x": {"check_estimators_dtypes": ZEROS},
+    "ape": {"check_estimators_dtypes": ZEROS},
+    "ape-t": {"check_estimators_dtypes": ZEROS},
+    "proto-clip": {"check_estimators_dtypes": ZEROS},
+    "lp++": {"check_estimators_dtypes": ZEROS},
+    "cupl": {"check_estimators_dtypes": ZEROS},
+    "real": {"check_estimators_dtypes": ZEROS},
+    "lfa": {"check_estimators_dtypes": ZEROS, "check_sample_weight_equivalence_on_dense_data": STEPS},
+    "label-description": {"check_estimators_dtypes": ZEROS},
+    "mf-adapter": {"check_estimators_dtypes": ZEROS},
+    "vdt": {"check_sample_weight_equivalence_on_dense_data": STEPS},
+    "proto-clip-f": {"check_estimators_dtypes": ZEROS, "check_sample_weight_equivalence_on_dense_data": STEPS},
+    "amu-tuning": {"check_sample_weight_equivalence_on_dense_data": STEPS},
     "tip-adapter-f": {"check_estimators_dtypes": ZEROS},
     "proker": {"check_estimators_dtypes": ZEROS},
     "kernel-ridge": {
@@ -44,30 +94,51 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def with_text(cls: type[Head]) -> type[Head]:
-    """The head, finding class text for whatever labels come: the means of their examples."""
+def with_all(cls: type[Head]) -> type[Head]:
+    """The head, finding class text and views for whatever comes: the means of the examples, and the features again."""
+    if not (cls.needs.text or cls.needs.views):
+        return cls
 
     def fit(self: Any, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        if cls.needs.text:
+            self.text = _text(X, y, sample_weight)
         try:
-            rows, labels = np.asarray(X, dtype=float), np.asarray(y).ravel()
-            weight = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
-            at = {label: labels == label for label in np.unique(labels).tolist()}
-            self.text = {label: weight[here] @ rows[here] + 1e-9 for label, here in at.items()}
-        except (
-            TypeError,
-            ValueError,
-            IndexError,
-        ):  # what the check suite hands over on purpose: let the head refuse it
-            self.text = {0: [1.0]}
-        try:
-            return cls.fit(self, X, y, sample_weight)
+            return cls.fit(self, _with_views(cls, X), y, sample_weight)
         finally:
             self.text = None
 
-    name = f"{cls.__name__}WithText"
-    globals()[name] = type(name, (cls,), {"fit": fit, "__init__": cls.__init__, "__module__": __name__})  # for pickle
+    def logits(self: Any, data: Any) -> Any:
+        return cls.logits(self, _with_views(cls, data))
+
+    name = f"{cls.__name__}WithAll"
+    body = {"fit": fit, "logits": logits, "__init__": cls.__init__, "__module__": __name__}
+    globals()[name] = type(name, (cls,), body)  # for pickle
     found: type[Head] = globals()[name]
     return found
+
+
+def _text(X: Any, y: Any, sample_weight: Any) -> Any:
+    try:
+        rows, labels = np.asarray(X, dtype=float), np.asarray(y).ravel()
+        weight = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
+        at = {label: labels == label for label in np.unique(labels).tolist()}
+        return {label: weight[here] @ rows[here] + 1e-9 for label, here in at.items()}
+    except (TypeError, ValueError, IndexError):  # what the check suite hands over on purpose: let the head refuse it
+        return {0: [1.0]}
+
+
+def _with_views(cls: type[Head], X: Any) -> Any:
+    """The features with the views the head needs; several rows an item are the features, shifted."""
+    if not cls.needs.views or isinstance(X, Features):
+        return X
+    try:
+        x = np.asarray(X, dtype=float)
+    except (TypeError, ValueError):
+        return X  # for the head to refuse
+    if x.ndim != 2:
+        return X
+    several = {name: np.stack([np.roll(x, k, axis=1) for k in range(n)], 1) for name, n in PLACES.items()}
+    return Features(X, {name: several.get(name, x) for name in cls.needs.views})
 
 
 def heads() -> list[Head]:
@@ -78,7 +149,7 @@ def heads() -> list[Head]:
             cls = head_class(key)
         except BadInput:
             continue  # written elsewhere
-        out.append((with_text(cls) if cls.needs.text else cls)())
+        out.append(with_all(cls)(**SMALL.get(key, {})))
     return out
 
 

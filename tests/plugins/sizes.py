@@ -11,9 +11,14 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "lp++": {"epochs": 20},
     "proto-clip-f": {"epochs": 3},
     "real": {"iterations": 60},
+    "label-description": {"steps": 20},
+    "lfa": {"n_iter": 5},
     "prolip": {"epochs": 10},
     "linear-adapter": {"epochs": 10},
     "multi-modal-adapter": {"epochs": 3, "inner": 8, "heads": 2},
-    "vdt": {"epochs": 2, "batch_size": 8},
+    "vdt": {"epochs": 2, "batch_size": 4, "lr": 0.05},
+    "putm": {"n_outer": 2, "inner_steps": 2, "hidden": 8},
+    "tim-gd": {"n_steps": 20},
+    "tim-adm": {"n_steps": 20},
 }
 """By key of the head."""

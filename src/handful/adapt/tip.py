@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from handful.adapt.base import Head
+from handful.adapt.cache import others
 from handful.adapt.zero_shot import prior_logits
 from handful.core.calibration import pick
 from handful.core.distances import unit
-from handful.core.items import Items
 from handful.core.kernels import rbf
-from handful.core.task import Query, State, Task, mask_classes
-from handful.core.train import adamw
+from handful.core.losses import cross_entropy, real_rows
+from handful.core.task import Query, State, Task
+from handful.core.train import adamw, each_of
 from handful.errors import BadInput
 from handful.protocols import Needs
 
@@ -68,7 +69,7 @@ class TipAdapter(Head):
     def leave_one_out(self, task: Task) -> Tensor | None:
         """An item's own rows do not vote on it."""
         state = self.adapt(task)
-        votes = _others(unit(task.x), state["keys"], task, state["beta"][..., None, None])
+        votes = others(rbf(unit(task.x), state["keys"], state["beta"][..., None, None]), task) @ task.y
         return prior_logits(task.offset) + state["alpha"][..., None, None] * votes
 
     def held(self, state: State) -> Self:
@@ -87,7 +88,7 @@ class TipAdapter(Head):
         if len(alphas) * len(betas) == 1:
             return start
         x, steps = unit(task.x), alphas.reshape(-1, *[1] * task.labels.dim())
-        sets = torch.cat([prior + steps * _others(x, keys, task, beta) for beta in betas])
+        sets = torch.cat([prior + steps * (others(rbf(x, keys, beta), task) @ task.y) for beta in betas])
         index = pick(sets, task.y, task.class_mask)
         judged = task.fewest_items >= 2
         return (
@@ -133,21 +134,14 @@ class TipAdapterF(TipAdapter):
         mass = y.sum(-1, keepdim=True)
 
         def loss(parameters: list[Tensor], rows: Tensor) -> Tensor:
-            # A row of weight w is w rows: its key moves as one of them would, so its gradient is divided by w.
-            keys = parameters[0]
-            keys = torch.where(
-                mass > 0, keys / mass.clamp_min(1e-30) + (keys - keys / mass.clamp_min(1e-30)).detach(), keys
-            )
+            keys = each_of(parameters[0], mass)
             logits = prior[..., rows, :] + alpha * rbf(x[..., rows, :], keys, beta) @ y
-            target = y[..., rows, :]
-            losses = -(target * mask_classes(logits, task.class_mask).log_softmax(-1)).sum((-2, -1))
-            return losses / target.sum((-2, -1)).clamp_min(1e-30)
+            return cross_entropy(logits, y[..., rows, :], task.class_mask)
 
-        real = (task.weight > 0).reshape(-1, task.weight.shape[-1]).any(0).nonzero()[:, 0]
         return adamw(
             [x],
             loss,
-            rows=real,
+            rows=real_rows(task),
             epochs=self.epochs,
             lr=self.lr,
             eps=1e-4,
@@ -172,11 +166,3 @@ def _start(name: str, value: float | str) -> float:
     if not 0 <= value < math.inf:
         raise BadInput(f"{name} must be finite and not below 0, not {value}")
     return float(value)
-
-
-def _others(x: Tensor, keys: Tensor, task: Task, beta: Tensor) -> Tensor:
-    """What the rows of other items vote ``[*b, N, C]``."""
-    affinity = rbf(x, keys, beta)
-    items: Items = task.items
-    own = torch.eye(x.shape[-2], dtype=torch.bool, device=x.device) if items.same is None else items.same
-    return affinity.masked_fill(own, 0.0) @ task.y

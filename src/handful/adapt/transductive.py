@@ -87,13 +87,16 @@ class Transductive(Head):
         check_is_fitted(self)
         Head.check_state(self._still(self.state_, self.n_features_in_))
 
-    def fit_predict(self, X: Any, y: Any, queries: Any) -> np.ndarray:
+    def fit_predict(self, X: Any, y: Any, queries: Any = None) -> np.ndarray:
         """Labels ``[q]`` of ``queries [q, d]``, learnt from ``X [n, d]``, ``y [n]`` and all queries together.
+
+        Without ``queries``, those of ``X``.
 
         Raises:
             BadInput: as `fit` and `predict` do.
         """
         self.fit(X, y)
+        queries = X if queries is None else queries
         self.transduction_: np.ndarray = self.predict(queries)
         self.inductive_ = self.frozen(queries)
         return self.transduction_

@@ -100,7 +100,8 @@ class Center(Transform):
         return x - state["mean"][..., None, :]
 
 
-def _refuse_negative(x: Tensor, cure: str) -> None:
+def refuse_negative(x: Tensor, cure: str) -> None:
+    """Raise `BadInput` naming the first negative feature of ``x``, and the cure."""
     if x.numel() and float(x.min()) < 0:
         place = tuple(int(i) for i in (x < 0).nonzero()[0])
         raise BadInput(f"Negative values in data: feature {place} is {float(x[place]):.3g}; {cure}")
@@ -129,14 +130,19 @@ class Power(Transform):
         """Raises `BadInput` naming the first negative feature unless ``signed``, and for a power that makes no
         sense.
         """
+        return self.apply_(x.clone())
+
+    def apply_(self, x: Tensor) -> Tensor:
+        """`apply`, in the memory of ``x``."""
         if not (0 <= self.beta < math.inf and 0 <= self.eps < math.inf):
             raise BadInput(f"beta and eps must be finite and not below 0, not {self.beta} and {self.eps}")
         if self.beta == 0 and (self.signed or self.eps == 0):
             raise BadInput("the logarithm (beta=0) is for features that are not negative, with eps above 0")
         if self.signed:
-            return x.sign() * x.abs() ** self.beta
-        _refuse_negative(x, "give signed=True")
-        return (x + self.eps).log() if self.beta == 0 else (x + self.eps) ** self.beta
+            sign = x.sign()
+            return x.abs_().pow_(self.beta).mul_(sign)
+        refuse_negative(x, "give signed=True")
+        return x.add_(self.eps).log_() if self.beta == 0 else x.add_(self.eps).pow_(self.beta)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -150,7 +156,7 @@ class SquareRoot(Transform):
 
     def apply(self, state: State, x: Tensor) -> Tensor:
         """Raises `BadInput` naming the first negative feature."""
-        _refuse_negative(x, "put R (relu) before P")
+        refuse_negative(x, "put R (relu) before P")
         return x.sqrt()
 
 
@@ -199,7 +205,7 @@ class ChannelPower(Transform):
             raise BadInput(f"k must be finite and above 0, not {self.k}")
         if self.signed:
             return self._phi(x.clamp_min(0) + self.eps) - self._phi((-x).clamp_min(0) + self.eps)
-        _refuse_negative(x, "give signed=True")
+        refuse_negative(x, "give signed=True")
         return torch.where(x > 0, self._phi(torch.where(x > 0, x, 1.0)), 0.0)
 
 

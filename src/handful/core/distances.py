@@ -11,6 +11,11 @@ def unit(x: Tensor) -> Tensor:
     return torch.nn.functional.normalize(x, dim=-1)
 
 
+def unit_(x: Tensor) -> Tensor:
+    """`unit`, in the memory of ``x``: what is as large as the features is not made twice."""
+    return x.div_(x.norm(dim=-1, keepdim=True).clamp_min_(1e-12))
+
+
 def sqeuclidean(a: Tensor, b: Tensor) -> Tensor:
     """Squared Euclidean distances ``[..., n, m]`` of ``a [..., n, d]`` and ``b [..., m, d]``, not below 0.
 

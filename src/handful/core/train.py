@@ -1,19 +1,145 @@
-"""The one training loop of heads: parameters keep their batch dimensions and the losses of all tasks are summed."""
+"""The one training loop of heads: parameters keep their batch dimensions and the losses of all tasks are summed.
+
+`descend` takes the steps; what a step sees comes from `batches`, how long it is from `cosine`, how it is made from
+`AdamW`, `Adam` or `SGD`. Every update depends on its own task's gradient only, so a batch of tasks gives what a loop
+over them gives as long as the tasks see the same rows at each step. The numbers are those of `torch.optim`, whose first
+use imports a compiler for seconds.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 BETA1, BETA2 = 0.9, 0.999
 
+Losses = Callable[[list[Tensor], Tensor], Tensor]
+"""``losses(parameters, what the step sees) -> [*b]``."""
+
+
+class Update(Protocol):
+    """Changes parameters in place by their gradients; keeps what it remembers of them."""
+
+    def __call__(self, parameters: list[Tensor], gradients: tuple[Tensor, ...], rate: float) -> None:
+        """One step of length ``rate``."""
+
+
+def descend(
+    start: list[Tensor], losses: Losses, steps: Iterable[Tensor], rate: Callable[[int], float], update: Update
+) -> list[Tensor]:
+    """Parameters after one update for each of ``steps``, whose entry is handed to ``losses``.
+
+    Args:
+        start: parameters, ``[*b, …]`` each; they are not changed.
+        losses: see `Losses`.
+        steps: what each step sees, most often the indices of rows.
+        rate: learning rate of step 0, 1, …
+        update: `AdamW`, `Adam` or `SGD`.
+    """
+    parameters = [p.detach().clone() for p in start]
+    for step, seen in enumerate(steps):
+        with torch.enable_grad():
+            free = [p.detach().requires_grad_() for p in parameters]
+            gradients = torch.autograd.grad(losses(free, seen).sum(), free)
+        update(parameters, gradients, rate(step))
+    return parameters
+
+
+def batches(rows: Tensor, epochs: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+    """``epochs`` passes over ``rows``, ``batch_size`` a step; their order is drawn where they do not fit into one.
+
+    Leave out of ``rows`` what is padding in every task.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(epochs):
+        whole = len(rows) <= batch_size
+        order = rows if whole else rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
+        yield from (order[at : at + batch_size] for at in range(0, len(order), batch_size))
+
+
+def cosine(
+    lr: float, steps: int, *, warmup: int = 0, warmup_lr: float = 0.0, climb: bool = False, last: float = 0.0
+) -> Callable[[int], float]:
+    """A rate that falls from ``lr`` to ``last`` over ``steps``, after ``warmup`` others.
+
+    Those are at ``warmup_lr``; with ``climb`` only the first of them is, and the rate then grows evenly.
+    """
+
+    def rate(step: int) -> float:
+        if step < warmup:
+            return lr * step / warmup if climb and step else warmup_lr
+        return last + (lr - last) * (1 + math.cos(math.pi * (step - warmup) / steps)) / 2
+
+    return rate
+
+
+@dataclass
+class AdamW:
+    """Loshchilov and Hutter 2019: the decay does not pass through the moments."""
+
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (BETA1, BETA2)
+    _moments: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    _step: int = 0
+
+    def __call__(self, parameters: list[Tensor], gradients: tuple[Tensor, ...], rate: float) -> None:
+        """See `Update`."""
+        self._moments = self._moments or [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
+        self._step += 1
+        beta1, beta2 = self.betas
+        for p, g, (m, v) in zip(parameters, gradients, self._moments, strict=True):
+            m.lerp_(g, 1 - beta1)
+            v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+            spread = v.sqrt().div_((1 - beta2**self._step) ** 0.5).add_(self.eps)
+            if self.weight_decay:
+                p.mul_(1 - rate * self.weight_decay)
+            p.addcdiv_(m, spread, value=-rate / (1 - beta1**self._step))
+
+
+@dataclass
+class Adam:
+    """Kingma and Ba 2015, with the decay as a penalty ``weight_decay / 2 |p|^2`` on the loss."""
+
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (BETA1, BETA2)
+    _rule: AdamW = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._rule = AdamW(self.eps, 0.0, self.betas)
+
+    def __call__(self, parameters: list[Tensor], gradients: tuple[Tensor, ...], rate: float) -> None:
+        """See `Update`."""
+        if self.weight_decay:
+            gradients = tuple(g + self.weight_decay * p for p, g in zip(parameters, gradients, strict=True))
+        self._rule(parameters, gradients, rate)
+
+
+@dataclass
+class SGD:
+    """With momentum: ``v <- momentum v + g``, ``p <- p - rate v``, and the decay as a penalty on the loss."""
+
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    _velocity: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, parameters: list[Tensor], gradients: tuple[Tensor, ...], rate: float) -> None:
+        """See `Update`."""
+        self._velocity = self._velocity or [torch.zeros_like(p) for p in parameters]
+        for p, g, v in zip(parameters, gradients, self._velocity, strict=True):
+            v.mul_(self.momentum).add_(g + self.weight_decay * p)
+            p.sub_(rate * v)
+
 
 def adamw(
     start: list[Tensor],
-    losses: Callable[[list[Tensor], Tensor], Tensor],
+    losses: Losses,
     *,
     rows: Tensor,
     epochs: int,
@@ -23,33 +149,13 @@ def adamw(
     batch_size: int = 256,
     seed: int = 0,
 ) -> list[Tensor]:
-    """Minimise ``losses(parameters, row indices) -> [*b]`` with AdamW and a cosine to zero over all steps.
-
-    The numbers are those of `torch.optim.AdamW`, whose first use imports a compiler for seconds. Every update depends
-    on its own task's gradient only, so a batch gives what a loop over its tasks gives as long as all rows fit into one
-    step. ``rows`` are the indices of the rows to go through: leave out what is padding in every task.
-    """
-    parameters = [p.detach().clone() for p in start]
-    first, second = [torch.zeros_like(p) for p in parameters], [torch.zeros_like(p) for p in parameters]
-    each = math.ceil(len(rows) / batch_size)
-    generator = torch.Generator().manual_seed(seed)
-    step = 0
-    for _ in range(epochs):
-        order = rows[torch.randperm(len(rows), generator=generator).to(rows.device)] if each > 1 else rows
-        for part in (order[at : at + batch_size] for at in range(0, len(order), batch_size)):
-            rate = lr * (1 + math.cos(math.pi * step / (epochs * each))) / 2
-            step += 1
-            for p, g, m, v in zip(parameters, _gradient(parameters, losses, part), first, second, strict=True):
-                m.lerp_(g, 1 - BETA1)
-                v.lerp_(g.square(), 1 - BETA2)
-                spread = (v / (1 - BETA2**step)).sqrt() + eps
-                p.mul_(1 - rate * weight_decay).sub_(rate / (1 - BETA1**step) * m / spread)
-    return parameters
+    """Minimise ``losses(parameters, row indices) -> [*b]`` with AdamW and a cosine to zero over all steps."""
+    steps = epochs * math.ceil(len(rows) / batch_size)
+    seen = batches(rows, epochs, batch_size, seed)
+    return descend(start, losses, seen, cosine(lr, steps), AdamW(eps, weight_decay))
 
 
-def _gradient(
-    parameters: list[Tensor], losses: Callable[[list[Tensor], Tensor], Tensor], rows: Tensor
-) -> tuple[Tensor, ...]:
-    with torch.enable_grad():
-        free = [p.detach().requires_grad_() for p in parameters]
-        return torch.autograd.grad(losses(free, rows).sum(), free)
+def each_of(parameter: Tensor, mass: Tensor) -> Tensor:
+    """``parameter``, with its gradient divided by ``mass``: what stands for rows of that weight moves as each would."""
+    share = parameter / mass.clamp_min(1e-30)
+    return torch.where(mass > 0, share + (parameter - share).detach(), parameter)
