@@ -1,7 +1,7 @@
 """Episodes a second, Handful against easyfsl 1.5, on the same episodes in the same process.
 
     pip install --no-deps easyfsl==1.5.0 tqdm
-    python benchmarks/episodes.py [--episodes 2000] [--threads 2] [--methods pt-map,tim-gd] [--out episodes.json]
+    python benchmarks/episodes.py [--episodes 2000] [--threads 1] [--methods pt-map,tim-gd] [--out episodes.json]
 
 Synthetic features (100 classes x 600 items, 640 numbers each, as a ResNet-12 gives), 5 ways, 15 queries a class. Both
 get the same drawn indices, and settings that make them the same method with the same number of steps; gathering rows,
@@ -33,7 +33,6 @@ import numpy as np
 import torch
 
 from handful.adapt import head
-from handful.adapt.base import Head
 from handful.evaluate.episodic import run
 from handful.evaluate.indices import Episodes
 from handful.evaluate.sampling import draw
@@ -172,7 +171,7 @@ def many(x: np.ndarray, y: np.ndarray, threads: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--episodes", type=int, default=2000)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--shots", type=int, nargs="*", default=[1, 5])
     parser.add_argument("--methods", type=lambda text: text.split(","), default=[pair.key for pair in PAIRS])
     parser.add_argument("--out", type=Path)

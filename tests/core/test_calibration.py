@@ -75,3 +75,10 @@ def test_pick_takes_the_most_accurate_then_the_likeliest() -> None:
     assert int(pick(torch.stack([sure, less, right]), y, mask)) == 0
     batch = torch.stack([torch.stack([less, sure]), torch.stack([sure, less])], 1)
     assert pick(batch, y.expand(2, 40, 4), mask.expand(2, 4)).tolist() == [1, 0]
+
+
+def test_a_padded_class_does_not_sway_the_choice() -> None:
+    logits, y, mask = case()
+    wider = torch.nn.functional.pad(torch.stack([logits - 9, -logits - 9]), (0, 1), value=0.0)
+    mask = torch.tensor([True] * 4 + [False])
+    assert int(pick(wider, torch.nn.functional.pad(y, (0, 1)), mask)) == 0

@@ -123,6 +123,14 @@ def mean_of(x: Tensor, weight: Tensor) -> Tensor:
     return (share[..., None, :] @ x).squeeze(-2)
 
 
+def joined(support: Tensor, query: Tensor, shift: Tensor | None = None) -> Tensor:
+    """Support and queries ``[*b, N + Q, D]``, the queries moved by ``shift [*b, D]``: one copy, for they are large."""
+    rows = torch.cat([support, query], -2)
+    if shift is not None:
+        rows[..., support.shape[-2] :, :].add_(shift[..., None, :])
+    return rows
+
+
 def center_(x: Tensor, weight: Tensor) -> Tensor:
     """Subtract `mean_of` from rows ``x [*b, n, D]``, in place; returns it. Rows of weight 0 become zero."""
     mean = mean_of(x, weight)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from handful.core.task import mask_classes
+
 
 def fit_scale(logits: Tensor, y: Tensor, class_mask: Tensor, steps: int = 30) -> tuple[Tensor, Tensor]:
     """The scale t that minimises the log loss of ``softmax(t logits)``, and that loss.
@@ -75,7 +77,7 @@ def pick(logits: Tensor, y: Tensor, class_mask: Tensor) -> Tensor:
 
     Sets within half an example of the best are a tie, decided by the log loss at each one's best scale.
     """
-    right = accuracy(logits, y) * y.sum((-2, -1))
+    right = accuracy(mask_classes(logits, class_mask), y) * y.sum((-2, -1))
     tied = right > right.amax(0) - 0.5
     near = tied.reshape(len(tied), -1).any(1)  # the loss is dear: only for sets that are tied in some task
     loss = torch.full_like(right, torch.inf)

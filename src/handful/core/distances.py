@@ -30,4 +30,4 @@ def sqeuclidean(a: Tensor, b: Tensor) -> Tensor:
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
     """Cosines ``[..., n, m]`` of the rows of ``a [..., n, d]`` and ``b [..., m, d]``."""
-    return unit(a) @ unit(b).mT
+    return (a @ unit(b).mT).div_(a.norm(dim=-1, keepdim=True).clamp_min(1e-12))

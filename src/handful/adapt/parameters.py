@@ -1,0 +1,34 @@
+"""Parameters of heads, checked: each refusal names the parameter, what it may be and what it was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from handful.errors import BadInput
+
+
+def finite(
+    name: str, value: float, *, above: float = -math.inf, least: float = -math.inf, most: float = math.inf
+) -> float:
+    """``value``. Raises `BadInput` unless it is a finite number above ``above`` and from ``least`` to ``most``."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and math.isfinite(value) and above < value and least <= value <= most:
+        return float(value)
+    bounds = [f" above {above:g}"] * (above > -math.inf) + [f" from {least:g}"] * (least > -math.inf)
+    bounds += [f" to {most:g}"] * (most < math.inf)
+    raise BadInput(f"{name} must be a finite number{''.join(bounds)}, not {value!r}")
+
+
+def count(name: str, value: int, least: int = 0) -> int:
+    """``value``. Raises `BadInput` unless it is a whole number from ``least``."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+        return value
+    raise BadInput(f"{name} must be a whole number from {least}, not {value!r}")
+
+
+def one_of(name: str, value: str, words: Sequence[str]) -> str:
+    """``value``. Raises `BadInput` unless it is one of ``words``."""
+    if value in words:
+        return value
+    raise BadInput(f"{name} is one of {', '.join(map(repr, words))}, not {value!r}")
