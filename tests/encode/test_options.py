@@ -73,7 +73,7 @@ def test_defaults_take_options_too() -> None:
     ("name", "given", "message"),
     [
         ("minilm", {"long": "meen"}, "did you mean 'mean'"),
-        ("minilm", {"crop": (0, 0, 9, 9)}, "'minilm' reads texts; crop are for images|crop"),
+        ("minilm", {"crop": (0, 0, 9, 9)}, "'minilm' reads texts; only images have crop"),
         ("minilm", {"tiles": (2, 2)}, "reads texts"),
         ("efficientnet-lite0", {"long": "mean"}, "reads images; long is for texts"),
         ("efficientnet-lite0", {"crop": (0, 0, 0, 5)}, "w and h above 0"),
@@ -147,7 +147,7 @@ def test_hub_texts_are_read_in_windows_too(bert: Path) -> None:
 
 
 def test_hub_encoders_refuse_what_is_for_other_items(bert: Path, vision: Path) -> None:
-    with pytest.raises(BadInput, match="reads texts; tiles"):
+    with pytest.raises(BadInput, match="reads texts; only images have tiles"):
         encoder(f"hf:{bert}", tiles=(2, 2))
     with pytest.raises(BadInput, match="reads images; long"):
         encoder(f"hf:{vision}", long="mean")

@@ -38,7 +38,7 @@ class Options:
     def check(self, encoder: str, modality: str) -> None:
         """Raise `BadInput` when an option is meant for another kind of item than the encoder reads."""
         if modality == "text" and self.frame.options:
-            raise BadInput(f"encoder {encoder!r} reads texts; {' and '.join(self.frame.options)} are for images")
+            raise BadInput(f"encoder {encoder!r} reads texts; only images have {' and '.join(self.frame.options)}")
         if modality == "image" and self.long != "first":
             raise BadInput(f"encoder {encoder!r} reads images; long is for texts")
 

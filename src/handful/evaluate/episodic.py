@@ -21,7 +21,7 @@ from handful.evaluate.sampling import draw
 from handful.evaluate.tasks import Batch, Pool, class_text
 from handful.protocols import Progress
 
-MEMORY, DEVICE_MEMORY = 64 * 2**20, 2 * 2**30
+MEMORY, DEVICE_MEMORY = 28 * 2**20, 2 * 2**30
 """Bytes of tensors a chunk of episodes should stay within: on a CPU small chunks are fastest, caches being small."""
 
 
@@ -151,7 +151,7 @@ def chunk_size(pool: Pool, drawn: Episodes) -> int:
     their width and four times their support, which is what most heads make."""
     n, q = (int((index >= 0).sum(axis=(1, 2)).max()) for index in (drawn.support, drawn.query))
     width, ways = pool.width, drawn.classes.shape[1]
-    numbers = 4 * (n + q) * width + 4 * max(pool.x.shape[1], n) ** 2 + 4 * (n + q) * (n + ways)
+    numbers = 4 * (n + q) * width + 4 * min(pool.x.shape[1], 4 * n) ** 2 + 4 * (n + q) * (n + ways)
     budget = MEMORY if pool.x.device.type == "cpu" else DEVICE_MEMORY
     return max(1, int(budget // (pool.x.element_size() * numbers)))
 
