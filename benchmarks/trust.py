@@ -21,7 +21,7 @@ import time
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,9 +107,10 @@ def one(data: Set, shots: int, kind: Kind, seed: int) -> Draw:
     learn, held = sets.draw(data.labels, shots, seed)
     rows = np.repeat(learn, 3) if kind == "thrice" else learn
     x, y = data.features.take(rows), data.labels[rows]
+    groups = near_duplicates([data.items[i] for i in rows], x.x, data.modality) if kind == "thrice" else None
+    x = replace(x, items=groups)
     head = make_head("auto", text=data.vectors, logit_scale=data.logit_scale, random_state=seed).fit(x, y)
     classes = [str(c) for c in head.classes_]
-    groups = near_duplicates([data.items[i] for i in rows], x.x, data.modality) if kind == "thrice" else None
     mix = population(zipf(classes, seed) if kind == "stream" else "labels", classes, y)
     weights, shift = (mix.item_weights(y), mix.log_ratio(classes, y)) if kind == "stream" else (None, None)
 

@@ -88,3 +88,20 @@ def test_an_unknown_metric_is_refused() -> None:
     x, y, _ = made_up(2)
     with pytest.raises(BadInput, match="metric is one of accuracy"):
         head("auto", metric="speed").fit(x, y)
+
+
+def test_copies_that_are_known_as_such_do_not_judge_each_other() -> None:
+    x, y, _ = made_up(4)
+    rows = np.repeat(np.arange(len(y)), 3)
+    copied = head("auto").fit(Features(x[rows], {}), y[rows])
+    known = head("auto").fit(Features(x[rows], {}, rows), y[rows])
+    best = {name: fitted.candidates_[0]["accuracy"] for name, fitted in (("copied", copied), ("known", known))}
+    assert best["copied"] > 0.99 > best["known"]
+    once = head("auto").fit(x, y)
+    assert abs(best["known"] - once.candidates_[0]["accuracy"]) < 0.1
+
+
+def test_items_are_one_a_row() -> None:
+    x, y, _ = made_up(2)
+    with pytest.raises(BadInput, match="items of shape"):
+        head("auto").fit(Features(x, {}, np.arange(3)), y)

@@ -22,6 +22,7 @@ from handful.adapt.inputs import (
     Features,
     check_device,
     read_background,
+    read_items,
     read_labels,
     read_more,
     read_rows,
@@ -139,7 +140,7 @@ class Head(ClassifierMixin, BaseEstimator):
             weight = _check_sample_weight(sample_weight, x, dtype=x.dtype, ensure_non_negative=True)
         self.classes_, codes = np.unique(y, return_inverse=True)
         self._check_needs(codes[weight > 0], views)
-        task = self._task(x, views, codes, weight)
+        task = self._task(x, views, codes, weight, read_items(X, len(x)))
         with torch.no_grad():
             state = self.adapt(task)
         if task.text is not None:
@@ -187,7 +188,9 @@ class Head(ClassifierMixin, BaseEstimator):
             few = self.classes_[counts.argmin()]
             raise BadInput(f"class {few!r} has {counts.min()} examples; {name} needs {self.needs.min_shots} a class")
 
-    def _task(self, x: np.ndarray, views: Mapping[str, np.ndarray], codes: np.ndarray, weight: np.ndarray) -> Task:
+    def _task(
+        self, x: np.ndarray, views: Mapping[str, np.ndarray], codes: np.ndarray, weight: np.ndarray, items: np.ndarray
+    ) -> Task:
         device = check_device(self.device)
         text = None
         if self.text is not None:
@@ -199,6 +202,7 @@ class Head(ClassifierMixin, BaseEstimator):
             torch.as_tensor(codes, dtype=torch.long, device=device),
             ways=len(self.classes_),
             weight=torch.as_tensor(weight, device=device),
+            item=torch.as_tensor(items, device=device),
             text=text,
             prior=None if text is None else zero_shot_logits(support, tensors, text.mean, self.logit_scale),
             views=tensors,
@@ -247,7 +251,7 @@ class Head(ClassifierMixin, BaseEstimator):
         """
         x, views = read_rows(self, X, reset=False, directions=self.directions)
         codes = np.searchsorted(self.classes_, read_labels(y, len(x)))
-        task = self._task(x, views, codes, np.ones(len(x), dtype=x.dtype))
+        task = self._task(x, views, codes, np.ones(len(x), dtype=x.dtype), read_items(X, len(x)))
         with torch.no_grad():
             left_out = self.held(self.state_).leave_one_out(task) if bool((task.fewest_items >= 2).all()) else None
             if left_out is None:

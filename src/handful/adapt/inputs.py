@@ -30,17 +30,21 @@ class Features:
     Args:
         x: ``[n, d]``.
         views: further arrays ``[n, …]`` by name; ``aligned [n, dt]`` is the item in the space of class text.
+        items: which rows show the same item, integers ``[n]``: they leave together in leave-one-out. ``None``: all
+            rows are items of their own.
     """
 
     x: np.ndarray
     views: Mapping[str, np.ndarray]
+    items: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.x)
 
     def take(self, index: Any) -> Features:
         """The rows at ``index``."""
-        return Features(self.x[index], {name: view[index] for name, view in self.views.items()})
+        items = None if self.items is None else self.items[index]
+        return Features(self.x[index], {name: view[index] for name, view in self.views.items()}, items)
 
 
 def read_rows(
@@ -69,6 +73,16 @@ def read_rows(
             raise BadInput(f"view {name!r} has {len(views[name])} rows but the features have {len(x)}")
         _refuse_unbounded(views[name], f"view {name!r}")
     return x, views
+
+
+def read_items(X: Any, n: int) -> np.ndarray:
+    """Which rows show the same item ``[n]``. Raises `BadInput` for another number of them."""
+    items = X.items if isinstance(X, Features) else None
+    if items is None:
+        return np.arange(n)
+    if np.shape(items) != (n,):
+        raise BadInput(f"{n} rows of features but items of shape {np.shape(items)}")
+    return np.unique(np.asarray(items), return_inverse=True)[1]
 
 
 def read_labels(y: Any, n: int) -> np.ndarray:

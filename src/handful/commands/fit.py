@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,6 +130,9 @@ def fit(
     learn = learn.take(encoded.kept)
     copies = copies_of(learn, encoded.features, near_duplicates)
     units = merge_units(learn.groups, copies)
+    features = encoded.features
+    if len(np.unique(copies)) < len(copies):  # a copy would tell the head the answer it is to be judged by
+        features = replace(features, items=copies)
     sentences = class_sentences(class_names, learn.classes, tower.templates if tower is not None else ())
     has_text = tower is not None and tower.aligned is not None and bool(sentences)
     vectors = class_text_vectors(tower, sentences, cache=cache) if tower is not None and has_text else None
@@ -136,9 +140,9 @@ def fit(
 
     names = np.asarray(learn.labels)
     estimator = _estimator(head, vectors, tower, metric, seed)
-    estimator.fit(encoded.features, names)
+    estimator.fit(features, names)
     model = _model(estimator, tower, standalone)
-    model.scale = estimator.spread(encoded.features, names)
+    model.scale = estimator.spread(features, names)
     clock.lap("fit")
 
     pool = _encoded_pool(everything.pool, tower, wishes, cache, progress)
@@ -149,7 +153,7 @@ def fit(
     answers = judge(
         model,
         learn,
-        encoded.features,
+        features,
         units,
         copies,
         pool,
@@ -167,7 +171,7 @@ def fit(
     model.card["test"] = None
     if held is not None:
         seen = encode_dataset(held, tower, cache=cache, skip_bad=skip_bad, progress=progress)
-        apart = kept_apart(learn, encoded.features, held.take(seen.kept), seen.features, test, near_duplicates)
+        apart = kept_apart(learn, features, held.take(seen.kept), seen.features, test, near_duplicates)
         model.card["test"] = apart.card(model)
         clock.lap("test")
     if examples and report is not None:
