@@ -1,28 +1,19 @@
 """Fills the generated parts of the pages while the site is built, so that they cannot be out of date.
 
-A line of its own in a page becomes:
-
-    <!-- heads -->, <!-- papers -->   the table of heads, the tables of papers
-    <!-- command: fit -->             what a command is for, its arguments and options
-    <!-- numbers: trust -->           a table of ``docs/numbers.py``
-    <!-- file: SECURITY.md -->        a file beside the folder of pages
+A line ``<!-- heads -->``, ``<!-- papers -->`` or ``<!-- help: fit -->`` in a page becomes the table of heads, the
+tables of papers, or the help of a command.
 """
 
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from handful.papers import Paper, papers
 
-sys.path.append(str(Path(__file__).parent))
-
-from numbers_of_benchmarks import numbers, table  # noqa: E402
-
-MARKER = re.compile(r"(?m)^<!-- (heads|papers|command|numbers|file)(?:: ([\w.]+))? -->$")
-ROOT = Path(__file__).parents[1]
+MARKER = re.compile(r"(?m)^<!-- (heads|papers|help)(?:: (\w+))? -->$")
 ROOMS = ("adapt", "tune", "pretrain", "curate", "generate", "retrieve", "locate", "extract", "compress")
 ROOMS += ("evaluate", "ship", "engine")
 
