@@ -1,0 +1,137 @@
+"""Tables of ``benchmarks/results`` for the pages: written while the site is built, never by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from handful.core.intervals import clopper_pearson
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+SETS = {
+    "banking77": "Banking77, 77 intents",
+    "banking77-codes": "Banking77, codes for names",
+    "banking77-permuted": "Banking77, names shuffled",
+    "trec": "TREC",
+    "agnews": "AG News",
+    "sst-2": "SST-2",
+    "sst-5": "SST-5",
+    "cr": "CR",
+    "mr": "MR",
+    "subj": "Subj",
+    "whu-rs19": "WHU-RS19, aerial photographs",
+    "omniglot": "Omniglot, 136 characters",
+    "fashion-mnist": "Fashion-MNIST",
+}
+KINDS = {
+    "plain": "as they are",
+    "thrice": "every example given three times",
+    "stream": "balanced shots, for a stream of other shares",
+}
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def numbers(which: str) -> str:
+    """The table of that name: ``accuracy``, ``held``, ``trust``, ``precision``, ``speed`` or ``setfit``."""
+    return _TABLES[which]()
+
+
+def _accuracy() -> str:
+    rows = [
+        (
+            SETS.get(row["set"], row["set"]),
+            str(row["shots"]),
+            *(_estimate(row["accuracy"][name]) for name in ("auto", "scikit-learn")),
+            _estimate(row["gain"], "+.1f"),
+        )
+        for row in _read("accuracy")["rows"]
+    ]
+    return table(("Data set", "Shots", "`auto`, %", "scikit-learn, %", "Gain, paired, points"), rows)
+
+
+def _held() -> str:
+    """How often the interval held, all data sets together."""
+    parts = []
+    for kind, words in KINDS.items():
+        rows = [row for row in _read("trust")["rows"] if row["kind"] == kind]
+        held, draws = sum(row["held"] for row in rows), sum(row["draws"] for row in rows)
+        share = {name: 100 * value for name, value in clopper_pearson(held, draws).as_dict().items()}
+        parts.append((words, str(len(rows)), f"{held} of {draws}", _estimate(share)))
+    return table(("Examples", "Data sets", "The interval held", "%"), parts)
+
+
+def _trust() -> str:
+    rows = [
+        (
+            SETS.get(row["set"], row["set"]),
+            str(row["shots"]),
+            KINDS.get(row["kind"], row["kind"]),
+            f"{row['held']} of {row['draws']}",
+            _estimate(row["gap"], "+.1f"),
+            f"{row['points']:.1f}",
+            f"{row['width']:.2f}",
+        )
+        for row in _read("trust")["rows"]
+    ]
+    return table(("Data set", "Shots", "Examples", "Held", "Mean gap, points", "Width, points", "Of binomial"), rows)
+
+
+def _precision() -> str:
+    rows = [
+        (
+            SETS.get(row["set"], row["set"]),
+            str(row["shots"]),
+            f"{row['precision']['thresholds']} of {row['draws']}",
+            f"{row['precision']['held']} of {row['precision']['thresholds']}",
+        )
+        for row in _read("trust")["rows"]
+        if row["precision"]
+    ]
+    return table(("Data set", "Shots", "A threshold was found", "Its interval held"), rows)
+
+
+def _speed() -> str:
+    rows = [
+        (f"{run['title']}, {run['n']} items", row["name"], f"{r['median']:.1f} [{r['least']:.1f}, {r['most']:.1f}]")
+        for run in _read("encode")["speed"]
+        for row, r in ((row, row["ratio"]["wall"]) for row in run["rows"])
+    ]
+    return table(("Encoder and data", "Program", "Times as fast, median [least, most]"), rows)
+
+
+def _setfit() -> str:
+    runs = {"20 iterations": _read("setfit"), "all pairs, stopped": _read("setfit_default")}
+    rows = [(how, str(len(run["rows"])), _estimate(run["gain"], "+.1f"), *_seconds(run)) for how, run in runs.items()]
+    return table(("SetFit", "Draws", "Gain of Handful, points", "Handful, s", "SetFit, s"), rows)
+
+
+def _seconds(run: dict[str, Any]) -> Iterator[str]:
+    for name in ("handful_s", "setfit_s"):
+        seconds = [row[name] for row in run["rows"]]
+        yield f"{min(seconds):.1f} to {max(seconds):.1f}"
+
+
+def _estimate(e: dict[str, float], form: str = ".1f") -> str:
+    return f"{e['value']:{form}} [{e['low']:{form}}, {e['high']:{form}}]"
+
+
+def _read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+_TABLES = {
+    "accuracy": _accuracy,
+    "held": _held,
+    "trust": _trust,
+    "precision": _precision,
+    "speed": _speed,
+    "setfit": _setfit,
+}
