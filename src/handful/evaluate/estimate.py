@@ -144,7 +144,8 @@ def decay(curve: Sequence[Point], error: float, shots: float, items: float) -> E
     errors in n items are known to within ``(1 - e) / (n e)`` in their logarithm.
     """
     usual, spread = DECAY
-    before = [point for point in curve if shots / 4 <= point.shots < shots and point.accuracy.value < 1]
+    quarter = round(shots / 4, 6)  # a mean of shares: 4 shots may read as 4.000000000000001
+    before = [point for point in curve if quarter <= point.shots < shots and point.accuracy.value < 1]
     if not before or error <= 0:
         return Estimate(usual, usual - spread, usual + spread)
     start = 1 - before[0].accuracy.value
