@@ -113,7 +113,7 @@ def test_one_version() -> None:
     assert all((ROOT / name).stat().st_size for name in project["license-files"])
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "NOTICE"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "NOTICE"])
 def test_links_lead_somewhere(name: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)", (ROOT / name).read_text(encoding="utf-8")):
         assert "://" in target or (ROOT / target).exists(), f"{name} links to {target}"

@@ -24,8 +24,8 @@ def sqeuclidean(a: Tensor, b: Tensor) -> Tensor:
     """
     origin = b.mean(-2, keepdim=True)
     a, b = a - origin, b - origin
-    squares = a.square().sum(-1)[..., :, None] + b.square().sum(-1)[..., None, :]
-    return (squares - 2 * a @ b.mT).clamp_min(0)
+    squares = a.norm(dim=-1).square()[..., :, None] + b.norm(dim=-1).square()[..., None, :]
+    return (squares - 2 * (a @ b.mT)).clamp_min(0)
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:

@@ -1,0 +1,193 @@
+"""Every head on every data set: which to use when, and which do not help.
+
+    python benchmarks/heads.py [--data FOLDER] [--only SET …] [--heads KEY …] [--episodes 100] [--seconds 4]
+
+Episodes of `WAYS` classes (all there are, if fewer), 1, 5 and 16 shots, 15 queries a class (fewer where a class has not
+so many). All heads see the same episodes, in order; a slow head sees the first ones only, as many as fit into
+``--seconds`` of processor time, though never fewer than `FEWEST`. Queries are balanced, or their class proportions are drawn from a
+Dirichlet distribution of concentration 2, which is what transductive heads have to stand. Parameters are the defaults.
+Heads that learn from base classes get those of the next data set of the same kind. Class names are used where a set has
+them. A head that needs what these sets do not have is left out, with the reason.
+
+Rows of ``results/heads.json`` that are there are not run again; ``--anew`` runs them. Intervals are Student's t over
+episodes; ``gain`` is the paired difference to ``prototypes`` on the same episodes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import accuracy as sets
+import numpy as np
+import trust
+
+from handful.adapt import HEADS, head, head_class
+from handful.core.intervals import mean_interval
+from handful.errors import HandfulError
+from handful.evaluate.episodic import run
+from handful.evaluate.indices import Episodes
+from handful.evaluate.sampling import draw
+from handful.files import whole_file
+
+WAYS, QUERIES, SHOTS = 10, 15, (1, 5, 16)
+CONCENTRATION = 2.0
+FEWEST, BLOCK = 10, 10
+"""Episodes a head sees at least, and at a time."""
+BASE = {
+    "banking77": "trec",
+    "trec": "banking77",
+    "agnews": "banking77",
+    "whu-rs19": "fashion-mnist",
+    "omniglot": "whu-rs19",
+    "fashion-mnist": "whu-rs19",
+}
+"""Where base classes come from."""
+NAMES = {
+    "trec": ("description", "entity", "abbreviation", "person", "location", "number"),
+    "agnews": ("world politics", "sports", "business", "technology"),
+}
+"""What labels that are numbers stand for."""
+PARAMETERS = {"pt-map": {"signed": True}, "cipa": {"power": None}}
+"""For features that may be negative."""
+REFERENCE = "prototypes"
+Row = dict[str, Any]
+
+
+def main() -> int:
+    """Run what is not in the table yet."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=sets.SHARED)
+    parser.add_argument("--only", nargs="*", default=list(BASE), choices=list(BASE))
+    parser.add_argument("--heads", nargs="*", default=[REFERENCE, *(key for key in HEADS if key != REFERENCE)])
+    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--anew", action="store_true")
+    parser.add_argument("--out", type=Path, default=sets.HERE / "results" / "heads.json")
+    options = parser.parse_args()
+    if not options.data.is_dir():
+        print(f"no data in {options.data}: give --data", file=sys.stderr)
+        return 2
+    rows = json.loads(options.out.read_text(encoding="utf-8"))["rows"] if options.out.exists() else []
+    loaded: dict[str, trust.Set] = {}
+    for name in options.only:
+        for which in (name, BASE[name]):
+            if which not in loaded:
+                loaded[which] = named(which, trust.SETS[which][0](options.data))
+        data, base = loaded[name], loaded[BASE[name]]
+        for shots, imbalance in ((shots, imbalance) for shots in SHOTS for imbalance in (None, CONCENTRATION)):
+            drawn = episodes(data, shots, imbalance, options.episodes)
+            cell = {"set": name, "shots": shots, "imbalance": imbalance}
+            done = {row["head"]: row for row in rows if all(row[key] == value for key, value in cell.items())}
+            for key in options.heads:
+                if drawn is None or (key in done and not options.anew):
+                    continue
+                plain = done.get(REFERENCE, {}).get("each")
+                row = cell | {"head": key, **measure(key, data, base, drawn, plain, options.seconds)}
+                done[key] = row
+                rows = [old for old in rows if not same(old, row)] + [row]
+                print(line(row), flush=True)
+            write(options.out, rows)
+    return 0
+
+
+def named(which: str, data: trust.Set) -> trust.Set:
+    """The set with words for labels that are numbers."""
+    if which not in NAMES:
+        return data
+    labels = np.array(NAMES[which])[data.labels.astype(int)]
+    return trust.made(data.modality, data.items, data.features, labels)
+
+
+def episodes(data: trust.Set, shots: int, imbalance: float | None, count: int) -> Episodes | None:
+    """The episodes of one cell; ``None`` where the smallest class has no more items than shots."""
+    sizes = np.unique(data.labels, return_counts=True)[1]
+    queries, ways = int(min(QUERIES, sizes.min() - shots)), min(WAYS, len(sizes))
+    if queries < 1:
+        return None
+    return draw(data.labels, ways=ways, shots=shots, queries=queries, episodes=count, seed=0, imbalance=imbalance)
+
+
+def measure(
+    key: str, data: trust.Set, base: trust.Set, drawn: Episodes, plain: list[float] | None, seconds: float
+) -> Row:
+    """Accuracy of one head, or why there is none."""
+    if why := missing(key, data):
+        return {"missing": why}
+    parameters = PARAMETERS.get(key, {}) if (data.features.x < 0).any() else {}
+    background = (base.features.x, base.labels) if head_class(key).needs.background else None
+    each, spent = [], 0.0
+    try:
+        for block in blocks(drawn):
+            start = time.process_time()
+            fresh = head(key, logit_scale=data.logit_scale, **parameters)
+            found = run(fresh, data.features, data.labels, block, base=background, text=data.vectors, seed=0)
+            spent += time.process_time() - start
+            each += found.accuracy.tolist()
+            if key != REFERENCE and len(each) >= FEWEST and spent * (1 + BLOCK / len(each)) > seconds:
+                break
+    except HandfulError as error:
+        return {"missing": str(error)}
+    gain = None if plain is None or key == REFERENCE else mean_interval(np.array(each) - plain[: len(each)])
+    return {
+        "episodes": len(each),
+        "accuracy": mean_interval(np.array(each), within=(0.0, 1.0)).as_dict(),
+        "gain": None if gain is None else gain.as_dict(),
+        "seconds": spent / len(each),
+        **({"each": each} if key == REFERENCE else {}),
+    }
+
+
+def missing(key: str, data: trust.Set) -> str | None:
+    """What the head needs and the set has not."""
+    needs = head_class(key).needs
+    if needs.text and data.vectors is None:
+        return "class names that say something"
+    if needs.unlabelled:
+        return "items without labels"
+    absent = [view for view in needs.views if view not in data.features.views]
+    return f"the view {absent[0]}" if absent else None
+
+
+def blocks(drawn: Episodes) -> Iterator[Episodes]:
+    """`BLOCK` episodes at a time."""
+    for first in range(0, len(drawn), BLOCK):
+        yield drawn[first : first + BLOCK]
+
+
+def same(a: Row, b: Row) -> bool:
+    """Whether two rows are of one head and cell."""
+    return all(a[key] == b[key] for key in ("set", "shots", "imbalance", "head"))
+
+
+def line(row: Row) -> str:
+    """One row on the terminal."""
+    kind = "balanced" if row["imbalance"] is None else "imbalanced"
+    start = f"{row['set']:13} {row['shots']:2} shots {kind:10} {row['head']:24}"
+    if "missing" in row:
+        return f"{start} - {row['missing']}"
+    a = row["accuracy"]
+    return (
+        f"{start} {100 * a['value']:.1f} [{100 * a['low']:.1f}, {100 * a['high']:.1f}] "
+        f"{row['episodes']} episodes, {row['seconds']:.3f} s each"
+    )
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    """The table, sorted, whole or not at all."""
+    names, heads = list(BASE), list(HEADS)
+    rows.sort(key=lambda r: (names.index(r["set"]), r["shots"], r["imbalance"] or 0, heads.index(r["head"])))
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    with whole_file(path) as file:
+        file.write(f'{{"ways": {WAYS}, "queries": {QUERIES}, "rows": [\n{lines}\n]}}\n'.encode())
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    sys.exit(main())
