@@ -39,7 +39,7 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def numbers(which: str) -> str:
-    """The table of that name: ``accuracy``, ``held``, ``trust``, ``precision``, ``speed`` or ``setfit``."""
+    """The table of that name: a key of `_TABLES`."""
     return _TABLES[which]()
 
 
@@ -106,6 +106,21 @@ def _speed() -> str:
     return table(("Encoder and data", "Program", "Times as fast, median [least, most]"), rows)
 
 
+def _episodes() -> str:
+    rows = [
+        (
+            f"`{run['method']}`",
+            str(run["shots"]),
+            f"{run['handful']:,.0f}",
+            f"{run['easyfsl']:,.0f}",
+            f"{run['ratio']:.1f}",
+            f"{100 * run['accuracy_same_episodes']:.1f} and {100 * run['accuracy_easyfsl']:.1f}",
+        )
+        for run in _read("episodes")["results"]
+    ]
+    return table(("Method", "Shots", "Handful, episodes/s", "easyfsl, episodes/s", "Ratio", "Accuracy, %"), rows)
+
+
 def _setfit() -> str:
     runs = {"20 iterations": _read("setfit"), "all pairs, stopped": _read("setfit_default")}
     rows = [(how, str(len(run["rows"])), _estimate(run["gain"], "+.1f"), *_seconds(run)) for how, run in runs.items()]
@@ -133,5 +148,6 @@ _TABLES = {
     "trust": _trust,
     "precision": _precision,
     "speed": _speed,
+    "episodes": _episodes,
     "setfit": _setfit,
 }
