@@ -6,8 +6,8 @@ Episodes of `WAYS` classes (all there are, if fewer), 1, 5 and 16 shots, 15 quer
 so many). All heads see the same episodes, in order; a slow head sees the first ones only, as many as fit into
 ``--seconds`` of processor time, though never fewer than `FEWEST`. Queries are balanced, or their class proportions are
 drawn from a Dirichlet distribution of concentration 2, which is what transductive heads have to stand. Parameters are
-the defaults. Heads that learn from base classes get those of the next data set of the same kind. Class names are used where a set has
-them. A head that needs what these sets do not have is left out, with the reason.
+the defaults. Heads that learn from base classes get those of another set of the same kind (`BASE`). Class names are
+used where a set has them. A head that needs what these sets do not have is left out, with the reason.
 
 Rows of ``results/heads.json`` that are there are not run again; ``--anew`` runs them. Intervals are Student's t over
 episodes; ``gain`` is the paired difference to ``prototypes`` on the same episodes.
