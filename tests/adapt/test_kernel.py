@@ -107,3 +107,10 @@ def test_a_kernel_that_does_not_fit_into_memory_is_refused(blobs: Any, monkeypat
     monkeypatch.setattr("handful.adapt.kernel.LIMIT", 1000)
     with pytest.raises(BadInput, match="24 rows needs several matrices"):
         KernelRidge().fit(*blobs())
+
+
+def test_many_rows_choose_the_same_strength_as_few(blobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = blobs()
+    slow = KernelRidge(beta=3.0, alpha="loo").fit(x, y).state_["strength"]
+    monkeypatch.setattr("handful.adapt.kernel.MANY", 2)
+    assert KernelRidge(beta=3.0, alpha="loo").fit(x, y).state_["strength"] == slow

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from handful.core.gaussians import Discriminant, class_means, means_without_item
 from handful.core.items import Items
-from handful.core.kernels import Ridge, rbf
+from handful.core.kernels import Ridge, leave_out_path, rbf
 from handful.core.lowrank import row_space
 from handful.core.task import lowest, make_task
 
@@ -115,3 +115,14 @@ def test_coordinates_of_the_span_keep_all_inner_products() -> None:
         assert rows.shape[-1] == min(shape[1:])
         torch.testing.assert_close(rows @ rows.mT, x @ x.mT)
         torch.testing.assert_close(rows if basis is None else rows @ basis.mT, x)
+
+
+def test_one_eigendecomposition_serves_every_strength() -> None:
+    g = torch.Generator().manual_seed(3)
+    x = torch.nn.functional.normalize(torch.randn(2, 12, 5, generator=g, dtype=torch.float64), dim=-1)
+    y, weight = torch.rand(2, 12, 3, generator=g, dtype=torch.float64), torch.ones(2, 12, dtype=torch.float64)
+    weight[0, 3], weight[1, -2:] = 2.0, 0.0
+    kernel, strengths = rbf(x, x, 3.0), torch.tensor([[0.01, 0.3], [1.0, 3.0]], dtype=torch.float64)
+    items = Items.of(None, weight > 0)
+    each = torch.stack([Ridge.of(kernel, y, weight, strength).leave_out(items) for strength in strengths])
+    torch.testing.assert_close(leave_out_path(kernel, y, weight, strengths), each)

@@ -24,7 +24,7 @@ from handful.adapt.base import Head
 from handful.adapt.zero_shot import prior_logits
 from handful.core.calibration import pick
 from handful.core.distances import unit
-from handful.core.kernels import Ridge, rbf
+from handful.core.kernels import Ridge, leave_out_path, rbf
 from handful.core.task import Query, State, Task
 from handful.errors import BadInput
 from handful.protocols import Needs
@@ -36,6 +36,8 @@ PUBLISHED = {1: (3.0, 0.05), 2: (2.6, 0.05), 4: (1.5, 0.05), 8: (1.66, 0.07), 16
 
 LIMIT = 8 * 2**30
 """Bytes a kernel matrix may take."""
+MANY = 256
+"""Support rows from which one eigendecomposition is cheaper than a factorisation for each strength."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,16 @@ class Regression:
 
     def choose(self, betas: Tensor, lams: Tensor) -> tuple[Tensor, Tensor]:
         """The pair of ``betas [S, *b]`` and ``lams [T, *b]`` that leave-one-out finds best for each task ``[*b]``."""
-        kernels = (self.kernel(beta) for beta in betas)
-        sets = torch.stack([self.leave_out(kernel, lam) for kernel in kernels for lam in lams])
+        sets = torch.cat([self._each(self.kernel(beta), lams) for beta in betas])
         best = pick(sets, self.task.y, self.task.class_mask)[None]
         return betas.gather(0, best // len(lams))[0], lams.gather(0, best % len(lams))[0]
+
+    def _each(self, kernel: Tensor, lams: Tensor) -> Tensor:
+        """`leave_out` for each of ``lams [T, *b]``: ``[T, *b, N, C]``."""
+        if kernel.shape[-1] < MANY or not self.task.one_row_an_item:
+            return torch.stack([self.leave_out(kernel, lam) for lam in lams])
+        left_out = leave_out_path(kernel, self.target, self.task.weight, lams)
+        return self.offset + (lams[..., None, None] if self.times_lambda else 1.0) * left_out
 
     def _gain(self, lam: Tensor) -> Tensor | float:
         return lam[..., None, None] if self.times_lambda else 1.0

@@ -67,3 +67,20 @@ class Ridge:
         out = items.solve(items.within(inverse), residual)
         real = self.root[..., None] > 0
         return torch.where(real, (self.target - out) / self.root[..., None].clamp_min(1e-30), 0.0)
+
+
+def leave_out_path(kernel: Tensor, target: Tensor, weight: Tensor, strengths: Tensor) -> Tensor:
+    """`Ridge.leave_out` for each of ``strengths [T, *b]`` where every row is an item of its own: ``[T, *b, N, C]``.
+
+    One eigendecomposition V diag(s) V' of ``W^(1/2) K W^(1/2)`` serves all: M = V diag(1 / (s + lambda)) V', of which
+    leave-one-out needs the diagonal and M W^(1/2) Y only. Worth it for many strengths and rows.
+    """
+    root = weight.clamp_min(0).sqrt()
+    target = root[..., None] * target
+    values, vectors = torch.linalg.eigh(root[..., :, None] * kernel * root[..., None, :])
+    turned, squares, out = vectors.mT @ target, vectors.square(), []
+    for strength in strengths:
+        shrink = 1 / (values.clamp_min(0) + strength[..., None])
+        residual = vectors @ (shrink[..., None] * turned) / (squares @ shrink[..., None])
+        out.append(torch.where(root[..., None] > 0, (target - residual) / root[..., None].clamp_min(1e-30), 0.0))
+    return torch.stack(out)
