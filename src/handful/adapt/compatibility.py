@@ -1,0 +1,264 @@
+"""DeViSE, ALE, SJE and LATEM: a bilinear compatibility of items and signatures, learnt by ranking, row by row.
+
+Paper 202: Xian, Lampert, Schiele, Akata, "Zero-Shot Learning - A Comprehensive Evaluation of the Good, the Bad and the
+Ugly", 2017.
+
+    F(x, c) = max_k x' W_k phi_c                       (one W for all but LATEM)
+    c violates  where  margin + F(x, c) - F(x, y) > 0
+    W_k(y) += lr l x phi_y',  W_k(c) -= lr l x phi_c'  for one violator c, then the next row
+
+The methods differ in which violator that is and in its weight l:
+
+    DeViSE  the first in the order of classes, l = 1
+    ALE     the first of at most C - 1 drawn with replacement; found at draw i = 0, 1, …:
+            l = sum_(j <= r) 1/j,  r = floor((C - 1) / (i + 1))
+    SJE     the worst, l = 1; x'W has mean 0 and standard deviation 1 while it is compared
+    LATEM   one that is drawn, if it violates, l = 1; matrices that answer for few rows are dropped on the way
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from handful.adapt.parameters import count, finite, one_of
+from handful.adapt.signatures import Known, SignatureHead
+from handful.core.distances import cosine
+from handful.core.losses import real_rows
+from handful.core.lowrank import row_space
+from handful.core.task import State, lowest
+from handful.protocols import Needs
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class Ranking(SignatureHead):
+    """Base of the four: the loop over rows. A row of weight w moves W w times as far; of a soft label the largest share
+    counts.
+
+    Args:
+        lr: length of a step.
+        margin: by which the true class must win.
+        epochs: passes over the support, their order drawn with ``random_state``.
+    """
+
+    needs: ClassVar[Needs] = Needs(text=True, gradient=True, stochastic=True)
+    shapes: ClassVar[Mapping[str, str]] = {**SignatureHead.shapes, "weight": "K D T", "alive": "K"}
+    draws: ClassVar[int | None] = 0
+    """Wrong classes drawn for a row; ``None``: as many as there are."""
+
+    lr: float = 0.01
+    margin: float = 1.0
+    epochs: int = 100
+
+    @abstractmethod
+    def pick(self, gap: Tensor, wrong: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """The violator ``[*b]`` of a row and its weight ``[*b]``, 0 where there is none.
+
+        Args:
+            gap: ``margin + F(x, c) - F(x, y)`` ``[*b, C]``.
+            wrong: seen classes other than y ``[*b, C]``.
+            drawn: numbers from 0 to 1 ``[draws]``.
+        """
+
+    @property
+    def matrices(self) -> int:
+        """How many W there are at the start."""
+        return 1
+
+    def learn(self, known: Known) -> State:
+        """State: ``weight [*b, K, D, T]`` and which of the K take part, ``alive [*b, K]``."""
+        finite("lr", self.lr, above=0)
+        finite("margin", self.margin, least=0)
+        count("epochs", self.epochs)
+        batch, (c, t) = known.x.shape[:-2], known.s.shape[-2:]
+        there = known.seen.reshape(-1, c).any(0).nonzero()[:, 0]  # what is padding in every task takes no part
+        known = replace(known, y=known.y[..., there], s=known.s[..., there, :], seen=known.seen[..., there])
+        draw = torch.Generator().manual_seed(known.task.seed)
+        start = torch.rand(self.matrices, known.x.shape[-1], t, generator=draw, dtype=torch.float64)
+        start = (start / start.norm(dim=-2, keepdim=True)).to(known.x)
+        x, span = row_space(known.x)  # W moves only within the span of the rows
+        before = start if span is None else span.mT[..., None, :, :] @ start
+        after, alive = self._passes(known, x, before.expand(*batch, *before.shape[-3:]).clone(), draw)
+        weight = after if span is None else start + span[..., None, :, :] @ (after - before)
+        return {"weight": weight, "alive": alive}
+
+    def _passes(self, known: Known, x: Tensor, w: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+        y, mass = known.y.argmax(-1), known.y.sum(-1)
+        alive = torch.ones_like(w[..., 0, 0])
+        draws = max(1, known.s.shape[-2] - 1) if self.draws is None else self.draws
+        rows = real_rows(known.task)
+        for epoch in range(self.epochs):
+            order = rows[torch.randperm(len(rows), generator=draw).to(rows.device)]
+            drawn = torch.rand(len(rows), draws, generator=draw, dtype=torch.float64).to(w)
+            for i, u in zip(order.tolist(), drawn, strict=True):
+                self._step(known.s, known.seen, w, alive, (x[..., i, :], y[..., i], mass[..., i]), u)
+            alive = self._prune(known, x, w, alive, epoch)
+        return w, alive
+
+    def _step(
+        self, s: Tensor, seen: Tensor, w: Tensor, alive: Tensor, row: tuple[Tensor, Tensor, Tensor], u: Tensor
+    ) -> None:
+        """One row moves ``w`` in place."""
+        x, y, mass = row
+        f, best = self._best(self.projected(x[..., None, None, :] @ w) @ s[..., None, :, :].mT, alive)
+        f, best = f[..., 0, :], best[..., 0, :]
+        true = torch.nn.functional.one_hot(y, s.shape[-2]).to(torch.bool)
+        gap = self.margin + f - f.gather(-1, y[..., None])
+        at, length = self.pick(gap, seen & ~true, u)
+        length = self.lr * length * mass
+        if not bool(length.any()):
+            return
+        chosen = torch.stack([y, at], -1)  # [*b, 2]
+        sign = torch.stack([length, -length], -1)[..., None]
+        move = sign * s.gather(-2, chosen[..., None].expand(*chosen.shape, s.shape[-1]))  # [*b, 2, T]
+        on = torch.nn.functional.one_hot(best.gather(-1, chosen), w.shape[-3]).to(w.dtype)  # [*b, 2, K]
+        w += x[..., None, :, None] * (on.mT @ move)[..., :, None, :]
+
+    def _best(self, f: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
+        """Largest compatibility over the matrices ``[*b, Q, C]`` of ``[*b, K, Q, C]``, and whose it is."""
+        found = f.masked_fill(alive[..., :, None, None] <= 0, lowest(f)).max(-3)
+        return found.values, found.indices
+
+    def projected(self, xw: Tensor) -> Tensor:
+        """``x'W`` as it is compared while learning."""
+        return xw
+
+    def _prune(self, known: Known, x: Tensor, w: Tensor, alive: Tensor, epoch: int) -> Tensor:
+        return alive
+
+    def compatibility(self, state: State, x: Tensor) -> Tensor:
+        """``max_k x' W_k phi_c``."""
+        return self._best((x[..., None, :, :] @ state["weight"]) @ state["text"][..., None, :, :].mT, state["alive"])[0]
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class _OneMatrix(Ranking):
+    """Those with one W, which answer by cosine as the reference does.
+
+    Args:
+        metric: ``"cosine"`` of x'W and the signature times ``logit_scale``, or ``"dot"``, which is F.
+    """
+
+    metric: Literal["cosine", "dot"] = "cosine"
+
+    def learn(self, known: Known) -> State:
+        """As `Ranking.learn`."""
+        one_of("metric", self.metric, ("cosine", "dot"))
+        return super().learn(known)
+
+    def compatibility(self, state: State, x: Tensor) -> Tensor:
+        """By ``metric``."""
+        if self.metric == "dot":
+            return super().compatibility(state, x)
+        return self.logit_scale * cosine(x @ state["weight"][..., 0, :, :], state["text"])
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class DeViSE(_OneMatrix):
+    """Items and signatures in a bilinear form, learnt by hinge ranking, one violator a row."""
+
+    key: ClassVar[str] = "devise"
+
+    def pick(self, gap: Tensor, wrong: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """The first violator in the order of classes."""
+        violates = wrong & (gap > 0)
+        return violates.to(torch.uint8).argmax(-1), violates.any(-1).to(gap.dtype)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class ALE(_OneMatrix):
+    """Items and signatures in a bilinear form, learnt by ranking that weighs a violation by the estimated rank."""
+
+    key: ClassVar[str] = "ale"
+    draws: ClassVar[int | None] = None
+
+    def pick(self, gap: Tensor, wrong: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """The first violator that is drawn, and l."""
+        place, classes = _drawn(wrong, drawn)
+        n = wrong.sum(-1, keepdim=True)
+        violates = (gap.gather(-1, classes) > 0) & (place < n)
+        first = violates.to(torch.uint8).argmax(-1, keepdim=True)
+        rank = torch.where(violates.any(-1, keepdim=True), n // (first + 1), 0)
+        harmonic = torch.cumsum(1 / torch.arange(1, len(drawn) + 1, dtype=gap.dtype, device=gap.device), 0)
+        harmonic = torch.cat([harmonic.new_zeros(1), harmonic])
+        return classes.gather(-1, first)[..., 0], harmonic[rank[..., 0]]
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class SJE(_OneMatrix):
+    """Items and signatures in a bilinear form, learnt as a structured machine: the worst violator counts.
+
+    Args:
+        standardize: give x'W mean 0 and standard deviation 1 before it is compared with signatures while learning, as
+            the reference does; not in the formula.
+    """
+
+    key: ClassVar[str] = "sje"
+
+    standardize: bool = True
+
+    def projected(self, xw: Tensor) -> Tensor:
+        """Standardised over the attributes."""
+        if not self.standardize:
+            return xw
+        moved = xw - xw.mean(-1, keepdim=True)
+        spread = moved.square().mean(-1, keepdim=True).sqrt()
+        return moved / torch.where(spread > 0, spread, 1.0)
+
+    def pick(self, gap: Tensor, wrong: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """The worst."""
+        worst = gap.masked_fill(~wrong, lowest(gap)).max(-1)
+        return worst.indices, (worst.values > 0).to(gap.dtype)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class LATEM(Ranking):
+    """Several bilinear forms, the best of which answers: piecewise linear compatibility.
+
+    Args:
+        n_matrices: K at the start.
+        prune_every: passes between two looks at which matrices answer for too few rows; 0: never.
+        keep: share of the rows below which a matrix is dropped.
+    """
+
+    key: ClassVar[str] = "latem"
+    draws: ClassVar[int | None] = 1
+
+    n_matrices: int = 16
+    prune_every: int = 5
+    keep: float = 0.05
+
+    @property
+    def matrices(self) -> int:
+        """K."""
+        count("prune_every", self.prune_every)
+        finite("keep", self.keep, least=0, most=1)
+        return count("n_matrices", self.n_matrices, 1)
+
+    def pick(self, gap: Tensor, wrong: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """The one that is drawn."""
+        at = _drawn(wrong, drawn)[1]
+        violates = (gap.gather(-1, at) > 0)[..., 0] & wrong.any(-1)
+        return at[..., 0], violates.to(gap.dtype)
+
+    def _prune(self, known: Known, x: Tensor, w: Tensor, alive: Tensor, epoch: int) -> Tensor:
+        if not self.prune_every or (epoch + 1) % self.prune_every:
+            return alive
+        best = self._best((x[..., None, :, :] @ w) @ known.s[..., None, :, :].mT, alive)[1]
+        mine = best.gather(-1, known.y.argmax(-1)[..., None])[..., 0]
+        share = torch.nn.functional.one_hot(mine, w.shape[-3]) * known.y.sum(-1)[..., None]
+        share = share.sum(-2) / known.y.sum((-2, -1))[..., None].clamp_min(1e-30)
+        kept = (alive > 0) & ((share >= self.keep) | (share >= share.amax(-1, keepdim=True)))
+        return kept.to(alive.dtype)
+
+
+def _drawn(wrong: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Number of each draw ``[draws]``, and the classes ``[*b, draws]`` that numbers ``u [draws]`` stand for."""
+    n = wrong.sum(-1, keepdim=True)
+    classes = (~wrong).to(torch.uint8).sort(stable=True, dim=-1).indices
+    return torch.arange(len(u), device=u.device), classes.gather(-1, (u * n).long().clamp_max((n - 1).clamp_min(0)))
