@@ -88,39 +88,55 @@ class Ranking(SignatureHead):
         return {"weight": weight, "alive": alive}
 
     def _passes(self, known: Known, x: Tensor, w: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-        y, mass = known.y.argmax(-1), known.y.sum(-1)
+        y = known.y.argmax(-1)
+        wrong = known.seen[..., None, :] & ~torch.nn.functional.one_hot(y, known.s.shape[-2]).to(torch.bool)
+        parts = (x.unbind(-2), y.unbind(-1), known.y.sum(-1).unbind(-1), wrong.unbind(-2))
         alive = torch.ones_like(w[..., 0, 0])
         draws = max(1, known.s.shape[-2] - 1) if self.draws is None else self.draws
         rows = real_rows(known.task)
         for epoch in range(self.epochs):
             order = rows[torch.randperm(len(rows), generator=draw).to(rows.device)]
             drawn = torch.rand(len(rows), draws, generator=draw, dtype=torch.float64).to(w)
-            for i, u in zip(order.tolist(), drawn, strict=True):
-                self._step(known.s, known.seen, w, alive, (x[..., i, :], y[..., i], mass[..., i]), u)
+            moved = [
+                self.step(known.s, w, alive, tuple(part[i] for part in parts), u)
+                for i, u in zip(order.tolist(), drawn, strict=True)
+            ]
+            if not draws and not any(moved):
+                break  # nothing would ever change again
             alive = self._prune(known, x, w, alive, epoch)
         return w, alive
 
-    def _step(
-        self, s: Tensor, seen: Tensor, w: Tensor, alive: Tensor, row: tuple[Tensor, Tensor, Tensor], u: Tensor
-    ) -> None:
-        """One row moves ``w`` in place."""
-        x, y, mass = row
+    def step(self, s: Tensor, w: Tensor, alive: Tensor, row: tuple[Tensor, ...], drawn: Tensor) -> bool:
+        """One row moves ``w [*b, K, D, T]`` in place; whether it did.
+
+        Args:
+            s: signatures ``[*b, C, T]``.
+            w: the matrices.
+            alive: which of them take part ``[*b, K]``.
+            row: features ``[*b, D]``, class and weight ``[*b]``, seen classes other than it ``[*b, C]``.
+            drawn: as in `pick`.
+        """
+        x, y, mass, wrong = row
         f, best = self._best(self.projected(x[..., None, None, :] @ w) @ s[..., None, :, :].mT, alive)
-        f, best = f[..., 0, :], best[..., 0, :]
-        true = torch.nn.functional.one_hot(y, s.shape[-2]).to(torch.bool)
-        gap = self.margin + f - f.gather(-1, y[..., None])
-        at, length = self.pick(gap, seen & ~true, u)
+        f = f[..., 0, :]
+        at, length = self.pick(f - f.gather(-1, y[..., None]) + self.margin, wrong, drawn)
         length = self.lr * length * mass
         if not bool(length.any()):
-            return
+            return False
         chosen = torch.stack([y, at], -1)  # [*b, 2]
-        sign = torch.stack([length, -length], -1)[..., None]
-        move = sign * s.gather(-2, chosen[..., None].expand(*chosen.shape, s.shape[-1]))  # [*b, 2, T]
-        on = torch.nn.functional.one_hot(best.gather(-1, chosen), w.shape[-3]).to(w.dtype)  # [*b, 2, K]
-        w += x[..., None, :, None] * (on.mT @ move)[..., :, None, :]
+        move = torch.stack([length, -length], -1)[..., None] * torch.take_along_dim(s, chosen[..., None], -2)
+        if w.shape[-3] > 1:
+            on = torch.nn.functional.one_hot(best[..., 0, :].gather(-1, chosen), w.shape[-3]).to(w.dtype)  # [*b, 2, K]
+            move = on.mT @ move
+        else:
+            move = move.sum(-2, keepdim=True)
+        w += x[..., None, :, None] * move[..., :, None, :]
+        return True
 
     def _best(self, f: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
         """Largest compatibility over the matrices ``[*b, Q, C]`` of ``[*b, K, Q, C]``, and whose it is."""
+        if f.shape[-3] == 1:
+            return f[..., 0, :, :], torch.zeros_like(f[..., 0, :, :], dtype=torch.long)
         found = f.masked_fill(alive[..., :, None, None] <= 0, lowest(f)).max(-3)
         return found.values, found.indices
 

@@ -7,7 +7,8 @@ signatures:
     mu(phi) = k(phi) (K + ridge I)^-1 M,   log sigma^2(phi) = m + k(phi) (K + ridge I)^-1 (L - m)
     logit_c(x) = -1/2 sum_d log sigma_cd^2 + (x_d - mu_cd)^2 / sigma_cd^2
 
-with M and L the rows mu_k and log sigma_k^2, m the mean of L: a ridge pulls towards 0, which is no variance to speak of.
+with M and L the rows mu_k and log sigma_k^2, m the mean of L: a ridge pulls towards 0, which is no log variance to
+speak of.
 """
 
 from __future__ import annotations

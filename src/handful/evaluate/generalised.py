@@ -179,11 +179,10 @@ def zsl_protocol(labels: Any, splits: Mapping[str, Any], *, names: Mapping[Any, 
             raise BadInput(f"class {min(both, key=str)!r} is in {a} and in {b}: they must share none")
     if strange := classes.get("test_seen", set()) - of_learnt:
         raise BadInput(f"class {min(strange, key=str)!r} of test_seen has no items to learn from")
-    for name, rows in learnt.items():
-        if "test_seen" in part and len(both := np.intersect1d(rows, part["test_seen"])):
-            # The authors' train and val are of trainval and test_seen together; only what is learnt last must be apart.
-            if name == "trainval" or "trainval" not in part:
-                raise BadInput(f"item {both[0]} is in {name} and in test_seen: it would be judged by what it taught")
+    # The authors' train and val are of trainval and test_seen together; what is learnt last must be apart.
+    for name in ("trainval",) if "trainval" in part else tuple(learnt):
+        if "test_seen" in part and len(both := np.intersect1d(part[name], part["test_seen"])):
+            raise BadInput(f"item {both[0]} is in {name} and in test_seen: it would be judged by what it taught")
     readable = [str((names or {}).get(c, c)) for c in sorted(classes["test_unseen"], key=str)]
     if met := [name for name in readable if _plain(name) in _imagenet()]:
         warnings.warn(
@@ -204,12 +203,13 @@ def read_splits(path: str | Path) -> tuple[dict[str, np.ndarray], dict[Any, np.n
         BadInput: it is no such file.
     """
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     try:
         content = loadmat(str(path))
         splits = {part: np.asarray(content[key]).ravel().astype(int) - 1 for part, key in PARTS.items()}
         att = np.asarray(content["att"], dtype=float)
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError, MatReadError) as error:
         raise BadInput(f"{path} holds no zero-shot splits: {' '.join(str(error).split())}") from error
     if att.ndim != 2 or any((rows < 0).any() for rows in splits.values()):
         raise BadInput(f"{path} holds no zero-shot splits: indices count from 1 and att is [attributes, classes]")
