@@ -17,8 +17,9 @@ from sklearn.metrics import balanced_accuracy_score
 from handful.adapt import head
 from handful.adapt.base import Features
 from handful.adapt.bilinear import sylvester
-from handful.adapt.compatibility import LATEM, Ranking
+from handful.adapt.compatibility import LATEM
 from handful.adapt.mixtures import intersections, proportions
+from handful.adapt.ranking import Ranking
 from handful.core.column_regression import fit_columns
 from handful.core.task import ClassText, Query, make_task
 from handful.errors import BadInput

@@ -125,7 +125,7 @@ def seen_unseen_curve(y_true: Any, scores: Any, classes: Iterable[Any], seen: It
     s = _stays(gap[of_old], share[True] * old_right[of_old], penalty)
     u = share[False] @ new_right[~of_old] - _stays(gap[~of_old], share[False] * new_right[~of_old], penalty)
     u = u.clip(0.0, 1.0)
-    return SeenUnseenCurve(penalty, u, s, float(np.trapezoid(u[::-1], s[::-1])))
+    return SeenUnseenCurve(penalty, u, s, float((-np.diff(s) * (u[1:] + u[:-1]) / 2).sum()))
 
 
 def _class_shares(labels: np.ndarray) -> np.ndarray:
@@ -181,8 +181,8 @@ def zsl_protocol(labels: Any, splits: Mapping[str, Any], *, names: Mapping[Any, 
         raise BadInput(f"class {min(strange, key=str)!r} of test_seen has no items to learn from")
     # The authors' train and val are of trainval and test_seen together; what is learnt last must be apart.
     for name in ("trainval",) if "trainval" in part else tuple(learnt):
-        if "test_seen" in part and len(both := np.intersect1d(part[name], part["test_seen"])):
-            raise BadInput(f"item {both[0]} is in {name} and in test_seen: it would be judged by what it taught")
+        if "test_seen" in part and len(taught := np.intersect1d(part[name], part["test_seen"])):
+            raise BadInput(f"item {taught[0]} is in {name} and in test_seen: it would be judged by what it taught")
     readable = [str((names or {}).get(c, c)) for c in sorted(classes["test_unseen"], key=str)]
     if met := [name for name in readable if _plain(name) in _imagenet()]:
         warnings.warn(
