@@ -424,15 +424,18 @@ def test_sync_answers_for_seen_classes_as_the_machines_it_mixes(world: World) ->
     np.testing.assert_allclose(made.logits(world.x), (x @ w.mT).numpy(), atol=1e-4)
 
 
-def test_cmt_with_novelty_keeps_seen_and_unseen_classes_apart(world: World) -> None:
-    everything = [*world.text]
-    plain, star = world.fitted("cmt"), world.fitted("cmt", novelty=0.1)
-    novel_old = np.isin(star.predict(world.x, classes=everything), world.unseen).mean()
-    novel_new = np.isin(star.predict(world.new, classes=everything), world.unseen).mean()
-    assert novel_old == pytest.approx(0.1, abs=0.01) and novel_new > 0.9
-    np.testing.assert_allclose(star.logits(world.x), plain.logits(world.x), atol=1e-9)
-    nothing = world.fitted("cmt", novelty=1.0)
-    assert np.isin(nothing.predict(world.x, classes=everything), world.unseen).mean() > 0.99
+def test_cmt_with_novelty_keeps_seen_and_unseen_classes_apart() -> None:
+    world = World(shots=24)
+    everything, half = [*world.text], np.arange(len(world.x)) % 2 == 0
+    plain, star, every = (
+        head("cmt", text=world.text, steps=100, novelty=share).fit(world.x[half], world.y[half])
+        for share in (0.0, 0.1, 1.0)
+    )
+    fresh = world.x[~half]
+    assert np.isin(star.predict(fresh, classes=everything), world.unseen).mean() == pytest.approx(0.1, abs=0.05)
+    assert np.isin(star.predict(world.new, classes=everything), world.unseen).mean() > 0.8
+    assert np.isin(every.predict(fresh, classes=everything), world.unseen).all()
+    np.testing.assert_allclose(star.logits(fresh), plain.logits(fresh), atol=1e-9)  # nothing to rule out
 
 
 def test_gfzsl_is_a_gaussian_with_predicted_mean_and_variances(world: World) -> None:

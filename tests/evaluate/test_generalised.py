@@ -15,6 +15,7 @@ from handful.errors import BadInput
 from handful.evaluate.generalised import (
     gzsl_scores,
     per_class_accuracy,
+    read_features,
     read_splits,
     seen_unseen_curve,
     zsl_protocol,
@@ -166,3 +167,16 @@ def test_splits_of_the_authors(tmp_path: Path) -> None:
     savemat(path, {"att": att})
     with pytest.raises(BadInput, match="holds no zero-shot splits"):
         read_splits(path)
+
+
+def test_features_of_the_authors(tmp_path: Path) -> None:
+    path = tmp_path / "res101.mat"
+    savemat(path, {"features": np.arange(6.0).reshape(2, 3), "labels": np.array([[2], [1], [2]])})
+    x, y = read_features(path)
+    assert x.tolist() == [[0, 3], [1, 4], [2, 5]] and y.tolist() == [2, 1, 2]
+    savemat(path, {"features": np.arange(6.0).reshape(2, 3), "labels": np.array([[2], [1]])})
+    with pytest.raises(BadInput, match="2 labels"):
+        read_features(path)
+    savemat(path, {"features": np.array(["words"]), "labels": np.array([[2]])})
+    with pytest.raises(BadInput, match="not made of numbers"):
+        read_features(path)

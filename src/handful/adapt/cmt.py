@@ -7,7 +7,7 @@ Ugly", 2017.
 
 CMT* first asks whether an item is novel: with sigma_k^2 the mean square by which items of seen class k miss phi_k, it
 is where  max_k log N(f(x); phi_k, sigma_k^2 I)  is below that of a given share of the examples. Novel items can only be
-of classes without examples, others only of classes with some.
+of classes without examples, others only of classes with some. Examples are judged by networks trained without them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from handful.adapt.logistic import stratified_folds
 from handful.adapt.packed import uniform
 from handful.adapt.parameters import count, finite
 from handful.adapt.signatures import Known, SignatureHead
@@ -27,6 +28,9 @@ from handful.core.distances import sqeuclidean
 from handful.core.task import State, lowest
 from handful.core.train import Adam, cosine, descend
 from handful.protocols import Needs
+
+FOLDS = 5
+"""Parts of the support, each judged by the network trained on the others."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -65,8 +69,24 @@ class CMT(SignatureHead):
         finite("lr", self.lr, above=0)
         finite("novelty", self.novelty, least=0, most=1)
         x, y, s = known.x, known.y, known.s
+        first, second = self._train(x, y, s, known.task.seed)
+        f = mapped(first, second, x)
+        if self.novelty:  # what the network was trained on is too near to tell what is new
+            fold = stratified_folds(known.task, FOLDS)
+            index = torch.arange(FOLDS, device=x.device).reshape(-1, *[1] * fold.dim())
+            held = (fold == index)[..., None]  # [F, *b, N, 1]
+            others = self._train(x.expand(FOLDS, *x.shape), torch.where(held, 0.0, y), s, known.task.seed)
+            f = torch.where(held, mapped(*others, x), 0.0).sum(0)
+        miss = y * sqeuclidean(f, s)
+        mass, width = y.sum(-2).clamp_min(1e-30), s.shape[-1]
+        pooled = miss.sum((-2, -1)) / y.sum((-2, -1)).clamp_min(1e-30) / width
+        variance = torch.maximum(miss.sum(-2) / mass / width, 1e-2 * pooled[..., None]).clamp_min(1e-8)
+        state = {"first": first, "second": second, "known": s, "seen": known.seen.to(x.dtype), "variance": variance}
+        return {**state, "limit": self._limit(_density(state, f), y.sum(-1))}
+
+    def _train(self, x: Tensor, y: Tensor, s: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         mass = y.sum((-2, -1)).clamp_min(1e-30)
-        draw = torch.Generator().manual_seed(known.task.seed)
+        draw = torch.Generator().manual_seed(seed)
         sizes = ((self.hidden, x.shape[-1]), (s.shape[-1], self.hidden))
         start = [uniform(size, 1 / math.sqrt(size[1]), draw).to(x).expand(*x.shape[:-2], *size) for size in sizes]
 
@@ -75,13 +95,7 @@ class CMT(SignatureHead):
 
         each = [torch.zeros(0, device=x.device)] * self.steps
         first, second = descend(start, losses, each, cosine(self.lr, max(1, self.steps)), Adam())
-        f = mapped(first, second, x)
-        width = s.shape[-1]
-        variance = (y * sqeuclidean(f, s)).sum(-2) / y.sum(-2).clamp_min(1e-30) / width
-        pooled = (y * sqeuclidean(f, s)).sum((-2, -1)) / mass / width
-        variance = torch.maximum(variance, 1e-2 * pooled[..., None]).clamp_min(1e-8)  # one example misses nothing
-        state = {"first": first, "second": second, "known": s, "seen": known.seen.to(x.dtype), "variance": variance}
-        return {**state, "limit": self._limit(_density(state, f), y.sum(-1))}
+        return first, second
 
     def compatibility(self, state: State, x: Tensor) -> Tensor:
         """Half the squared distances, negative, times ``logit_scale``; CMT* rules classes out."""

@@ -27,6 +27,7 @@ from handful.core.distances import cosine, sqeuclidean
 from handful.core.gaussians import class_means
 from handful.core.task import State
 from handful.core.train import Adam, descend
+from handful.core.train import cosine as falling
 from handful.protocols import Needs
 
 
@@ -68,7 +69,7 @@ class SSE(SignatureHead):
         reg: ridge on the proportions of a class.
         ridge: of w and of the distance of v_k from the mean of class k.
         steps: of Adam over all rows together.
-        lr: their length.
+        lr: length of the first; it falls to 0 by a cosine.
     """
 
     key: ClassVar[str] = "sse"
@@ -103,7 +104,7 @@ class SSE(SignatureHead):
 
         start = torch.ones_like(x[..., 0, :]) / x.shape[-1] ** 0.5
         none = torch.zeros(0, device=x.device)
-        w, v = descend([start, mean], losses, [none] * self.steps, lambda _: self.lr, Adam())
+        w, v = descend([start, mean], losses, [none] * self.steps, falling(self.lr, max(1, self.steps)), Adam())
         return {"w": w, "v": v, "known": known.s, "seen": seen.to(x.dtype)}
 
     def compatibility(self, state: State, x: Tensor) -> Tensor:
@@ -114,11 +115,14 @@ class SSE(SignatureHead):
 
 def intersections(w: Tensor, v: Tensor, x: Tensor) -> Tensor:
     """``w . min(x, v_k)`` ``[*b, Q, K]``: half of w.x + w.v_k - w.|x - v_k|, the last as distances, w's signs apart."""
-    away = sum(
-        sign * torch.cdist(x * part[..., None, :], v * part[..., None, :], p=1.0)
-        for sign, part in ((1.0, w.clamp_min(0)), (-1.0, (-w).clamp_min(0)))
-    )
+    away = _spread_out(w.clamp_min(0), v, x)
+    if bool((w < 0).any()):
+        away = away - _spread_out((-w).clamp_min(0), v, x)
     return 0.5 * ((x @ w[..., None]) + (v @ w[..., None]).mT - away)
+
+
+def _spread_out(w: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    return torch.cdist(x * w[..., None, :], v * w[..., None, :], p=1.0)
 
 
 def proportions(text: Tensor, known: Tensor, seen: Tensor, reg: float, steps: int = 300) -> Tensor:

@@ -202,18 +202,39 @@ def read_splits(path: str | Path) -> tuple[dict[str, np.ndarray], dict[Any, np.n
     Raises:
         BadInput: it is no such file.
     """
+    content = _matrices(path, (*PARTS.values(), "att"), "zero-shot splits")
+    splits = {part: content[key].ravel().astype(int) - 1 for part, key in PARTS.items()}
+    att = content["att"].astype(float)
+    if att.ndim != 2 or any((rows < 0).any() for rows in splits.values()):
+        raise BadInput(f"{path} holds no zero-shot splits: indices count from 1 and att is [attributes, classes]")
+    return splits, {c + 1: att[:, c] for c in range(att.shape[1])}
+
+
+def read_features(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Features ``[n, d]`` and labels ``[n]``, which count from 1, of a file of the paper's authors (``res101.mat``).
+
+    Raises:
+        BadInput: it is no such file.
+    """
+    content = _matrices(path, ("features", "labels"), "features")
+    x, y = content["features"].T, content["labels"].ravel()
+    if x.ndim != 2 or len(x) != len(y):
+        raise BadInput(f"{path} holds {len(y)} labels, and features of shape {x.T.shape}: one column a label is meant")
+    return np.ascontiguousarray(x), y.astype(int)
+
+
+def _matrices(path: str | Path, names: Iterable[str], what: str) -> dict[str, np.ndarray]:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
     try:
         content = loadmat(str(path))
-        splits = {part: np.asarray(content[key]).ravel().astype(int) - 1 for part, key in PARTS.items()}
-        att = np.asarray(content["att"], dtype=float)
+        found = {name: np.asarray(content[name]) for name in names}
     except (OSError, ValueError, KeyError, TypeError, NotImplementedError, MatReadError) as error:
-        raise BadInput(f"{path} holds no zero-shot splits: {' '.join(str(error).split())}") from error
-    if att.ndim != 2 or any((rows < 0).any() for rows in splits.values()):
-        raise BadInput(f"{path} holds no zero-shot splits: indices count from 1 and att is [attributes, classes]")
-    return splits, {c + 1: att[:, c] for c in range(att.shape[1])}
+        raise BadInput(f"{path} holds no {what}: {' '.join(str(error).split())}") from error
+    if odd := [name for name, array in found.items() if array.dtype.kind not in "iuf"]:
+        raise BadInput(f"{path} holds no {what}: {odd[0]!r} is not made of numbers")
+    return found
 
 
 def _indices(rows: Any, n: int, name: str) -> np.ndarray:
