@@ -21,7 +21,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "devise": {"epochs": 5},
     "ale": {"epochs": 5},
     "sje": {"epochs": 5},
-    "latem": {"epochs": 5, "n_matrices": 3, "prune_every": 2},
+    "latem": {"epochs": 5, "lr": 0.03, "n_matrices": 3, "prune_every": 2},
     "sse": {"steps": 60, "lr": 0.1},
     "cmt": {"steps": 60, "hidden": 10},
     "tim-gd": {"n_steps": 20},
