@@ -90,6 +90,14 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
         "check_estimators_dtypes": ZEROS,
         "check_sample_weight_equivalence_on_dense_data": HELD_OUT,
     },
+    **{key: {"check_sample_weight_equivalence_on_dense_data": STEPS} for key in ("devise", "ale", "latem")},
+    "sje": {
+        "check_sample_weight_equivalence_on_dense_data": STEPS,
+        "check_classifiers_train": "has signatures of two numbers, of which standardising leaves the order",
+    },
+    "sse": {
+        "check_sample_weight_equivalence_on_dense_data": "an example that is the mean of its class stands on a kink"
+    },
     "zero-shot": {"check_estimators_dtypes": ZEROS},
     "auto": {"check_estimators_dtypes": ZEROS, "check_sample_weight_equivalence_on_dense_data": HELD_OUT},
 }

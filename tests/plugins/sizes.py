@@ -18,6 +18,12 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "multi-modal-adapter": {"epochs": 3, "inner": 8, "heads": 2},
     "vdt": {"epochs": 2, "batch_size": 4, "lr": 0.05},
     "putm": {"n_outer": 2, "inner_steps": 2, "hidden": 8},
+    "devise": {"epochs": 5},
+    "ale": {"epochs": 5},
+    "sje": {"epochs": 5},
+    "latem": {"epochs": 5, "lr": 0.03, "n_matrices": 3, "prune_every": 2},
+    "sse": {"steps": 60, "lr": 0.1},
+    "cmt": {"steps": 60, "hidden": 10},
     "tim-gd": {"n_steps": 20},
     "tim-adm": {"n_steps": 20},
 }

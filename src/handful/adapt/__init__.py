@@ -55,6 +55,19 @@ HEADS: Mapping[str, str] = {
     "tim-gd": "handful.adapt.tim:TIMGD",
     "simpleshot": "handful.adapt.simpleshot:SimpleShot",
     "teen": "handful.adapt.teen:TEEN",
+    "devise": "handful.adapt.compatibility:DeViSE",
+    "ale": "handful.adapt.compatibility:ALE",
+    "sje": "handful.adapt.compatibility:SJE",
+    "latem": "handful.adapt.compatibility:LATEM",
+    "eszsl": "handful.adapt.bilinear:ESZSL",
+    "sae": "handful.adapt.bilinear:SAE",
+    "dap": "handful.adapt.attributes:DAP",
+    "iap": "handful.adapt.attributes:IAP",
+    "conse": "handful.adapt.mixtures:ConSE",
+    "sse": "handful.adapt.mixtures:SSE",
+    "sync": "handful.adapt.mixtures:SynC",
+    "cmt": "handful.adapt.cmt:CMT",
+    "gfzsl": "handful.adapt.gfzsl:GFZSL",
 }
 """Every head by its public key. Others join through the entry point group ``handful.heads``, or as ``module:Class``."""
 

@@ -7,7 +7,7 @@ support, ``answer(state, query) -> logits`` answers. Everything scikit-learn ask
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Self
 
@@ -60,6 +60,7 @@ class Head(ClassifierMixin, BaseEstimator):
         classes_: labels, sorted, ``[C]``.
         state_: what was learnt, tensors by name.
         n_features_in_: width of the features.
+        unseen_: labels with class text but no examples, sorted; only where `open_classes` holds.
     """
 
     key: ClassVar[str] = ""
@@ -68,6 +69,9 @@ class Head(ClassifierMixin, BaseEstimator):
     """Axes of every tensor of the state after ``*b``: C classes, D the width of the features, other letters free."""
     leaves: ClassVar[Literal["item", "fold"]] = "item"
     """What `leave_one_out` fits without: exactly the row's item, or the fold it is in."""
+
+    open_classes: ClassVar[bool] = False
+    """Whether class text makes a class (``state["text"]``), so that ``classes=`` may name one without examples."""
 
     text: Mapping[Any, Any] | None = None
     logit_scale: float = 100.0
@@ -105,26 +109,35 @@ class Head(ClassifierMixin, BaseEstimator):
         """Whether only the direction of a row counts, so that a row of zeros cannot be used."""
         return False
 
-    def logits(self, data: Any) -> Tensor | np.ndarray:
+    def logits(self, data: Any, classes: Sequence[Any] | None = None) -> Tensor | np.ndarray:
         """Logits of the queries of a `Task` ``[*b, Q, C]``, or of items ``[n, C]`` by the fitted head.
 
+        Args:
+            data: the task, or features ``[n, d]``.
+            classes: labels to choose among, one column each in this order, instead of `classes_`; where
+                `open_classes` holds, those of `unseen_` too. A task knows its classes itself.
+
         Raises:
-            BadInput: a task without queries.
+            BadInput: a task without queries, a class the head cannot answer for.
         """
         with torch.no_grad():
             if isinstance(data, Task):
                 if data.query is None:
                     raise BadInput("the task has no queries to answer")
+                if classes is not None:
+                    raise BadInput("a task has its own classes: leave out classes=")
                 return mask_classes(self.answer(self.adapt(data), data.query), data.class_mask)
             check_is_fitted(self)
             x, views = read_rows(self, data, reset=False, directions=self.directions)
             step = len(x) if self.together else CHUNK
             parts = [slice(at, at + step) for at in range(0, len(x), step)]
+            state, columns = (self.state_, None) if classes is None else self._among(classes)
             answers = [
-                self.answer(self.state_, self._query(x[part], {name: view[part] for name, view in views.items()}))
+                self.answer(state, self._query(x[part], {name: view[part] for name, view in views.items()}, state))
                 for part in parts
             ]
-            return np.asarray(torch.cat(answers).cpu())
+            answer = torch.cat(answers)
+            return np.asarray((answer if columns is None else answer[:, columns]).cpu())
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Learn from features ``[n, d]`` (an array or `Features`) and n labels.
@@ -145,20 +158,24 @@ class Head(ClassifierMixin, BaseEstimator):
             state = self.adapt(task)
         if task.text is not None:
             state = {**state, "text": task.text.mean}
+        if self.open_classes:
+            self.unseen_, unseen = self._read_unseen(x.dtype)
+            state = state if unseen is None else {**state, "unseen": unseen}
         self.state_ = {
             name: tensor.contiguous() for name, tensor in state.items()
         }  # as a file gives it back, bit for bit
         return self
 
-    def predict(self, X: Any) -> np.ndarray:
-        """The label with the highest logit for each row."""
-        logits = self.logits(X)
-        answer: np.ndarray = self.classes_[np.asarray(logits).argmax(-1)]
+    def predict(self, X: Any, classes: Sequence[Any] | None = None) -> np.ndarray:
+        """The label with the highest logit for each row, of `classes_` or of ``classes`` (see `logits`)."""
+        logits = self.logits(X) if classes is None else self.logits(X, classes)
+        labels = self.classes_ if classes is None else np.asarray(classes)
+        answer: np.ndarray = labels[np.asarray(logits).argmax(-1)]
         return answer
 
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities ``[n, C]``: the softmax of the logits."""
-        logits = torch.as_tensor(np.asarray(self.logits(X)))
+    def predict_proba(self, X: Any, classes: Sequence[Any] | None = None) -> np.ndarray:
+        """Probabilities ``[n, C]``: the softmax of the logits, over `classes_` or ``classes`` (see `logits`)."""
+        logits = torch.as_tensor(np.asarray(self.logits(X) if classes is None else self.logits(X, classes)))
         out: np.ndarray = logits.softmax(-1).numpy()
         return out
 
@@ -204,19 +221,50 @@ class Head(ClassifierMixin, BaseEstimator):
             weight=torch.as_tensor(weight, device=device),
             item=torch.as_tensor(items, device=device),
             text=text,
-            prior=None if text is None else zero_shot_logits(support, tensors, text.mean, self.logit_scale),
+            prior=None if text is None else self._prior(support, tensors, text.mean),
             views=tensors,
             background=read_background(self.background, support),
             unlabelled=None if self.unlabelled is None else read_more(self.unlabelled, support, "unlabelled"),
             seed=0 if self.random_state is None else int(self.random_state),
         )
 
-    def _query(self, x: np.ndarray, views: Mapping[str, np.ndarray]) -> Query:
+    def _query(self, x: np.ndarray, views: Mapping[str, np.ndarray], state: State) -> Query:
         tensors = {name: to_tensor(view, self.device) for name, view in views.items()}
-        dtype = next((t.dtype for t in self.state_.values() if t.is_floating_point()), torch.float32)
-        q, text = to_tensor(x, self.device, dtype), self.state_.get("text")
-        prior = None if text is None else zero_shot_logits(q, tensors, text, self.logit_scale)
-        return Query(q, prior, views=tensors)
+        dtype = next((t.dtype for t in state.values() if t.is_floating_point()), torch.float32)
+        q, text = to_tensor(x, self.device, dtype), state.get("text")
+        return Query(q, None if text is None else self._prior(q, tensors, text), views=tensors)
+
+    def _prior(self, x: Tensor, views: Mapping[str, Tensor], text: Tensor) -> Tensor | None:
+        """Zero-shot logits of rows by class text; ``None`` for heads whose class text lives in a space of its own."""
+        return zero_shot_logits(x, views, text, self.logit_scale)
+
+    def _read_unseen(self, dtype: Any) -> tuple[np.ndarray, Tensor | None]:
+        """Labels with class text but no examples, sorted, and their text ``[U, Dt]``, if there are any."""
+        seen = set(self.classes_.tolist())
+        text = {label: rows for label, rows in (self.text or {}).items() if label not in seen}
+        if not text:
+            return self.classes_[:0], None
+        labels = np.unique(np.asarray(list(text)))
+        return labels, read_text(text, labels, dtype=dtype, every=True, device=self.device).mean
+
+    def _among(self, classes: Sequence[Any]) -> tuple[State, Tensor | None]:
+        """The state that answers for ``classes``; or the head's own, and which columns of its answer are theirs."""
+        wanted = [] if isinstance(classes, str) else [c.item() if isinstance(c, np.generic) else c for c in classes]
+        if not wanted or len(set(wanted)) < len(wanted):
+            raise BadInput(f"classes= is a list of different labels to choose among, not {classes!r}")
+        known = [*self.classes_.tolist(), *(self.unseen_.tolist() if self.open_classes else [])]
+        if strange := [label for label in wanted if label not in known]:
+            why = (
+                "give its class text to fit()"
+                if self.open_classes
+                else f"{type(self).__name__} learns from examples only"
+            )
+            raise BadInput(f"class {strange[0]!r} is not known: {why}")
+        index = torch.as_tensor([known.index(label) for label in wanted], device=self.device)
+        if not self.open_classes:
+            return self.state_, index
+        text = [self.state_[name] for name in ("text", "unseen") if name in self.state_]
+        return {**self.state_, "text": torch.cat(text)[index]}, None
 
     # --- what ships -------------------------------------------------------------------------------------------------
 
@@ -230,10 +278,19 @@ class Head(ClassifierMixin, BaseEstimator):
         return {k: v for k, v in values.items() if k not in _NOT_KEPT and isinstance(v, plain)}
 
     @classmethod
-    def restore(cls, parameters: Mapping[str, Any], classes: np.ndarray, state: State, width: int) -> Self:
+    def restore(
+        cls,
+        parameters: Mapping[str, Any],
+        classes: np.ndarray,
+        state: State,
+        width: int,
+        unseen: np.ndarray | None = None,
+    ) -> Self:
         """The fitted head a model file describes. What it describes is not yet believed: see `check_state`."""
         head = cls(**parameters)
         head.classes_, head.state_, head.n_features_in_ = classes, state, width
+        if cls.open_classes:
+            head.unseen_ = classes[:0] if unseen is None else unseen
         return head
 
     def view_widths(self) -> dict[str, int]:
@@ -269,10 +326,11 @@ class Head(ClassifierMixin, BaseEstimator):
         for name, tensor in self.state_.items():
             if not tensor.isfinite().all():
                 raise BadInput(f"the state's {name!r} has numbers that are not finite")
-        if self.shapes:
+        more = {"unseen": "unseen T"} if self.open_classes and len(self.unseen_) else {}
+        if self.shapes or more:
             text = {"text": "C T"} if self.needs.text or "text" in self.state_ else {}
-            sizes = {"C": len(self.classes_), "D": self.n_features_in_}
-            _check_shapes({**self.shapes, **text}, self.state_, sizes)
+            sizes = {"C": len(self.classes_), "D": self.n_features_in_, "unseen": len(self.unseen_) if more else 0}
+            _check_shapes({**self.shapes, **text, **more}, self.state_, sizes)
         views = {
             name: np.ones((1, *([PLACES[name]] if name in PLACES else []), width))
             for name, width in self.view_widths().items()

@@ -106,7 +106,7 @@ class Transductive(Head):
         check_is_fitted(self)
         x, views = read_rows(self, items, reset=False, directions=self.directions)
         with torch.no_grad():
-            state = self.move(self.state_, self._query(x, views))[1]
+            state = self.move(self.state_, self._query(x, views, self.state_))[1]
         text = {"text": self.state_["text"]} if "text" in self.state_ else {}
         return self._still({name: tensor.contiguous() for name, tensor in {**state, **text}.items()}, x.shape[1])
 

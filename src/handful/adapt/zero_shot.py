@@ -32,6 +32,7 @@ class ZeroShot(Head):
 
     key: ClassVar[str] = "zero-shot"
     needs: ClassVar[Needs] = Needs(text=True)
+    open_classes: ClassVar[bool] = True
 
     @property
     def directions(self) -> bool:
@@ -63,6 +64,7 @@ class ZeroShot(Head):
             raise BadInput("one class only: at least two classes are needed")
         head = cls(text=text, logit_scale=logit_scale)
         head.classes_ = np.unique(np.asarray(list(text)))
+        head.unseen_ = head.classes_[:0]
         vectors = read_text(text, head.classes_, dtype=np.float32, every=True, device=head.device)
         head.state_ = {"text": vectors.mean}
         head.n_features_in_ = vectors.mean.shape[-1] if width is None else width

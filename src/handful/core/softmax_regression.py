@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ def fit_softmax(
     ways = class_mask.sum(-1)[..., None, None].to(x.dtype)
     curvature = torch.cat([scatter[..., None].clamp_min(0), total], -2) / ways + penalty  # [*b, r + 1, 1]
     problem = _Problem(rows, y, mass[..., None], class_mask[..., None, :], penalty)
-    b = _minimise(problem, curvature, tolerance, max_steps, memory)
+    b = minimise(problem, curvature, tolerance, max_steps, memory)
 
     weights, bias = span @ b[..., :-1, :], b[..., -1:, :]
     return weights.mT, (bias - centre @ weights)[..., 0, :]
@@ -82,7 +83,34 @@ class _Problem:
         return self.rows.mT @ error + self.penalty * b
 
 
-def _minimise(problem: _Problem, curvature: Tensor, tolerance: float, max_steps: int, memory: int) -> Tensor:
+class Problem(Protocol):
+    """An objective of weights ``b [*b, r, C]`` through the logits ``rows b [*b, N, C]``.
+
+    Attributes:
+        rows: ``[*b, N, r]``.
+        y: anything of the shape of the logits.
+        mass: weights of the rows ``[*b, N, 1]``.
+        penalty: strength of ``|b|^2 / 2`` by row of b ``[*b, r, 1]``.
+    """
+
+    @property
+    def rows(self) -> Tensor: ...
+    @property
+    def y(self) -> Tensor: ...
+    @property
+    def mass(self) -> Tensor: ...
+    @property
+    def penalty(self) -> Tensor: ...
+
+    def value(self, b: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The objective ``[*b, 1, 1]`` and its derivative by the logits ``[*b, N, C]``."""
+
+    def gradient(self, b: Tensor, error: Tensor) -> Tensor:
+        """By the weights ``[*b, r, C]``, ``error`` being the derivative by the logits."""
+
+
+def minimise(problem: Problem, curvature: Tensor, tolerance: float, max_steps: int, memory: int = 10) -> Tensor:
+    """The weights ``b`` at which ``problem`` is least; ``curvature [*b, r, 1]`` guesses its Hessian."""
     b = curvature.new_zeros(*curvature.shape[:-1], problem.y.shape[-1])
     logits = problem.rows @ b
     value, error = problem.value(b, logits)
@@ -122,7 +150,7 @@ def _times_inverse_hessian(
 
 
 def _search(
-    problem: _Problem,
+    problem: Problem,
     b: Tensor,
     logits: Tensor,
     direction: Tensor,

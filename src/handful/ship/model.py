@@ -148,16 +148,35 @@ class Model:
             raise BadInput(f"the model reads {self.card.get('task', {}).get('modality', 'items')}, not features")
         return encode_dataset(data, self.encoder, progress=progress).features
 
-    def predict_proba(self, items: Any, *, progress: Progress | None = None) -> np.ndarray:
-        """Probabilities ``[n, C]`` of n items (texts, images, features, a `Dataset`), columns as `classes`."""
-        return self.proba_of(self._features(items, progress))
+    def predict_proba(
+        self, items: Any, classes: Sequence[str] | None = None, *, progress: Progress | None = None
+    ) -> np.ndarray:
+        """Probabilities ``[n, C]`` of n items (texts, images, features, a `Dataset`), columns as `classes`.
+
+        With ``classes`` they are among those, in their order; zero-shot heads take classes without examples too, if
+        they had class text. Such probabilities know nothing of a population or of costs.
+
+        Raises:
+            BadInput: a class the model cannot answer for.
+        """
+        features = self._features(items, progress)
+        if classes is None:
+            return self.proba_of(features)
+        logits = self.scale * np.asarray(self.head.logits(features, classes), dtype=np.float64)
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(p / p.sum(axis=1, keepdims=True))
 
     def proba_of(self, features: Features) -> np.ndarray:
         """Probabilities ``[n, C]`` of encoded items."""
         return self.decision.proba(self.scale * np.asarray(self.head.logits(features), dtype=np.float64))
 
-    def predict(self, items: Any) -> list[str]:
-        """The class of each item: the most probable, or, where mistakes differ in cost, the one that costs least."""
+    def predict(self, items: Any, classes: Sequence[str] | None = None) -> list[str]:
+        """The class of each item: the most probable, or, where mistakes differ in cost, the one that costs least.
+
+        With ``classes`` the most probable among those, see `predict_proba`.
+        """
+        if classes is not None:
+            return [classes[i] for i in self.predict_proba(items, classes).argmax(axis=1)]
         return [self.classes[i] for i in self.decision.ranking(self.predict_proba(items))[:, 0]]
 
     def evaluate(self, items: Any, labels: Sequence[str] | None = None) -> Assessment:
@@ -199,6 +218,8 @@ class Model:
             "decision": self.decision.as_dict(),
             "card": self.card,
         }
+        if self.head.open_classes and len(self.head.unseen_):
+            description["unseen"] = [str(c) for c in self.head.unseen_]
         parts = self.encoder.parts() if self.standalone and self.encoder is not None else {}
         write_bundle(path, description, self.head.state_, parts)
 
@@ -230,12 +251,14 @@ class Model:
                 raise BadInput(f"{path} names an unknown head {key!r}; there are: {', '.join(HEADS)}")
             kind = head_class(key)
             parameters = {k: v for k, v in description["head"]["parameters"].items() if k in kind._get_param_names()}
-            head = kind.restore(parameters, np.asarray(classes), state, int(description["width"]))
+            unseen = np.asarray([str(c) for c in description.get("unseen") or ()], dtype=str)
+            head = kind.restore(parameters, np.asarray(classes), state, int(description["width"]), unseen)
             head.check_state()
             scale, card = float(description["scale"]), description["card"]
             if not (math.isfinite(scale) and scale > 0) or not isinstance(card, dict):
                 raise BadInput(f"{path} is not a whole Handful model: its scale or its card makes no sense")
-            if classes != sorted(set(classes)) or len(classes) < 2:
+            known = [*classes, *unseen.tolist()]
+            if classes != sorted(set(classes)) or len(classes) < 2 or len(set(known)) < len(known):
                 raise BadInput(f"{path} is not a whole Handful model: its classes are not in order")
             tower = description["encoder"]
             options = dict(tower.get("options") or {})
