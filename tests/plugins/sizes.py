@@ -19,6 +19,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "vdt": {"epochs": 2, "batch_size": 4, "lr": 0.05},
     "putm": {"n_outer": 2, "inner_steps": 2, "hidden": 8},
     "tim-gd": {"n_steps": 20},
+    "gpam": {"steps": 10},
     "tim-adm": {"n_steps": 20},
 }
 """By key of the head."""
