@@ -1,7 +1,7 @@
 """Classes as mixtures of Gaussians with diagonal covariances, shrunk to the pooled variance.
 
-    sigma2_kj = (n_kj s2_kj + nu s2_pool) / (n_kj + nu),   s2_pool where n_kj <= 1
-    d_k(q)    = -log sum_j pi_kj N(q; mu_kj, diag sigma2_kj)
+sigma2_kj = (n_kj s2_kj + nu s2_pool) / (n_kj + nu),   s2_pool where n_kj <= 1
+d_k(q)    = -log sum_j pi_kj N(q; mu_kj, diag sigma2_kj)
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class Mixtures:
         """From the part ``[*b, C, N, J]`` of each row in each component and the pooled variance ``[*b, D]``."""
         flat = part.movedim(-2, -3).flatten(-2)  # [*b, N, C J]
         mean, n = class_means(x, flat)
-        shape = (*part.shape[:-2], part.shape[-1])
+        c, j = part.shape[-3], part.shape[-1]
         origin = x.mean(-2, keepdim=True)  # squares keep their digits far from 0
         square, _ = class_means((x - origin).square(), flat)
-        variance = (square - (mean - origin).square()).clamp_min(0).unflatten(-2, shape[-2:])
-        mean, n = mean.unflatten(-2, shape[-2:]), n.unflatten(-1, shape[-2:])
+        variance = (square - (mean - origin).square()).clamp_min(0).reshape(*x.shape[:-2], c, j, x.shape[-1])
+        mean, n = mean.reshape(variance.shape), n.reshape(variance.shape[:-1])
         floor = FLOOR * pool.mean(-1)[..., None, None, None]
         trust = torch.zeros_like(n) if shrinkage == math.inf else n / (n + shrinkage).clamp_min(1e-30)
         flat_class = (variance <= floor).all(-1) & (n > 1)
@@ -86,9 +86,7 @@ class Mixtures:
         parts = self._parts(x)
         j = parts.gather(-2, own[..., None, None].expand(*own.shape, 1, parts.shape[-1]))[..., 0, :].argmax(-1)
         at = own * parts.shape[-1] + j
-        mean, variance = (
-            t.flatten(-3, -2).gather(-2, at[..., None].expand_as(x)) for t in (self.mean, self.variance)
-        )
+        mean, variance = (t.flatten(-3, -2).gather(-2, at[..., None].expand_as(x)) for t in (self.mean, self.variance))
         q = ((x - mean).square() / variance).sum(-1) / 2
         level = -parts.flatten(-2).gather(-1, at[..., None])[..., 0] - q
         wanted = target.gather(-1, own) - level
@@ -98,7 +96,7 @@ class Mixtures:
 
     def _parts(self, x: Tensor) -> Tensor:
         """``log pi_kj N(x; mu_kj, sigma2_kj)`` ``[*b, N, C, J]``."""
-        c, j, d = self.mean.shape[-3:]
+        c, j = self.mean.shape[-3:-1]
         origin = (self.mass[..., None] * self.centre).sum(-2) / self.mass.sum(-1)[..., None].clamp_min(1e-30)
         x, mean = x - origin[..., None, :], (self.mean - origin[..., None, None, :]).flatten(-3, -2)
         variance = self.variance.flatten(-3, -2)
@@ -107,7 +105,8 @@ class Mixtures:
         level = (2 * math.pi * variance).log().sum(-1)[..., None, :]
         share = self.share.flatten(-2)
         logs = torch.where(share > 0, share.clamp_min(torch.finfo(x.dtype).tiny).log(), lowest(x))
-        return (logs[..., None, :] - (square.clamp_min(0) + level) / 2).unflatten(-1, (c, j))
+        parts = logs[..., None, :] - (square.clamp_min(0) + level) / 2
+        return parts.reshape(*x.shape[:-1], c, j)
 
 
 def _pooled(x: Tensor, y: Tensor, centre: Tensor, mass: Tensor) -> Tensor:
@@ -134,7 +133,7 @@ def _farthest(x: Tensor, y: Tensor, centre: Tensor, components: int) -> Tensor:
     its mean, then again and again the one farthest from those chosen."""
     there = y.mT > 0
     far = (torch.cdist(centre, x)).masked_fill(~there, -1.0)
-    points = []
+    points: list[Tensor] = []
     for _ in range(components):
         point = x.gather(-2, far.argmax(-1)[..., None].expand_as(centre))  # [*b, C, D]
         away = torch.cdist(point, x)

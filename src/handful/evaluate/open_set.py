@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from handful.core.intervals import Estimate, resample, wilson
 from handful.errors import BadInput
@@ -41,7 +42,7 @@ class OpenSet:
         harmonic: mean of these two.
         none_f1: F1 of the answer "none".
         auroc: of the scores.
-        closed_one_vs_rest: over the known items and classes, (TP + TN) / all.
+        closed_one_vs_rest: over the classes and the known items that are given one, (TP + TN) / all.
         open_one_vs_rest: the same over all items, "none" being a class.
     """
 
@@ -152,24 +153,16 @@ def false_positives(
         seed: of the resampling.
     """
     known, unknown = _scores(known, unknown)
-    order = np.argsort(known, kind="stable")
-    ranked = known[order]
-    last = np.ceil(KNOWN * len(known) - 1e-9) - 1
-    value = float((unknown <= ranked[int(last)]).mean())
-    steps = np.unique(ranked)
-    place = np.searchsorted(steps, known)
-    one_hot = np.zeros((len(known), len(steps))) if len(known) * len(steps) <= 4e6 else None
-    drawn: np.ndarray
-    if one_hot is not None:
-        one_hot[np.arange(len(known)), place] = 1
+    steps, place = np.unique(known, return_inverse=True)
+    table = sparse.csr_array((np.ones(len(known)), (np.arange(len(known)), place)), shape=(len(known), len(steps)))
 
-        def threshold(sums: np.ndarray) -> np.ndarray:
-            reached = np.cumsum(sums, axis=1) >= KNOWN * sums.sum(axis=1, keepdims=True) - 1e-9
-            return steps[reached.argmax(axis=1)][:, None]
+    def threshold(counts: np.ndarray) -> np.ndarray:
+        reached = np.cumsum(counts, axis=1) >= KNOWN * counts.sum(axis=1, keepdims=True) - 1e-9
+        out: np.ndarray = steps[reached.argmax(axis=1)][:, None]
+        return out
 
-        drawn = resample(one_hot, threshold, groups=groups, replicates=REPLICATES, seed=seed)[:, 0]
-    else:
-        drawn = np.full(REPLICATES, ranked[int(last)])
+    value = float((unknown <= threshold(np.asarray(table.sum(axis=0))[None])[0, 0]).mean())
+    drawn = resample(table, threshold, groups=groups, replicates=REPLICATES, seed=seed)[:, 0]
     taken = np.searchsorted(np.sort(unknown), drawn, side="right") / len(unknown)
     taken = np.random.default_rng(seed).binomial(len(unknown), taken) / len(unknown)
     low, high = np.quantile(taken, [0.025, 0.975])
@@ -213,7 +206,9 @@ def _placed(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return out
 
 
-def _scores(known: Sequence[float] | np.ndarray, unknown: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _scores(
+    known: Sequence[float] | np.ndarray, unknown: Sequence[float] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     found = np.asarray(known, dtype=float), np.asarray(unknown, dtype=float)
     if not len(found[0]) or not len(found[1]):
         raise BadInput(f"{len(found[0])} known and {len(found[1])} unknown items: at least one of each is needed")

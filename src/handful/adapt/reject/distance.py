@@ -64,7 +64,7 @@ class Distance(Rejecter):
 
 
 def _precision(gaussian: Discriminant) -> tuple[Tensor, Tensor, Tensor]:
-    """Eigenvectors ``[*b, D, R]``, eigenvalues ``[*b, R]`` and the eigenvalue of all that is at right angles ``[*b]``."""
+    """Eigenvectors ``[*b, D, R]``, their eigenvalues ``[*b, R]``, and the eigenvalue of what is at right angles."""
     n = gaussian.y.sum((-2, -1))
     flat = gaussian.flat
     ridge = torch.where(flat, 1.0, gaussian.trace / (n - 1).clamp_min(1))

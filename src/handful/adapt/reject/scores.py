@@ -1,8 +1,10 @@
 """Unknownness read off the logits of the head; nothing is learnt.
 
-    energy       E(x) = -log sum_c exp z_c          Liu, Wang, Owens, Li, "Energy-based Out-of-distribution Detection", 2020
-    probability  1 - max_c softmax(z)_c             Hendrycks and Gimpel, "A Baseline for Detecting Misclassified and
-                                                    Out-of-Distribution Examples in Neural Networks", 2017
+    energy       E(x) = -log sum_c exp z_c
+                 Liu, Wang, Owens, Li, "Energy-based Out-of-distribution Detection", 2020
+    probability  1 - max_c softmax(z)_c
+                 Hendrycks and Gimpel, "A Baseline for Detecting Misclassified and Out-of-Distribution Examples in
+                 Neural Networks", 2017
 
 The energy wants logits whose level means something: a head whose logits are known but for a number an item, such as a
 linear discriminant, gives it less to go by.
