@@ -288,7 +288,7 @@ class Head(ClassifierMixin, BaseEstimator):
 
 
 def check_shapes(shapes: Mapping[str, str], state: State, sizes: dict[str, int]) -> None:
-    """Raise `BadInput` unless the tensors of ``state`` are those of ``shapes``; ``sizes`` are those of known letters."""
+    """Raise `BadInput` unless a state has the tensors of ``shapes``; ``sizes`` are those of known letters."""
     if odd := sorted(shapes.keys() ^ state.keys()):
         raise BadInput(f"the state has tensors {sorted(state)}, not {sorted(shapes)}: {odd[0]!r} is odd")
     for name, axes in shapes.items():

@@ -64,8 +64,9 @@ def predict(
         The rows of the source and the columns ``handful_label``, ``handful_confidence`` (the probability of that
         class) and ``handful_accepted``; with ``top`` above 1 ``handful_top2``, ``handful_top2_confidence`` and so on. A
         model fitted with ``reject`` labels rows that are none of its classes with the name for such; they have no
-        confidence, are accepted whatever ``min_confidence``, and have the best class as their second. A source that gives labels also gets ``handful_given``: where it is true, the label is the row's own and no
-        confidence is stated. Rows without a text have no label and are not accepted.
+        confidence, are accepted whatever ``min_confidence``, and have the best class as their second. A source
+        that gives labels also gets ``handful_given``: where it is true, the label is the row's own and no confidence is
+        stated. Rows without a text have no label and are not accepted.
 
     Raises:
         BadInput: ``out`` exists, the source cannot be read, or does not fit the model.

@@ -1,7 +1,7 @@
 """How well what is none of the classes is told from what is one of them.
 
-    AUROC   share of the pairs of a known and an unknown item in which the unknown one has the higher score; its variance
-            DeLong, DeLong, Clarke-Pearson 1988, by groups Obuchowski 1997; the interval on the logit scale
+    AUROC   share of the pairs of a known and an unknown item in which the unknown one has the higher score; its
+            variance by DeLong, DeLong, Clarke-Pearson 1988, by groups Obuchowski 1997; interval on the logit scale
     FPR95   share of unknown items that are taken for known where 95 % of the known ones are
     threshold   the least t with  sum_i w_i [s_i > t] + 1 <= a (sum_i w_i + 1):  the conformal quantile, the
             ceil((n + 1) (1 - a))-th of n scores (Vovk, Gammerman, Shafer 2005); items of a group share a weight of one
@@ -15,7 +15,6 @@ items and the recall of unknown ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -206,9 +205,7 @@ def _placed(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return out
 
 
-def _scores(
-    known: Sequence[float] | np.ndarray, unknown: Sequence[float] | np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _scores(known: np.ndarray, unknown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     found = np.asarray(known, dtype=float), np.asarray(unknown, dtype=float)
     if not len(found[0]) or not len(found[1]):
         raise BadInput(f"{len(found[0])} known and {len(found[1])} unknown items: at least one of each is needed")
