@@ -4,9 +4,14 @@ All scores are of items that the fit, and the rejecter, had not seen:
 
     known      by the fits that left each fold out; from these the threshold is taken (`open_set.conformal_threshold`)
     negatives  items of none of the classes, if there are any: dealt out over the folds, each is scored by one of these
-               fits; a rejecter that learns from negatives learns from those of other folds
+               fits; a rejecter that learns from negatives learns from those of other folds. The share found is counted
+               with all labelled items learnt from
     otherwise  up to `MOST` classes are left out in turn and play the unknown, a fold of the others being left out too;
                AUROC, FPR95 and the share found are means over these classes
+
+A rejecter that learns from features finds items it has not seen the farther, the fewer it learnt from: with all labels
+the known items will score lower than in the folds. Of F folds, two are left out in turn as well as one; what that adds
+to the scores, as 1 / shots goes, is (F - 2) / F of it more than what leaving out one adds, and is taken off.
 
 The share of false alarms that is quoted is counted with thresholds that each fold's own items had no part in.
 """
@@ -101,7 +106,7 @@ def rejecting(
     run = _Run(rejecter, head, features, labels, as_units(groups, len(labels)), quoted, seed)
     known, judged = run.known(negatives), quoted.judged
     units, weight = None if groups is None else run.units[judged], None if weights is None else weights[judged]
-    threshold = conformal_threshold(known[judged], share, weight, units)
+    threshold = conformal_threshold(known[judged] - run.surplus(negatives, known), share, weight, units)
     if threshold is None:
         have = int(judged.sum()) if groups is None else len(np.unique(run.units[judged]))
         raise BadInput(
@@ -113,10 +118,11 @@ def rejecting(
     )
     if negatives is not None:
         unknown = run.unknown(negatives)
+        caught = run.shipped(negatives) > threshold
         return Rejecting(
             threshold,
             alarms,
-            Shares()(unknown > threshold, np.ones(len(unknown), bool)),
+            Shares()(caught, np.ones(len(unknown), bool)),
             separation(known[judged], unknown, units),
             false_positives(known[judged], unknown, units, seed=seed),
             "negatives",
@@ -172,18 +178,43 @@ class _Run:
             out[held] = self.rejecter.scores(state, self.features.take(held), q.scale * q.logits[held])
         return out
 
+    def surplus(self, negatives: Features | None, known: np.ndarray) -> float:
+        """By how much scores of items not learnt from are higher with a fold left out than with none."""
+        q, folds = self.quoted, int(self.quoted.fold.max()) + 1
+        if not self.rejecter.learns or folds < 3:
+            return 0.0
+        more = []
+        for part in range(folds):
+            learn = np.flatnonzero((q.fold != part) & (q.fold != (part + 1) % folds))
+            held = np.flatnonzero((q.fold == part) & q.judged & np.isin(self.labels, self.labels[learn]))
+            if len(held) and len(np.unique(self.labels[learn])) > 1:
+                state = self._state(learn, self._others(negatives, part))
+                scores = self.rejecter.scores(state, self.features.take(held), q.scale * q.logits[held])
+                more.append(scores - known[held])
+        return (folds - 2) / folds * float(np.concatenate(more).mean()) if more else 0.0
+
     def unknown(self, negatives: Features) -> np.ndarray:
         """Score of each negative ``[m]`` by one of these fits."""
-        q, n, deal = self.quoted, len(self.labels), self._deal(len(negatives))
-        both, labels = joined(self.features, negatives), np.concatenate([self.labels, [self.labels[0]] * len(deal)])
+        deal = self._deal(len(negatives))
         out = np.empty(len(deal))
         for part in np.unique(deal):
-            learn, held = np.flatnonzero(q.fold != part), np.flatnonzero(deal == part)
+            learn, held = np.flatnonzero(self.quoted.fold != part), np.flatnonzero(deal == part)
             seen = negatives.take(held)
-            logits = np.zeros((len(held), q.logits.shape[1]))
-            if not self.rejecter.learns:
-                logits = q.scale * answers(self.head, both, labels, learn, n + held)
-            out[held] = self.rejecter.scores(self._state(learn, self._others(negatives, part)), seen, logits)
+            state = self._state(learn, self._others(negatives, part))
+            out[held] = self.rejecter.scores(state, seen, self._logits(learn, seen))
+        return out
+
+    def shipped(self, negatives: Features) -> np.ndarray:
+        """Score of each negative ``[m]`` with all labelled items learnt from, and no negative of its fold."""
+        everything, deal = np.arange(len(self.labels)), self._deal(len(negatives))
+        logits = self._logits(everything, negatives)
+        if not self.rejecter.negatives:
+            return self.rejecter.scores(self._state(everything, None), negatives, logits)
+        out = np.empty(len(negatives))
+        for part in np.unique(deal):
+            held = np.flatnonzero(deal == part)
+            state = self._state(everything, self._others(negatives, part))
+            out[held] = self.rejecter.scores(state, negatives.take(held), logits[held])
         return out
 
     def left_out(self, share: float, seconds: float) -> tuple[list[_Round], int]:
@@ -220,6 +251,14 @@ class _Run:
                 )
             )
         return rounds, len(classes)
+
+    def _logits(self, learn: np.ndarray, asked: Features) -> np.ndarray:
+        """Scaled logits of further items by the head fitted on the rows ``learn``; zeros where they are not looked at."""
+        if self.rejecter.learns:
+            return np.zeros((len(asked), self.quoted.logits.shape[1]))
+        both, n = joined(self.features, asked), len(self.labels)
+        labels = np.concatenate([self.labels, [self.labels[0]] * len(asked)])
+        return self.quoted.scale * answers(self.head, both, labels, learn, np.arange(n, n + len(asked)))
 
     def _state(self, learn: np.ndarray, negatives: Features | None) -> Any:
         return self.rejecter.fit(self.features.take(learn), self.labels[learn], negatives, self.seed)

@@ -7,9 +7,10 @@ Ren, Fort, Liu, Roy, Padhy, Lakshminarayanan, "A Simple Fix to Mahalanobis Dista
     M_0(x) = (x - mu_0)' P_0 (x - mu_0)   P_0 from the scatter of all examples about their mean
     score  = min_k M_k(x) - M_0(x)
 
-Rows are made unit first, and both P are the ridge estimate of Kubokawa and Srivastava that `gda` uses,
-``D (S + tr(S) / (n - 1) I)^-1``, S a scatter of n examples; the paper inverts covariances of many. Where no class has
-two different examples, S of the classes is that of all, and the score is a difference of distances to means.
+Rows are made unit first, and both P are ridge estimates as in `gda`, ``f (S + tr(S) / (n - 1) I)^-1``, S a scatter of n
+examples with f degrees of freedom (n - C within classes, n - 1 of all), so that scores mean the same whatever n; the
+paper inverts covariances of many examples. Where no class has two different examples, S of the classes is that of all,
+and the score is a difference of distances to means.
 """
 
 from __future__ import annotations
@@ -42,10 +43,11 @@ class Distance(Rejecter):
         x, y = unit(task.x), task.y
         mean, mass = class_means(x, y)
         everything = y.sum(-1, keepdim=True)
-        all_of = _precision(Discriminant.of(x, everything))
+        n, ways = mass.sum(-1), (mass > 0).to(mass).sum(-1)
+        all_of = _precision(Discriminant.of(x, everything), n - 1)
         within = Discriminant.of(x, y)
         basis, precision, rest = (
-            torch.where(_wide(within.flat, a), b, a) for a, b in zip(_precision(within), all_of, strict=True)
+            torch.where(_wide(within.flat, a), b, a) for a, b in zip(_precision(within, n - ways), all_of, strict=True)
         )
         middle = class_means(x, everything)[0][..., 0, :]
         names = ("basis0", "precision0", "rest0")
@@ -63,13 +65,14 @@ class Distance(Rejecter):
         return near - _mahalanobis(x, middle, state["basis0"], state["precision0"], state["rest0"])[..., 0]
 
 
-def _precision(gaussian: Discriminant) -> tuple[Tensor, Tensor, Tensor]:
+def _precision(gaussian: Discriminant, freedom: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Eigenvectors ``[*b, D, R]``, their eigenvalues ``[*b, R]``, and the eigenvalue of what is at right angles."""
     n = gaussian.y.sum((-2, -1))
     flat = gaussian.flat
     ridge = torch.where(flat, 1.0, gaussian.trace / (n - 1).clamp_min(1))
-    rest = torch.where(flat, 1.0, gaussian.width / ridge)
-    values = torch.where(flat[..., None], 1.0, gaussian.width / (gaussian.values + ridge[..., None]))
+    freedom = freedom.clamp_min(1)
+    rest = torch.where(flat, 1.0, freedom / ridge)
+    values = torch.where(flat[..., None], 1.0, freedom[..., None] / (gaussian.values + ridge[..., None]))
     return gaussian.basis, values, rest
 
 
