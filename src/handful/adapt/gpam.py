@@ -6,7 +6,8 @@ space; the authors train an encoder below it, and published no code.
     x_i        <- a x_i + (1 - a) mean of its variants; variants stay as further rows                (3)
     sigma2_kj  = (n_kj s2_kj + nu s2_pool) / (n_kj + nu), s2_pool where n_kj <= 1                     (4)
     d_k(q)     = -log sum_j pi_kj N(q; mu_kj, diag sigma2_kj)
-    b_k        = mean_i d_k(x_i) + m_k,  m_k = softplus(u) min_j (d_k(mu_j) - d_k(mu_k))              (5)
+    b_k        = mean_i d_k(x_i) + m_k,  x_i not being in mu_k                                        (5)
+    m_k        = softplus(u) min_j (d_k(mu_j) - d_k(mu_k))
     known  <=>   d_k(q) <= b_k for the nearest k
 
 u is learnt from the support and negatives: mid-points of an example and the mean of the nearest other class, examples
@@ -37,10 +38,10 @@ from handful.core.train import Adam, cosine, descend
 from handful.errors import BadInput
 from handful.protocols import Needs
 
-START = 0.5
-"""Share of the way to the nearest other class at which the margin starts."""
+START = 0.125
+"""Share of the way to the nearest other class at which the margin starts: twice as far is the middle of the way."""
 OUTSIDE = 0.1
-"""Share of the margin by which examples are pushed outside the radius."""
+"""Share of the way by which examples are pushed outside the radius that this makes."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -84,7 +85,7 @@ class GPAM(Head):
         fitted = Mixtures.of(x, y, self.n_components, self.shrinkage)
         if bool(fitted.raised.any()):
             warnings.warn("a class without spread: its variance is that of all classes", UserWarning, stacklevel=2)
-        found = fitted.distances(x)
+        found = fitted.distances_left_out(x, y)
         inside = (y * found).sum(-2) / fitted.mass.clamp_min(torch.finfo(x.dtype).tiny)
         gap = _gap(fitted)
         if self.margin == "adaptive":
@@ -211,9 +212,13 @@ def beyond(state: State, x: Tensor) -> Tensor:
 
 
 def _gap(fitted: Mixtures) -> Tensor:
-    """``min_j (d_k(mu_j) - d_k(mu_k))`` ``[*b, C]``: how far the nearest other class is, as class k measures."""
-    found = fitted.distances(fitted.centre).mT  # [k, j]: d_k(mu_j)
-    own = found.diagonal(dim1=-2, dim2=-1)
-    there = (fitted.mass > 0)[..., None, :]
-    same = torch.eye(found.shape[-1], dtype=torch.bool, device=found.device)
-    return torch.where(there & ~same, found - own[..., None], torch.inf).amin(-1).nan_to_num(posinf=0.0).clamp_min(0)
+    """``min_j (d_k(mu_j) - d_k(mu_k))`` ``[*b, C]``: how far the nearest other class is, as class k measures; of
+    several components the nearest."""
+    c, j = fitted.share.shape[-2:]
+    found = fitted.distances(fitted.mean.flatten(-3, -2)).mT  # [k, means of all]
+    found = torch.where((fitted.share > 0).flatten(-2)[..., None, :], found, torch.inf)
+    nearest = found.reshape(*found.shape[:-1], c, j).amin(-1)
+    same = torch.eye(c, dtype=torch.bool, device=found.device)
+    others = nearest.masked_fill(same, torch.inf).amin(-1)
+    gap = (others - nearest.diagonal(dim1=-2, dim2=-1)).clamp_min(0)
+    return torch.where((fitted.mass > 0) & others.isfinite(), gap, 0.0)

@@ -42,19 +42,18 @@ class Mixtures:
     def of(cls, x: Tensor, y: Tensor, components: int, shrinkage: float) -> Mixtures:
         """From rows ``[*b, N, D]``, zero where padded, and labels times weights ``[*b, N, C]``."""
         centre, mass = class_means(x, y)
-        pool = _pooled(x, y, centre, mass)
         own = y.mT[..., None]  # [*b, C, N, 1]
         if components == 1:
-            return cls._measured(x, own, mass, pool, shrinkage)
+            return cls._measured(x, own, mass, shrinkage)
         near = _farthest(x, y, centre, components)
         for _ in range(ROUNDS):
-            fitted = cls._measured(x, own * near, mass, pool, shrinkage)
+            fitted = cls._measured(x, own * near, mass, shrinkage)
             near = fitted._parts(x).movedim(-3, -2).softmax(-1)
-        return cls._measured(x, own * near, mass, pool, shrinkage)
+        return cls._measured(x, own * near, mass, shrinkage)
 
     @classmethod
-    def _measured(cls, x: Tensor, part: Tensor, mass: Tensor, pool: Tensor, shrinkage: float) -> Mixtures:
-        """From the part ``[*b, C, N, J]`` of each row in each component and the pooled variance ``[*b, D]``."""
+    def _measured(cls, x: Tensor, part: Tensor, mass: Tensor, shrinkage: float) -> Mixtures:
+        """From the part ``[*b, C, N, J]`` of each row in each component."""
         flat = part.movedim(-2, -3).flatten(-2)  # [*b, N, C J]
         mean, n = class_means(x, flat)
         c, j = part.shape[-3], part.shape[-1]
@@ -62,6 +61,7 @@ class Mixtures:
         square, _ = class_means((x - origin).square(), flat)
         variance = (square - (mean - origin).square()).clamp_min(0).reshape(*x.shape[:-2], c, j, x.shape[-1])
         mean, n = mean.reshape(variance.shape), n.reshape(variance.shape[:-1])
+        pool = _pooled(mean, variance, n)
         floor = FLOOR * pool.mean(-1)[..., None, None, None]
         trust = torch.zeros_like(n) if shrinkage == math.inf else n / (n + shrinkage).clamp_min(1e-30)
         flat_class = (variance <= floor).all(-1) & (n > 1)
@@ -80,6 +80,16 @@ class Mixtures:
         found = -self._parts(x).logsumexp(-1)
         return torch.where((self.mass > 0)[..., None, :], found, -lowest(found))
 
+    def distances_left_out(self, x: Tensor, y: Tensor) -> Tensor:
+        """`distances` of the rows learnt from, where a mean of n rows is moved away from its own as if it were not one
+        of them: ``x - mu`` grows ``n / (n - 1)`` fold, twofold at most; variances and shares stay."""
+        n = (self.share * self.mass[..., None])[..., None, :, :]
+        parts, grown = self._parts(x), (n / (n - 1).clamp_min(1e-9)).clamp(1, 2)
+        grown = torch.where(n > 1, grown, 2.0)
+        moved = parts - (grown.square() - 1) * (self._level[..., None, :, :] - parts)
+        found = -torch.where((y > 0)[..., None], moved, parts).logsumexp(-1)
+        return torch.where((self.mass > 0)[..., None, :], found, -lowest(found))
+
     def pushed(self, x: Tensor, own: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Rows moved away from the mean of their nearest component of class ``own [*b, N]`` until that component alone
         has distance ``target [*b, C]``; and 1 for a row that could be moved ``[*b, N]``, 0 for others."""
@@ -94,35 +104,33 @@ class Mixtures:
         stretch = torch.where(able, wanted / torch.where(able, q, 1.0), 1.0).sqrt()
         return mean + stretch[..., None] * (x - mean), able.to(x.dtype)
 
+    @property
+    def _level(self) -> Tensor:
+        """``log pi_kj N(mu_kj; mu_kj, sigma2_kj)`` ``[*b, C, J]``."""
+        tiny = torch.finfo(self.share.dtype).tiny
+        logs = torch.where(self.share > 0, self.share.clamp_min(tiny).log(), lowest(self.share))
+        return logs - (2 * math.pi * self.variance).log().sum(-1) / 2
+
     def _parts(self, x: Tensor) -> Tensor:
         """``log pi_kj N(x; mu_kj, sigma2_kj)`` ``[*b, N, C, J]``."""
-        c, j = self.mean.shape[-3:-1]
+        c, j = self.share.shape[-2:]
         origin = (self.mass[..., None] * self.centre).sum(-2) / self.mass.sum(-1)[..., None].clamp_min(1e-30)
         x, mean = x - origin[..., None, :], (self.mean - origin[..., None, None, :]).flatten(-3, -2)
         variance = self.variance.flatten(-3, -2)
         scaled = mean / variance
         square = x.square() @ (1 / variance).mT - 2 * x @ scaled.mT + (mean * scaled).sum(-1)[..., None, :]
-        level = (2 * math.pi * variance).log().sum(-1)[..., None, :]
-        share = self.share.flatten(-2)
-        logs = torch.where(share > 0, share.clamp_min(torch.finfo(x.dtype).tiny).log(), lowest(x))
-        parts = logs[..., None, :] - (square.clamp_min(0) + level) / 2
-        return parts.reshape(*x.shape[:-1], c, j)
+        return self._level[..., None, :, :] - square.clamp_min(0).reshape(*x.shape[:-1], c, j) / 2
 
 
-def _pooled(x: Tensor, y: Tensor, centre: Tensor, mass: Tensor) -> Tensor:
-    """Variance of each feature within classes ``[*b, D]``; where none has two different examples, one number for all
-    features: the mean variance of the class means."""
-    near = y.argmax(-1)
-    rest = x - centre.gather(-2, near[..., None].expand_as(x))
-    if bool(((y > 0).sum(-1) > 1).any()):  # a row of several classes
-        scatter = (y[..., None] * (x[..., None, :] - centre[..., None, :, :]).square()).sum((-3, -2))
-    else:
-        scatter = (y.sum(-1)[..., None] * rest.square()).sum(-2)
-    ways, n = (mass > 0).sum(-1), mass.sum(-1)
-    pool = scatter / (n - ways).clamp_min(1)[..., None]
-    grand = (mass[..., None] * centre).sum(-2) / n[..., None].clamp_min(1e-30)
-    spread = ((mass > 0)[..., None] * (centre - grand[..., None, :]).square()).sum(-2) / ways[..., None].clamp_min(1)
-    level = spread.mean(-1, keepdim=True)
+def _pooled(mean: Tensor, variance: Tensor, n: Tensor) -> Tensor:
+    """Variance of each feature within components ``[*b, D]``; where none has two different examples, one number for all
+    features: the mean variance of the means."""
+    weight = n[..., None]
+    total, parts = n.sum((-2, -1))[..., None], (n > 0).sum((-2, -1))[..., None]
+    pool = (weight * variance).sum((-3, -2)) / (total - parts).clamp_min(1)
+    grand = (weight * mean).sum((-3, -2)) / total.clamp_min(1e-30)
+    apart = ((weight > 0) * (mean - grand[..., None, None, :]).square()).sum((-3, -2)) / parts.clamp_min(1)
+    level = apart.mean(-1, keepdim=True)
     level = torch.where(level > 0, level, 1.0)
     flat = pool.mean(-1, keepdim=True) <= 1e-9 * level
     return torch.where(flat, level, pool)

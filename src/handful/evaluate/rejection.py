@@ -253,7 +253,7 @@ class _Run:
         return rounds, len(classes)
 
     def _logits(self, learn: np.ndarray, asked: Features) -> np.ndarray:
-        """Scaled logits of further items by the head fitted on the rows ``learn``; zeros where they are not looked at."""
+        """Scaled logits of further items by the head fitted on ``learn``; zeros where nobody looks at them."""
         if self.rejecter.learns:
             return np.zeros((len(asked), self.quoted.logits.shape[1]))
         both, n = joined(self.features, asked), len(self.labels)
