@@ -11,7 +11,8 @@ All scores are of items that the fit, and the rejecter, had not seen:
 
 A rejecter that learns from features finds items it has not seen the farther, the fewer it learnt from: with all labels
 the known items will score lower than in the folds. Of F folds, two are left out in turn as well as one; what that adds
-to the scores, as 1 / shots goes, is (F - 2) / F of it more than what leaving out one adds, and is taken off.
+to the scores, as 1 / shots goes, is (F - 2) / F of it more than what leaving out one adds, and is taken off. Logits are
+not corrected: a head that chooses its strengths anew follows no such law.
 
 The share of false alarms that is quoted is counted with thresholds that each fold's own items had no part in.
 """

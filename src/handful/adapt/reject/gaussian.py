@@ -22,7 +22,7 @@ class GPAMRejecter(Rejecter):
     """How far outside the radius of its nearest class an item is.
 
     Args:
-        n_components, shrinkage: as `handful.adapt.gpam.GPAM` has them.
+        n_components, shrinkage, steps: as `handful.adapt.gpam.GPAM` has them.
     """
 
     kind: ClassVar[str] = "gpam"
@@ -31,11 +31,12 @@ class GPAMRejecter(Rejecter):
 
     n_components: int = 1
     shrinkage: float = 1.0
+    steps: int = 100
 
     def adapt(self, task: Task) -> State:
         """The state of the head."""
         rows = replace(task, views={}).map(unit)
-        return GPAM(n_components=self.n_components, shrinkage=self.shrinkage).adapt(rows)
+        return GPAM(**self.parameters()).adapt(rows)
 
     def unknownness(self, state: State, x: Tensor, logits: Tensor) -> Tensor:
         """``d_k - b_k``."""
