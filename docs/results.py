@@ -39,7 +39,7 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def numbers(which: str) -> str:
-    """The table of that name: ``accuracy``, ``held``, ``trust``, ``precision``, ``speed`` or ``setfit``."""
+    """The table of that name: ``accuracy``, ``held``, ``trust``, ``precision``, ``reject``, ``speed`` or ``setfit``."""
     return _TABLES[which]()
 
 
@@ -97,6 +97,22 @@ def _precision() -> str:
     return table(("Data set", "Shots", "A threshold was found", "Its interval held"), rows)
 
 
+def _reject() -> str:
+    """A row for each data set, number of shots and kind."""
+    rows = [
+        (
+            SETS.get(row["set"], row["set"]),
+            str(row["shots"]),
+            f"`{kind}`",
+            *(_estimate(row[kind][name]) for name in ("auroc", "fpr95", "false_alarms", "found", "simulated")),
+        )
+        for row in _read("reject")["rows"]
+        for kind in ("energy", "probability", "distance", "gpam")
+    ]
+    head = ("Data set", "Shots", "Kind", "AUROC, %", "FPR95, %", "False alarms, %", "Found, %", "Simulated AUROC, %")
+    return table(head, rows)
+
+
 def _speed() -> str:
     rows = [
         (f"{run['title']}, {run['n']} items", row["name"], f"{r['median']:.1f} [{r['least']:.1f}, {r['most']:.1f}]")
@@ -132,6 +148,7 @@ _TABLES = {
     "held": _held,
     "trust": _trust,
     "precision": _precision,
+    "reject": _reject,
     "speed": _speed,
     "setfit": _setfit,
 }

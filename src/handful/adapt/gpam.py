@@ -1,17 +1,17 @@
 """GPAM: Gaussian prototypes with a radius, so that an item can be none of the classes.
 
-Paper 058: "Few-shot Open Relation Extraction with Gaussian Prototype and Adaptive Margin", 2024. The part in feature
-space; the authors train an encoder below it, and published no code.
+Paper 058: Guo, Zhang, Wang, Lei, Li, Wang, Liu, "Few-shot Open Relation Extraction with Gaussian Prototype and Adaptive
+Margin", 2024. The part in feature space; the authors train an encoder below it, and published no code.
 
-    x_i        <- a x_i + (1 - a) mean of its variants; variants stay as further rows                (3)
-    sigma2_kj  = (n_kj s2_kj + nu s2_pool) / (n_kj + nu), s2_pool where n_kj <= 1                     (4)
+    x_i        <- a x_i + (1 - a) mean of its variants; variants stay as further rows
+    sigma2_kj  = (n_kj s2_kj + nu s2_pool) / (n_kj + nu),  s2_pool where n_kj <= 1
     d_k(q)     = -log sum_j pi_kj N(q; mu_kj, diag sigma2_kj)
-    b_k        = mean_i d_k(x_i) + m_k,  x_i not being in mu_k                                        (5)
+    b_k        = mean_i d_k(x_i) + m_k,  x_i not being in mu_k
     m_k        = softplus(u) min_j (d_k(mu_j) - d_k(mu_k))
     known  <=>   d_k(q) <= b_k for the nearest k
 
 u is learnt from the support and negatives: mid-points of an example and the mean of the nearest other class, examples
-pushed just outside the radius, items of none of the classes if there are any (6). With t = temperature times D (7):
+pushed just outside the radius, items of none of the classes if there are any. With t = temperature times D:
 
     L = CE([-d / t, -b_nearest / t]) + l1 mean [d_y - b_y]_+ / t + l2 mean_k,negatives [b_k + m_k - d_k]_+ / t
 """
