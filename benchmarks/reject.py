@@ -101,7 +101,7 @@ def one(data: trust.Set, shots: int, seed: int) -> dict[str, dict[str, float]]:
 def summary(draws: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
     """Means over draws."""
     return {
-        kind: {name: mean_interval([draw[kind][name] for draw in draws]).as_dict() for name in COLUMNS}
+        kind: {name: mean_interval([draw[kind][name] for draw in draws], within=(0, 100)).as_dict() for name in COLUMNS}
         for kind in draws[0]
     }
 

@@ -50,9 +50,8 @@ def _none(reject: Mapping[str, Any] | None) -> list[str]:
     """What it calls items of none of its classes, and what that is worth."""
     if reject is None:
         return []
-    lines = [
-        f"it answers {visible(reject['other'], CELL)} for items of none of its classes, by {visible(reject['kind'], CELL)}"
-    ]
+    other, kind = visible(reject["other"], CELL), visible(reject["kind"], CELL)
+    lines = [f"it answers {other} for items of none of its classes, by {kind}"]
     told = {"false_alarms": "of items of its classes", "found": "of items of none of them"}
     told |= {"auroc": "AUROC", "fpr95": "FPR95"}
     shown = [f"{short(name, reject[name])} {words}" for name, words in told.items() if reject[name]]
