@@ -97,6 +97,22 @@ def _precision() -> str:
     return table(("Data set", "Shots", "A threshold was found", "Its interval held"), rows)
 
 
+def _reject() -> str:
+    """A row for each data set, number of shots and kind."""
+    rows = [
+        (
+            SETS.get(row["set"], row["set"]),
+            str(row["shots"]),
+            f"`{kind}`",
+            *(_estimate(row[kind][name]) for name in ("auroc", "fpr95", "false_alarms", "found", "simulated")),
+        )
+        for row in _read("reject")["rows"]
+        for kind in ("energy", "probability", "distance", "gpam")
+    ]
+    head = ("Data set", "Shots", "Kind", "AUROC, %", "FPR95, %", "False alarms, %", "Found, %", "Simulated AUROC, %")
+    return table(head, rows)
+
+
 def _speed() -> str:
     rows = [
         (f"{run['title']}, {run['n']} items", row["name"], f"{r['median']:.1f} [{r['least']:.1f}, {r['most']:.1f}]")
@@ -147,6 +163,7 @@ _TABLES = {
     "held": _held,
     "trust": _trust,
     "precision": _precision,
+    "reject": _reject,
     "speed": _speed,
     "episodes": _episodes,
     "setfit": _setfit,

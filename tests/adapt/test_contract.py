@@ -48,6 +48,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("proker", {"beta": 0.5, "lam": "loo"}),
     ("kernel-ridge", {"beta": 2.0, "alpha": 0.5}),
     ("logistic", {"C": 10.0, "normalize": True}),
+    ("gpam", {"n_components": 2, "shrinkage": 2.0, "steps": 5}),
+    ("gpam", {"margin": 0.3}),
 ]
 
 

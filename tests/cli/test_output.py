@@ -193,3 +193,22 @@ def test_predict_in_a_pipe_is_csv(run, model: Path, tickets: Path) -> None:
         "handful_accepted",
         "handful_given",
     ]
+
+
+def test_fit_json_of_a_model_that_rejects(run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat(["a", "b", "c"], 8)
+    x = 5 * np.eye(5)[np.repeat(range(3), 8)] + rng.normal(size=(24, 5))
+    np.savez(tmp_path / "f.npz", X=x, y=y)
+    np.savez(tmp_path / "n.npz", X=5 * np.eye(5)[[3, 4] * 6] + rng.normal(size=(12, 5)))
+    how = ("--reject", "distance", "--false-alarms", 0.1, "--other", HOSTILE, "--out", tmp_path / "m.handful")
+    for negatives in ((), ("--negatives", tmp_path / "n.npz")):
+        found = run("fit", tmp_path / "f.npz", *HEAD, *how, *negatives, "--json")
+        assert found.status == 0, found.err
+        check(json.loads(found.out))
+        assert json.loads(found.out)["reject"]["basis"] == ("negatives" if negatives else "classes left out")
+    shown = run("inspect", tmp_path / "m.handful", "--json")
+    check(json.loads(shown.out))
+    for told in (run("fit", tmp_path / "f.npz", *HEAD, *how), run("inspect", tmp_path / "m.handful")):
+        assert told.status == 0 and "none of" in told.out and "AUROC" in told.out
+        assert not any(c in told.out for c in "\x1b\x9b\u202e")

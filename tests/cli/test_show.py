@@ -40,6 +40,8 @@ def test_every_part_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     for line in (
         "Answers   71.0 % [65.0, 77.0] of items, where it is at least 0.62 sure",
         "95.0 % [92.0, 98.0] of these are right; asked for 95 %",
+        "other for 72.0 % [64.0, 80.0] of items of none of the classes,",
+        "and for 4.0 % [1.0, 7.0] of items of the classes; asked for 5 %",
         "0.31 an item, 95 % interval 0.25 to 0.39; the most probable class would cost 0.44",
         "accuracy by examples a class, in %: 1: 55.0, 2: 66.0, 5: 74.0, 10: 79.1, 20: 84.0",
         "2 labels look wrong:",

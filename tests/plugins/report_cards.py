@@ -143,6 +143,21 @@ def full_card(classes: list[str] | None = None, n: int = 60, **changes: Any) -> 
             "mean": {"value": 0.31, "low": 0.25, "high": 0.39},
             "plain": {"value": 0.44, "low": 0.36, "high": 0.53},
         },
+        "reject": {
+            "kind": "distance",
+            "other": "other",
+            "asked": 0.05,
+            "source": "elsewhere.csv",
+            "threshold": 12.5,
+            "basis": "negatives",
+            "method": "40 items of none of the classes and 60 labelled ones",
+            "known": n,
+            "unknown": 40,
+            "false_alarms": estimate(0.04, 0.03),
+            "found": estimate(0.72, 0.08),
+            "auroc": estimate(0.91, 0.04),
+            "fpr95": estimate(0.3, 0.1),
+        },
         "shots_curve": [
             {"shots": s, "n": s * len(names), "accuracy": estimate(a, 0.1 / s**0.5)}
             for s, a in ((1, 0.55), (2, 0.66), (5, 0.74), (10, 0.791), (20, 0.84))

@@ -25,6 +25,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "sse": {"steps": 60, "lr": 0.1},
     "cmt": {"steps": 60, "hidden": 10},
     "tim-gd": {"n_steps": 20},
+    "gpam": {"steps": 10},
     "tim-adm": {"n_steps": 20},
 }
 """By key of the head."""

@@ -68,6 +68,7 @@ HEADS: Mapping[str, str] = {
     "sync": "handful.adapt.mixtures:SynC",
     "cmt": "handful.adapt.cmt:CMT",
     "gfzsl": "handful.adapt.gfzsl:GFZSL",
+    "gpam": "handful.adapt.gpam:GPAM",
 }
 """Every head by its public key. Others join through the entry point group ``handful.heads``, or as ``module:Class``."""
 

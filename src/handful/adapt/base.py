@@ -330,7 +330,7 @@ class Head(ClassifierMixin, BaseEstimator):
         if self.shapes or more:
             text = {"text": "C T"} if self.needs.text or "text" in self.state_ else {}
             sizes = {"C": len(self.classes_), "D": self.n_features_in_, "unseen": len(self.unseen_) if more else 0}
-            _check_shapes({**self.shapes, **text, **more}, self.state_, sizes)
+            check_shapes({**self.shapes, **text, **more}, self.state_, sizes)
         views = {
             name: np.ones((1, *([PLACES[name]] if name in PLACES else []), width))
             for name, width in self.view_widths().items()
@@ -345,7 +345,8 @@ class Head(ClassifierMixin, BaseEstimator):
             raise BadInput(f"the state answers with shape {answer.shape}, not for {len(self.classes_)} classes")
 
 
-def _check_shapes(shapes: Mapping[str, str], state: State, sizes: dict[str, int]) -> None:
+def check_shapes(shapes: Mapping[str, str], state: State, sizes: dict[str, int]) -> None:
+    """Raise `BadInput` unless a state has the tensors of ``shapes``; ``sizes`` are those of known letters."""
     if odd := sorted(shapes.keys() ^ state.keys()):
         raise BadInput(f"the state has tensors {sorted(state)}, not {sorted(shapes)}: {odd[0]!r} is odd")
     for name, axes in shapes.items():

@@ -56,6 +56,24 @@ def fit(
     cost: Annotated[
         str | None, Option(metavar="FILE", help="What mistakes cost: a table of true, predicted, cost.")
     ] = None,
+    reject: Annotated[
+        str | None,
+        Option(
+            metavar="KIND",
+            help="Answer that an item is none of the classes, by `energy`, `probability`, `distance`, `gpam` or what "
+            "did best (`auto`).",
+        ),
+    ] = None,
+    false_alarms: Annotated[
+        float, Option(metavar="P", help="With --reject: share of items of the classes that may be called none of them.")
+    ] = 0.05,
+    other: Annotated[
+        str, Option(metavar="NAME", help="With --reject: what an item that is none of the classes is called.")
+    ] = "other",
+    negatives: Annotated[
+        str | None,
+        Option(metavar="SOURCE", help="With --reject: items of none of the classes, to measure how many are found."),
+    ] = None,
     test: Annotated[str | None, Option(metavar="FILE", help="Labelled source to test on; never learnt from.")] = None,
     shots: Annotated[
         int | None, Option(metavar="K", help="An experiment: learn from K examples a class, test on all others.")
@@ -103,6 +121,10 @@ def fit(
             class_prior=class_prior,
             target_precision=target_precision,
             cost=cost,
+            reject=reject,
+            false_alarms=false_alarms,
+            other=other,
+            negatives=negatives,
             test=test,
             shots=shots,
             seed=seed,

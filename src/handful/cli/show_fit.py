@@ -81,9 +81,11 @@ def _groups(estimate: Mapping[str, Any]) -> str:
 
 
 def decisions(card: Mapping[str, Any]) -> list[tuple[str, Lines]]:
-    """When it answers, what mistakes cost, what more labels would do, which labels look wrong, what is not seen."""
+    """When it answers, and when with none of the classes, what mistakes cost, what more labels would do, which labels
+    look wrong, what is not seen."""
     return [
         ("Answers", show_trust.answers(card.get("selective"))),
+        ("None", show_trust.none(card.get("reject"))),
         ("Cost", show_trust.cost(card.get("cost"))),
         ("Shots", show_trust.curve(card.get("shots_curve"))),
         ("Labels", show_trust.labels(card)),

@@ -42,7 +42,20 @@ def _what(found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         rows.append(("Experiment", [visible(found["experiment"], PATH)]))
     if found["accuracy"] is not None:
         rows.append(("Accuracy", [short("accuracy", found["accuracy"]), *_lines([found["method"]])]))
-    return [*rows, ("Speaks for", _lines([found["population"]]))]
+    rows.append(("Speaks for", _lines([found["population"]])))
+    return [*rows, ("None", _none(found["reject"]))]
+
+
+def _none(reject: Mapping[str, Any] | None) -> list[str]:
+    """What it calls items of none of its classes, and what that is worth."""
+    if reject is None:
+        return []
+    other, kind = visible(reject["other"], CELL), visible(reject["kind"], CELL)
+    lines = [f"it answers {other} for items of none of its classes, by {kind}"]
+    told = {"false_alarms": "of items of its classes", "found": "of items of none of them"}
+    told |= {"auroc": "AUROC", "fpr95": "FPR95"}
+    shown = [f"{short(name, reject[name])} {words}" for name, words in told.items() if reject[name]]
+    return [*lines, *([", ".join(shown)] if shown else []), *_lines([reject["method"]])]
 
 
 def _encoder(encoder: Mapping[str, Any]) -> list[str]:

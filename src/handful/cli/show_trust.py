@@ -34,6 +34,23 @@ def answers(selective: Mapping[str, Any] | None) -> Lines:
     return note
 
 
+def none(found: Mapping[str, Any] | None) -> Lines:
+    """``"other for 71.0 % [60.0, 80.0] of items of none of the classes, and for 4.1 % [2.5, 6.3] of others"``."""
+    if not found:
+        return []
+    name = visible(found["other"], CELL)
+    alarms = f"{short('share', found['false_alarms'])} of items of the classes; asked for {100 * found['asked']:.4g} %"
+    lines: list[str | Text] = []
+    if found.get("found"):
+        lines.append(f"{name} for {short('share', found['found'])} of items of none of the classes,")
+        lines.append(f"and for {alarms}")
+        scores = f"AUROC {short('auroc', found['auroc'])}, FPR95 {short('fpr95', found['fpr95'])}"
+        lines.append(f"by {visible(found['kind'], CELL)}: {scores}")
+    else:
+        lines.append(f"{name} for {alarms}")
+    return [*lines, faint(visible(found["method"], 4 * CELL))]
+
+
 def _whole(estimate: Mapping[str, float]) -> str:
     return f"{100 * estimate['value']:.0f} %"
 

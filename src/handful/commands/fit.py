@@ -18,6 +18,7 @@ from handful.commands.card import blind_spots_card, class_text_card, evidence_of
 from handful.commands.command_line import command_line
 from handful.commands.judging import Wishes, judge
 from handful.commands.kept_apart import copies_of, kept_apart
+from handful.commands.rejecting import ALARMS, OTHER, RejectWishes, encode_negatives, read_negatives
 from handful.commands.sources import Columns, class_sentences, draw_shots, labelled, read_source
 from handful.encode import default_encoder
 from handful.encode import encoder as make_encoder
@@ -52,6 +53,10 @@ def fit(
     class_prior: str | Path | Mapping[str, float] = "labels",
     target_precision: float | None = None,
     cost: str | Path | None = None,
+    reject: str | None = None,
+    false_alarms: float = ALARMS,
+    other: str = OTHER,
+    negatives: Any = None,
     test: Any = None,
     shots: int | None = None,
     seed: int = 0,
@@ -88,6 +93,11 @@ def fit(
             ``"labels"``, as in the unlabelled ``"pool"``, ``"uniform"``, or by shares in a file or mapping.
         target_precision: answer only as far as this share of the answers is right; the model holds the threshold.
         cost: file of what each mistake costs; the model answers what costs least.
+        reject: let the model answer that an item is none of the classes, and by what: ``"auto"``, ``"energy"``,
+            ``"probability"``, ``"distance"`` or ``"gpam"``.
+        false_alarms: the share of items of the classes that may be called none of them.
+        other: what such items are called.
+        negatives: a source of items of none of the classes, or a list of them; measures how many are found.
         test: a labelled source, or ``(items, labels)``; never learnt from.
         shots: an experiment: learn from this many examples a class and test on all others.
         seed: of every draw.
@@ -110,12 +120,14 @@ def fit(
     clock = _Clock(time_limit)
     if metric not in METRICS:
         raise BadInput(f"unknown metric {metric!r}; there are: {', '.join(METRICS)}")
-    wishes = Wishes(class_prior, target_precision, cost, group or group_regex, near_duplicates)
+    none_of = RejectWishes(reject, false_alarms, other, negatives)
+    wishes = Wishes(class_prior, target_precision, cost, group or group_regex, near_duplicates, none_of)
     if isinstance(head, str):
         head_class(head)  # an unknown head is refused before any work is done
     how = Columns(text, image, label, group, group_regex)
     everything = read_source(sources, labels, how, merge_labels=merge_labels, skip_bad=skip_bad, require_labels=True)
     data = labelled(everything)
+    aliens = read_negatives(none_of, data, how, skip_bad)
     learn, held = (data, None) if shots is None else draw_shots(data, shots, seed)
     if out is not None:
         _refuse_overwriting(Path(out), experiment=shots is not None)
@@ -149,6 +161,7 @@ def fit(
     model.card = make_card(
         model, learn, len(everything.pool), seed, metric, encoded.skipped, command, getattr(tower, "revision", None)
     )
+    apart_from = encode_negatives(aliens, tower, features.x.shape[1], cache=cache, skip_bad=skip_bad, progress=progress)
     model.card["class_text"] = class_text_card(estimator, sentences, vectors is not None)
     answers = judge(
         model,
@@ -158,6 +171,7 @@ def fit(
         copies,
         pool,
         wishes,
+        apart_from,
         seed=seed,
         left=clock.left(),
         once=clock.laps["fit"],

@@ -26,6 +26,7 @@ def inspect(model: str | Path) -> dict[str, Any]:
         - ``modality, classes, n, metric, head, encoder, experiment``: what it is; ``encoder["inside"]`` says whether
           the encoder lies in the file;
         - ``accuracy, method, population``: the number that is quoted for it, how it was found, whom it speaks for;
+        - ``reject``: how it answers that an item is none of its classes, and what that is worth, or ``None``;
         - ``provenance``: version, seed, command, versions of packages, sources, SHA-256 of each of their files;
         - ``personal``: what could tell of people, see below;
         - ``sizes``: bytes of each part of the file; ``foreign``: members that no model has, which are never read.
@@ -51,6 +52,7 @@ def inspect(model: str | Path) -> dict[str, Any]:
             "format": layout.description["format"],
             **_what(layout.description, bool(parts)),
             **_number(layout.description["card"]),
+            "reject": _reject(layout.description),
             "provenance": _provenance(layout.description["card"]),
             "personal": _personal(layout),
             "sizes": _sizes(layout),
@@ -108,6 +110,24 @@ def _number(card: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _reject(description: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The answer "none of these": its kind and name from what the model does, the rest from its card."""
+    given, told = description.get("reject"), description["card"].get("reject") or {}
+    if given is None:
+        return None
+    scores = {name: told.get(name) for name in ("false_alarms", "found", "auroc", "fpr95")}
+    return {
+        "kind": str(given["kind"]),
+        "other": str(given["other"]),
+        "asked": None if told.get("asked") is None else float(told["asked"]),
+        "method": _text(told.get("method")),
+        **{
+            name: value and {key: float(value[key]) for key in ("value", "low", "high")}
+            for name, value in scores.items()
+        },
+    }
+
+
 def _provenance(card: Mapping[str, Any]) -> dict[str, Any]:
     made, task = card.get("provenance") or {}, card["task"]
     return {
@@ -143,7 +163,7 @@ def _personal(layout: Layout) -> dict[str, Any]:
 
 def _paths(card: Mapping[str, Any]) -> Iterator[str]:
     yield from _strings([card["task"]["sources"], list(card["task"]["sha256"])])
-    for name in ("test", "population", "cost"):
+    for name in ("test", "population", "cost", "reject"):
         yield from _strings((card.get(name) or {}).get("source"))
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from handful.adapt.base import Features
+from handful.commands.rejecting import RejectWishes, learn_to_reject
 from handful.errors import BadInput
 from handful.evaluate import assess
 from handful.evaluate.cost import decide, mean_cost, read_costs
@@ -36,6 +38,7 @@ class Wishes:
     cost: str | Path | None = None
     grouped_by: str | None = None
     near_duplicates: bool = True
+    reject: RejectWishes = field(default_factory=RejectWishes)
 
     def __post_init__(self) -> None:
         if self.target_precision is not None and not 0 < self.target_precision < 1:
@@ -52,6 +55,7 @@ def judge(
     copies: np.ndarray,
     pool: Features | None,
     wishes: Wishes,
+    negatives: Features | None,
     *,
     seed: int,
     left: float,
@@ -66,6 +70,7 @@ def judge(
         copies: the same by near-duplicates alone.
         pool: the unlabelled items, where they are asked for.
         wishes: see `Wishes`.
+        negatives: items of none of the classes, if there are any.
         seed: of every draw.
         left, once: seconds left, and that one fit takes.
 
@@ -82,9 +87,16 @@ def judge(
     model.card |= {"population": mix.as_dict(), "duplicates": _duplicates(learnt, copies)}
     model.card |= {"selective": None, "cost": None, "shots_curve": [], "suspicious": []}
     model.decision = _decision(shift, None, costs)
+    started = time.monotonic()
     quoted, why_not = _quoted(model, features, labels, groups, mix, shift, seed, left, once)
     if quoted is None:
         model.card["estimate"] = {"method": why_not, "accuracy": None, "groups": None, "assessment": None}
+    weights = None if mix.kind == "labels" else mix.item_weights(labels)
+    left -= time.monotonic() - started
+    learn_to_reject(
+        model, features, labels, groups, quoted, wishes.reject, negatives, weights=weights, seed=seed, left=left
+    )
+    if quoted is None:
         return None
 
     judged, codes = quoted.judged, np.searchsorted(np.asarray(model.classes), labels)

@@ -63,8 +63,10 @@ def predict(
     Returns:
         The rows of the source and the columns ``handful_label``, ``handful_confidence`` (the probability of that
         class) and ``handful_accepted``; with ``top`` above 1 ``handful_top2``, ``handful_top2_confidence`` and so on. A
-        source that gives labels also gets ``handful_given``: where it is true, the label is the row's own and no
-        confidence is stated. Rows without a text have no label and are not accepted.
+        model fitted with ``reject`` labels rows that are none of its classes with the name for such; they have no
+        confidence, are accepted whatever ``min_confidence``, and have the best class as their second. A source
+        that gives labels also gets ``handful_given``: where it is true, the label is the row's own and no confidence is
+        stated. Rows without a text have no label and are not accepted.
 
     Raises:
         BadInput: ``out`` exists, the source cannot be read, or does not fit the model.
@@ -183,13 +185,19 @@ def _answers(
     if len(rows):
         encoded = encode_dataset(data.take(rows), model.encoder, cache=cache, skip_bad=skip_bad, progress=progress)
         rows = rows[encoded.kept]
+    other = np.zeros(n, bool)
     if len(rows):
-        proba = model.proba_of(encoded.features)
+        logits = model.logits_of(encoded.features)
+        proba = model.decision.proba(logits)
         best[rows] = model.decision.ranking(proba)[:, :top]
         sure[rows] = np.take_along_axis(proba, best[rows], axis=1)
+        other[rows] = model.rejects(encoded.features, logits)
+    best[other, 1:], sure[other, 1:] = best[other, :-1], sure[other, :-1]  # "none of these" goes before the classes
+    best[other, 0], sure[other, 0] = len(model.classes), np.nan
     least = model.decision.threshold if min_confidence is None else min_confidence
-    accepted = sure[:, 0] >= (least or 0.0)  # False for NaN
-    names = np.array([*model.classes, None], dtype=object)  # -1 is None
+    accepted = other | (sure[:, 0] >= (least or 0.0))  # False for NaN
+    none = None if model.rejection is None else model.rejection.other
+    names = np.array([*model.classes, none, None], dtype=object)  # -1 is None
     labels = names[np.where(accepted, best[:, 0], -1)]
     if given is not None:
         labels[own] = np.array(given, dtype=object)[own]

@@ -15,6 +15,7 @@ from handful.errors import BadInput
 from handful.protocols import Encoder, Progress
 from handful.read import Dataset, from_arrays
 from handful.ship.decision import Decision
+from handful.ship.rejection import PREFIX, Rejection
 
 if TYPE_CHECKING:
     from handful.adapt.base import Features, Head
@@ -91,6 +92,7 @@ class Model:
         encoder_options: how the encoder looks at items, where that is not its usual way.
         standalone: whether `save` puts the encoder itself into the file.
         seconds: how long each stage of `fit` took; not saved, so that the same model is the same bytes.
+        rejection: when an item is none of the classes; ``None``: never.
         evidence: items that the report shows; not saved, so that no text or picture travels with a model.
     """
 
@@ -104,6 +106,7 @@ class Model:
     standalone: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     evidence: Evidence | None = None
+    rejection: Rejection | None = None
     _allowed: str | None = field(default=None, repr=False)
     _path: Path | None = field(default=None, repr=False)
 
@@ -168,16 +171,33 @@ class Model:
 
     def proba_of(self, features: Features) -> np.ndarray:
         """Probabilities ``[n, C]`` of encoded items."""
-        return self.decision.proba(self.scale * np.asarray(self.head.logits(features), dtype=np.float64))
+        return self.decision.proba(self.logits_of(features))
+
+    def logits_of(self, features: Features) -> np.ndarray:
+        """Logits ``[n, C]`` of encoded items, scaled so that their softmax means what it says."""
+        return self.scale * np.asarray(self.head.logits(features), dtype=np.float64)
+
+    def rejects(self, features: Features, logits: np.ndarray) -> np.ndarray:
+        """Which encoded items are none of the classes ``[n]``, by `logits_of` them; none where that is no answer."""
+        if self.rejection is None:
+            return np.zeros(len(features), bool)
+        return self.rejection.rejects(features, logits)
 
     def predict(self, items: Any, classes: Sequence[str] | None = None) -> list[str]:
-        """The class of each item: the most probable, or, where mistakes differ in cost, the one that costs least.
+        """The class of each item: the most probable, or, where mistakes differ in cost, the one that costs least; what
+        the model calls none of them (``rejection.other``), where it was fitted to.
 
         With ``classes`` the most probable among those, see `predict_proba`.
         """
         if classes is not None:
             return [classes[i] for i in self.predict_proba(items, classes).argmax(axis=1)]
-        return [self.classes[i] for i in self.decision.ranking(self.predict_proba(items))[:, 0]]
+        features = self._features(items)
+        logits = self.logits_of(features)
+        best = [self.classes[i] for i in self.decision.ranking(self.decision.proba(logits))[:, 0]]
+        if self.rejection is None:
+            return best
+        out = self.rejects(features, logits)
+        return [self.rejection.other if none else name for none, name in zip(out, best, strict=True)]
 
     def evaluate(self, items: Any, labels: Sequence[str] | None = None) -> Assessment:
         """How good the model is on labelled items it has not seen: ``(items, labels)`` or a labelled `Dataset`.
@@ -216,12 +236,14 @@ class Model:
             },
             "scale": float(self.scale),
             "decision": self.decision.as_dict(),
+            "reject": None if self.rejection is None else self.rejection.as_dict(),
             "card": self.card,
         }
         if self.head.open_classes and len(self.head.unseen_):
             description["unseen"] = [str(c) for c in self.head.unseen_]
         parts = self.encoder.parts() if self.standalone and self.encoder is not None else {}
-        write_bundle(path, description, self.head.state_, parts)
+        more = {} if self.rejection is None else self.rejection.tensors()
+        write_bundle(path, description, {**self.head.state_, **more}, parts)
 
     def report(self, path: str | Path) -> None:
         """Write the card as one self-contained HTML page."""
@@ -252,6 +274,7 @@ class Model:
             kind = head_class(key)
             parameters = {k: v for k, v in description["head"]["parameters"].items() if k in kind._get_param_names()}
             unseen = np.asarray([str(c) for c in description.get("unseen") or ()], dtype=str)
+            apart = {name: state.pop(name) for name in list(state) if name.startswith(PREFIX)}
             head = kind.restore(parameters, np.asarray(classes), state, int(description["width"]), unseen)
             head.check_state()
             scale, card = float(description["scale"]), description["card"]
@@ -264,6 +287,11 @@ class Model:
             options = dict(tower.get("options") or {})
             if not isinstance(tower["name"], (str, type(None))) or not options.keys() <= OPTIONS:
                 raise BadInput(f"{path} is not a whole Handful model: its encoder makes no sense")
+            given, rejection = description.get("reject"), None
+            if given is not None:
+                rejection = Rejection.from_dict(given, apart, classes, int(description["width"]))
+            elif apart:
+                raise BadInput(f"{path} is not a whole Handful model: its tensor {next(iter(apart))!r} is odd")
             return cls(
                 head,
                 tower["name"],
@@ -273,6 +301,7 @@ class Model:
                 Decision.from_dict(description.get("decision") or {}, len(classes)),
                 options,
                 bool(tower.get("standalone", False)),
+                rejection=rejection,
                 _allowed=encoder,
                 _path=Path(path),
             )

@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from handful.files import whole_file
-from handful.ship import report_items, report_quoted, report_trust
+from handful.ship import report_items, report_none, report_quoted, report_trust
 from handful.ship.evidence import Evidence
 from handful.ship.report_card import check_card
 from handful.ship.report_findings import findings
@@ -80,6 +80,7 @@ def render(card: Mapping[str, Any], evidence: Evidence | None = None, *, date: d
         evidence=evidence,
         answers=report_trust.answers(card.get("selective")),
         cost=report_trust.cost(card),
+        none_of=report_none.none_of(card),
         curve=report_trust.curve(card.get("shots_curve")),
         doubts=report_items.doubts(card, evidence),
         clashes=report_items.clashes(card, evidence),

@@ -167,6 +167,14 @@ _ANSWERS = _record(
     }
 )
 _COST = _record(may={"source": _text, "matrix": _list(_list(_number)), "mean": _ESTIMATE, "plain": _ESTIMATE})
+_REJECT = _record(
+    may={
+        **dict.fromkeys(("kind", "other", "basis", "method", "source"), _text),
+        **dict.fromkeys(("threshold", "asked"), _number),
+        **dict.fromkeys(("known", "unknown"), _count),
+        **dict.fromkeys(("false_alarms", "found", "auroc", "fpr95"), _ESTIMATE),
+    }
+)
 _DOUBT = _record(
     {"given": _text, "suggested": _text},
     {"where": _text, "p_given": _number, "p_suggested": _number, "row": _count},
@@ -187,6 +195,7 @@ _CARD = _record(
         "test": _record(may={"source": _text, "note": _text, "assessment": _assessment}),
         "selective": _ANSWERS,
         "cost": _COST,
+        "reject": _REJECT,
         "shots_curve": _list(_record({"shots": _count, "accuracy": _ESTIMATE}, {"n": _count})),
         "suspicious": _list(_DOUBT),
         "duplicates": _record(may={"items": _count, "units": _count, "conflicts": _list(_CLASH)}),

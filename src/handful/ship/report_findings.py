@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from handful.ship.report_items import blind_spots, copies
+from handful.ship.report_none import none_sentence
 from handful.ship.report_quoted import Quoted
 from handful.ship.report_trust import answers_sentence, curve_sentence
 from handful.ship.report_views import reliability, weakest_first
@@ -31,6 +32,7 @@ def findings(card: Mapping[str, Any], first: Quoted | None) -> list[Finding]:
         ("classes", "Classes", _weakest(assessment)),
         ("confidence", "Confidence", _confidence(assessment)),
         ("answers", "Answers", answers_sentence(card.get("selective") or {})),
+        ("none", "None of these", none_sentence(card.get("reject"))),
         ("cost", "Cost", _cost(card.get("cost") or {})),
         ("curve", "More labels", curve_sentence(card.get("shots_curve"))),
         ("doubts", "Labels", _doubts(card, int(task.get("n") or 0))),
