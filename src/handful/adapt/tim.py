@@ -133,6 +133,7 @@ class TIMGD(TIM):
     """
 
     key: ClassVar[str] = "tim-gd"
+    needs: ClassVar[Needs] = Needs(transductive=True, gradient=True, assumes_balanced=True)
 
     metric: Metric = "sqeuclidean"
     n_steps: int = 1000
@@ -166,7 +167,7 @@ class TIMADM(TIM):
     """
 
     key: ClassVar[str] = "tim-adm"
-    needs: ClassVar[Needs] = Needs(transductive=True)
+    needs: ClassVar[Needs] = Needs(transductive=True, assumes_balanced=True)
 
     n_steps: int = 150
     alpha: float = 1.0

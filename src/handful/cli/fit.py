@@ -56,6 +56,25 @@ def fit(
     cost: Annotated[
         str | None, Option(metavar="FILE", help="What mistakes cost: a table of true, predicted, cost.")
     ] = None,
+    unlabelled: Annotated[
+        str | None,
+        Option(
+            metavar="SOURCE",
+            help="Items without labels to learn from as well, with the unlabelled rows of the data; `rows` for those "
+            "alone. What they teach stays in the model.",
+        ),
+    ] = None,
+    transductive: Annotated[
+        bool,
+        Option("--transductive", help="Let items that are asked about together sway each other, for heads that can."),
+    ] = False,
+    zero_shot: Annotated[
+        bool,
+        Option(
+            "--zero-shot",
+            help="Learn from class names alone, and test on the labels if there are any; so without labels anyway.",
+        ),
+    ] = False,
     test: Annotated[str | None, Option(metavar="FILE", help="Labelled source to test on; never learnt from.")] = None,
     shots: Annotated[
         int | None, Option(metavar="K", help="An experiment: learn from K examples a class, test on all others.")
@@ -103,6 +122,9 @@ def fit(
             class_prior=class_prior,
             target_precision=target_precision,
             cost=cost,
+            unlabelled=unlabelled,
+            transductive=transductive,
+            zero_shot=zero_shot,
             test=test,
             shots=shots,
             seed=seed,
