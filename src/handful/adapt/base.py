@@ -34,7 +34,7 @@ from handful.core.calibration import fit_scale, hedged
 from handful.core.task import ClassText, Query, State, Task, make_task, mask_classes
 from handful.core.text_rows import with_text_rows
 from handful.errors import BadInput
-from handful.protocols import Needs
+from handful.protocols import Needs, Ranges
 
 __all__ = ["Features", "Head", "with_text_rows"]
 
@@ -67,6 +67,8 @@ class Head(ClassifierMixin, BaseEstimator):
     needs: ClassVar[Needs] = Needs()
     shapes: ClassVar[Mapping[str, str]] = {}
     """Axes of every tensor of the state after ``*b``: C classes, D the width of the features, other letters free."""
+    ranges: ClassVar[Ranges] = {}
+    """What ``handful bench --tune-on`` searches; empty where the defaults stay."""
     learns_from_pool: ClassVar[bool] = False
     """Whether ``unlabelled`` items, where there are any, change what is learnt."""
     leaves: ClassVar[Literal["item", "fold"]] = "item"

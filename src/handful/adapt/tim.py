@@ -34,7 +34,7 @@ from handful.core.information import Information
 from handful.core.softem import Rows, among, real_classes, shares
 from handful.core.task import Query, State, Task, lowest
 from handful.errors import BadInput
-from handful.protocols import Needs
+from handful.protocols import Needs, Ranges
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -168,6 +168,7 @@ class TIMADM(TIM):
 
     key: ClassVar[str] = "tim-adm"
     needs: ClassVar[Needs] = Needs(transductive=True, assumes_balanced=True)
+    ranges: ClassVar[Ranges] = {"temperature": (3.0, 100.0), "norm": ("CL2N", "L2N")}
 
     n_steps: int = 150
     alpha: float = 1.0
