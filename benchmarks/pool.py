@@ -2,9 +2,10 @@
 
     python benchmarks/pool.py [--data FOLDER] [--seeds 5] [--only NAME …]
 
-Pools never hold an item that is learnt from or tested on: ``all`` is up to 3,000 of the others, as they come; ``few`` 50 of
-them; ``uneven`` has each class with a weight drawn from Dirichlet(1/2) over the largest; ``half`` lacks every second
-class, all of which are tested. Writes ``results/pool.json``; intervals are Student's t over draws, differences paired.
+Pools never hold an item that is learnt from or tested on: ``all`` is up to 3,000 of the others, as they come; ``few``
+50 of them; ``uneven`` has each class with a weight drawn from Dirichlet(1/2) over the largest; ``half`` lacks every
+second class, all of which are tested. Writes ``results/pool.json``; intervals are Student's t over draws, differences
+are paired.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def numbers(which: str) -> str:
-    """The table of that name: ``accuracy``, ``held``, ``trust``, ``precision``, ``speed`` or ``setfit``."""
+    """The table of that name: ``accuracy``, ``held``, ``trust``, ``precision``, ``pool``, ``speed`` or ``setfit``."""
     return _TABLES[which]()
 
 
@@ -97,6 +97,19 @@ def _precision() -> str:
     return table(("Data set", "Shots", "A threshold was found", "Its interval held"), rows)
 
 
+def _pool() -> str:
+    rows = [
+        (
+            SETS.get(row["set"], row["set"]),
+            str(row["shots"]),
+            _estimate(row["accuracy"]),
+            *(_estimate(row["gain"][kind], "+.1f") for kind in ("all", "few", "uneven", "half")),
+        )
+        for row in _read("pool")["rows"]
+    ]
+    return table(("Data set", "Shots", "`auto` without, %", "All", "50", "Uneven", "Half"), rows)
+
+
 def _speed() -> str:
     rows = [
         (f"{run['title']}, {run['n']} items", row["name"], f"{r['median']:.1f} [{r['least']:.1f}, {r['most']:.1f}]")
@@ -132,6 +145,7 @@ _TABLES = {
     "held": _held,
     "trust": _trust,
     "precision": _precision,
+    "pool": _pool,
     "speed": _speed,
     "setfit": _setfit,
 }

@@ -7,8 +7,6 @@ import pytest
 
 from handful.adapt import HEADS, head_class
 from handful.adapt.base import Features
-from handful.adapt.kernel import KernelRidge
-from handful.adapt.prototypes import Prototypes
 from handful.evaluate.sampling import draw
 from handful.evaluate.tuning import configurations, tune
 from handful.testing.tasks import made_up_task
@@ -43,10 +41,10 @@ def test_the_best_on_validation_episodes_is_chosen() -> None:
     x *= rng.uniform(0.2, 5, size=(90, 1))  # lengths say nothing: cosine is right
     features = Features(x.astype(np.float32), {})
     drawn = draw(y, ways=3, shots=2, queries=5, episodes=60, seed=0)
-    found = tune(Prototypes, {"random_state": 0}, {}, features, y, drawn, 2, budget=5)
+    found = tune("prototypes", {"random_state": 0}, {}, features, y, drawn, 2, budget=5)
     assert found.parameters == {"metric": "cosine"} and found.tried == 3
     assert found.accuracy.value > found.defaults.value + 0.05
-    held = tune(Prototypes, {}, {"metric": "sqeuclidean"}, features, y, drawn, 2, budget=5)
+    held = tune("prototypes", {}, {"metric": "sqeuclidean"}, features, y, drawn, 2, budget=5)
     assert held.parameters == {} and held.tried == 1 and held.accuracy == held.defaults
-    ridge = tune(KernelRidge, {}, {}, features, y, drawn, 1, budget=4)
+    ridge = tune("kernel-ridge", {}, {}, features, y, drawn, 1, budget=4)
     assert ridge.tried == 4 and ridge.accuracy.value >= ridge.defaults.value

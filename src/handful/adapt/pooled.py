@@ -31,7 +31,8 @@ from handful.core.distances import unit
 from handful.core.task import Query, State, Task, mask_classes
 
 PULL = 10.0
-"""How much a class mean counts beside the logits: of 7, 10 and 14 best in the mean over ``benchmarks/pool.py``."""
+"""How much a class mean counts beside the logits. Of 7, 10 and 14, tried on five sets, more gains more where the pool
+is like what is asked, and loses more where it is not."""
 STEPS = 5
 BLIND_SPREAD = 0.7
 

@@ -140,7 +140,7 @@ def bench(
         names = np.asarray(seen.labels)
         tuned = [
             tune(
-                head_class(key), known, parameters[key], part.features, names, validation, k,
+                key, known, parameters[key], part.features, names, validation, k,
                 budget=budget, base=background, seed=seed,
             )
             for key in heads

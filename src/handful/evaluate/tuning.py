@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from handful.adapt.base import Features, Head
+from handful.adapt import head_class
+from handful.adapt.base import Features
 from handful.core.intervals import Estimate
 from handful.evaluate.episodic import run
 from handful.evaluate.indices import Count, Episodes
@@ -78,7 +79,7 @@ def _draw(values: tuple[Any, ...], rng: np.random.Generator) -> Any:
 
 
 def tune(
-    kind: type[Head],
+    key: str,
     given: Mapping[str, Any],
     fixed: Mapping[str, Any],
     features: Features,
@@ -93,7 +94,7 @@ def tune(
     """The best of ``budget`` settings on validation episodes, by mean accuracy; the first of those that tie.
 
     Args:
-        kind: of head.
+        key: of the head.
         given: what it is told beside the examples: class text, seed.
         fixed: parameters that are not searched.
         features, labels: of the validation classes.
@@ -102,6 +103,7 @@ def tune(
         budget: how many settings.
         base, seed: as in `handful.evaluate.episodic.run`.
     """
+    kind = head_class(key)
     tries = configurations(kind.ranges, fixed, budget, seed)
     part = drawn if shots == "any" else drawn.with_shots(int(shots))
     found = [
@@ -109,4 +111,4 @@ def tune(
         for setting in tries
     ]
     best = max(range(len(tries)), key=lambda i: found[i].value)
-    return Tuned(kind.key, shots, len(tries), tries[best], found[best], found[0])
+    return Tuned(key, shots, len(tries), tries[best], found[best], found[0])
