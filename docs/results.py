@@ -113,6 +113,19 @@ def _reject() -> str:
     return table(head, rows)
 
 
+def _pool() -> str:
+    rows = [
+        (
+            SETS.get(row["set"], row["set"]),
+            str(row["shots"]),
+            _estimate(row["accuracy"]),
+            *(_estimate(row["gain"][kind], "+.1f") for kind in ("all", "few", "uneven", "half")),
+        )
+        for row in _read("pool")["rows"]
+    ]
+    return table(("Data set", "Shots", "`auto` without, %", "All", "50", "Uneven", "Half"), rows)
+
+
 def _speed() -> str:
     rows = [
         (f"{run['title']}, {run['n']} items", row["name"], f"{r['median']:.1f} [{r['least']:.1f}, {r['most']:.1f}]")
@@ -164,6 +177,7 @@ _TABLES = {
     "trust": _trust,
     "precision": _precision,
     "reject": _reject,
+    "pool": _pool,
     "speed": _speed,
     "episodes": _episodes,
     "setfit": _setfit,

@@ -12,6 +12,11 @@ Progress = Callable[[int, int], None]
 """Called with (items done, items in all) while work goes on."""
 
 
+Ranges = Mapping[str, tuple[Any, ...]]
+"""Parameters and where to look for them: two floats are the ends of an interval, drawn from evenly in the logarithm;
+anything else is the values to try."""
+
+
 @runtime_checkable
 class Encoder(Protocol):
     """Items in, features out.

@@ -157,3 +157,42 @@ def test_texts_are_encoded_once_and_labels_that_are_words_become_class_text(monk
     assert tower.seen == [16, 16]
     assert found.rows[0].result.mean.value == 1
     assert found.setting["encoder"] == "fake"
+
+
+def others(scaled: bool = False) -> Dataset:
+    """Classes that are not among those of ``data``."""
+    rng = np.random.default_rng(1)
+    y = np.repeat(["oak", "elm", "ash"], 12)
+    means = {c: rng.normal(size=8) for c in np.unique(y)}
+    x = np.stack([means[c] for c in y]) + 0.8 * rng.normal(size=(36, 8))
+    return Dataset(x.astype(np.float32), tuple(y.tolist()), "features")
+
+
+def test_parameters_are_chosen_on_validation_classes_and_tested_on_others(data: Dataset, tmp_path: Path) -> None:
+    heads = ["logistic", "prototypes", "matching-networks"]
+    out = tmp_path / "r.csv"
+    found = bench(data, heads=heads, tune_on=others(), budget=6, set_={"logistic.C": 0.5}, out=out, **SMALL)
+    tuning = found.as_dict()["tuning"]
+    assert (tuning["classes"], tuning["episodes"], tuning["budget"]) == (3, 40, 6)
+    assert [(row["head"], row["shots"], row["tried"]) for row in tuning["chosen"]] == [
+        ("logistic", 1, 3), ("logistic", 3, 3), ("prototypes", 1, 3), ("prototypes", 3, 3),
+        ("matching-networks", 1, 1), ("matching-networks", 3, 1),
+    ]  # fmt: skip
+    chosen = {(row["head"], row["shots"]): row["parameters"] for row in tuning["chosen"]}
+    for row in found.as_dict()["results"]:
+        given = {"C": 0.5} if row["head"] == "logistic" else {}
+        assert row["parameters"] == {**given, **chosen[row["head"], row["shots"]]}
+    again = bench(
+        data, heads=["prototypes"], set_={f"prototypes.{k}": v for k, v in chosen["prototypes", 3].items()}, **SMALL
+    )
+    assert accuracies(again)[1] == accuracies(found)[4]  # tested on the same episodes as without a search
+    assert '""budget"": 6' in out.read_text("utf-8")
+
+
+def test_validation_classes_are_never_tested(data: Dataset) -> None:
+    with pytest.raises(BadInput, match=r"--tune-on: class 'black' and 3 more is tested"):
+        bench(data, heads=["prototypes"], tune_on=data, **SMALL)
+    with pytest.raises(BadInput, match="--tune-on: 4 ways asked for, but there are 3"):
+        bench(data, heads=["prototypes"], tune_on=others(), **{**SMALL, "ways": 4})
+    with pytest.raises(BadInput, match="--budget must be at least 1"):
+        bench(data, heads=["prototypes"], tune_on=others(), budget=0, **SMALL)

@@ -28,7 +28,7 @@ from handful.core.distances import unit
 from handful.core.kernels import rbf
 from handful.core.task import Query, State, Task, mask_classes
 from handful.errors import BadInput
-from handful.protocols import Needs
+from handful.protocols import Needs, Ranges
 
 ALPHA = Strength("alpha", 1.0, stepped(0.1, 7.0, 10))
 BETA = Strength("beta", 1.0, stepped(0.1, 7.0, 10))
@@ -87,6 +87,7 @@ class APE(Head):
         "beta": "",
         "gamma": "",
     }
+    ranges: ClassVar[Ranges] = {"alpha": (0.1, 10.0), "beta": (0.5, 20.0), "gamma": (0.01, 1.0)}
 
     n_channels: int | float = 0.7
     similarity: float = 0.5

@@ -9,7 +9,8 @@ logits of every example by a fit that has not seen it, in closed form. By these 
     the spread       t with the smallest log loss of softmax(t L): probabilities mean what they say
 
 Where most classes have a single item nothing can be left out: the blend and spread that do well on average are used
-(`BLIND`). Class names take part only if they label the examples better than chance would.
+(`BLIND`). Class names take part only if they label the examples better than chance would. Unlabelled items are one more
+candidate where there are any, see `handful.adapt.pooled`; nothing is assumed of how often a class occurs among them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from handful.adapt.base import Head
 from handful.adapt.plans import TRANSFORMS, Plan, make_plans, members, names_confirmed, transformed
+from handful.adapt.pooled import pool_state, unused, with_pool
 from handful.core.calibration import accuracy, fit_scale, hedged
 from handful.core.task import Query, State, Task, lowest, mask_classes
 from handful.errors import BadInput
@@ -64,6 +66,7 @@ class Auto(Head):
 
     key: ClassVar[str] = "auto"
     needs: ClassVar[Needs] = Needs()
+    learns_from_pool: ClassVar[bool] = True
 
     metric: Literal["accuracy", "balanced", "macro-f1", "log-loss"] = "accuracy"
 
@@ -73,12 +76,18 @@ class Auto(Head):
         return True
 
     def adapt(self, task: Task) -> State:
-        """State: ``gain [*b, M]``, ``transform [*b]``, the heads' states as ``regression.…`` and ``discriminant.…``.
+        """State: ``gain [*b, M]``, ``transform [*b]``, the heads' states as ``regression.…`` and ``discriminant.…``,
+        of unlabelled items ``pool.…``, see `handful.adapt.pooled`.
 
         For the record ``tried [*b, P, 2]``, ``loss`` and ``right [*b, P, B]``, ``share [*b, M]``, ``rows``, ``named``
         and ``blind [*b]``.
         """
-        return self._learn(task)[0]
+        (state, left_out), pool = self._learn(task), task.pool
+        if pool is None:
+            return state
+        y, blind = self._judged(task)
+        found = pool_state(task, pool, self.answer(state, pool), left_out, y, blind)
+        return state | unused(found, blind & (state["named"] <= 0) & (task.ways < 3))
 
     def answer(self, state: State, query: Query) -> Tensor:
         """``sum_m g_m L_m``."""
@@ -90,11 +99,12 @@ class Auto(Head):
             own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
             parts.append(head.answer(own, asked))
         parts.append(torch.zeros_like(parts[0]) if query.prior is None else query.prior)
-        return _blend(torch.stack(parts), state["gain"].movedim(-1, 0))
+        return with_pool(state, query.x, _blend(torch.stack(parts), state["gain"].movedim(-1, 0)))
 
     def leave_one_out(self, task: Task) -> Tensor | None:
-        """The blend of the closed forms, everything chosen held; ``None`` where a class has a single item."""
-        if not bool((task.fewest_items >= 2).all()):
+        """The blend of the closed forms, everything chosen held; ``None`` where a class has a single item, and with
+        unlabelled items."""
+        if task.unlabelled is not None or not bool((task.fewest_items >= 2).all()):
             return None
         return self._learn(task)[1]
 
@@ -170,7 +180,16 @@ class Auto(Head):
         check_is_fitted(self)
         share = self.state_["share"]
         how = HOW[TRANSFORMS[int(self.state_["transform"])]]
-        return f"{_words(tuple(share.tolist()))} on {how}{' and class names' if self.state_['rows'] > 0 else ''}"
+        names = " and class names" if self.state_["rows"] > 0 else ""
+        return f"{_words(tuple(share.tolist()))} on {how}{names}{self._pool_words()}"
+
+    def _pool_words(self) -> str:
+        """How far unlabelled items take part."""
+        if "pool.size" not in self.state_:
+            return ""
+        share, size = float(self.state_["pool.share"]), int(self.state_["pool.size"])
+        items = f"{size:,} unlabelled item{'s' if size != 1 else ''}"
+        return f", and class means with {items} (trusted to {100 * share:.0f} %)"
 
     @property
     def why_(self) -> str:

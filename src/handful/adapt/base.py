@@ -31,10 +31,10 @@ from handful.adapt.inputs import (
     zero_shot_logits,
 )
 from handful.core.calibration import fit_scale, hedged
-from handful.core.task import Query, State, Task, make_task, mask_classes
+from handful.core.task import ClassText, Query, State, Task, make_task, mask_classes
 from handful.core.text_rows import with_text_rows
 from handful.errors import BadInput
-from handful.protocols import Needs
+from handful.protocols import Needs, Ranges
 
 __all__ = ["Features", "Head", "with_text_rows"]
 
@@ -52,7 +52,8 @@ class Head(ClassifierMixin, BaseEstimator):
             or, when the features carry a view ``aligned``, in the space of that. Labels without an entry have none.
         logit_scale: what multiplies cosines of items and class text in zero-shot logits (CLIP's exp(4.605) = 100).
         background: features ``[B, d]`` of items of base classes, or ``(features, labels)``, for heads that use them.
-        unlabelled: features ``[U, d]`` of items without labels, for heads that use them.
+        unlabelled: features ``[U, d]`` of items without labels, for heads that use them; `Features` with the same views
+            where the examples have views.
         random_state: seed of heads that draw.
         device: where tensors live, as in `torch.device`.
 
@@ -67,6 +68,10 @@ class Head(ClassifierMixin, BaseEstimator):
     needs: ClassVar[Needs] = Needs()
     shapes: ClassVar[Mapping[str, str]] = {}
     """Axes of every tensor of the state after ``*b``: C classes, D the width of the features, other letters free."""
+    ranges: ClassVar[Ranges] = {}
+    """What ``handful bench --tune-on`` searches; empty where the defaults stay."""
+    learns_from_pool: ClassVar[bool] = False
+    """Whether ``unlabelled`` items, where there are any, change what is learnt."""
     leaves: ClassVar[Literal["item", "fold"]] = "item"
     """What `leave_one_out` fits without: exactly the row's item, or the fold it is in."""
 
@@ -213,6 +218,9 @@ class Head(ClassifierMixin, BaseEstimator):
         if self.text is not None:
             text = read_text(self.text, self.classes_, dtype=x.dtype, every=self.needs.text, device=device)
         support = to_tensor(x, device)
+        pool = None if self.unlabelled is None else read_more(self.unlabelled, support, "unlabelled")
+        given = self.unlabelled.views if isinstance(self.unlabelled, Features) else {}
+        views_of_pool = {name: to_tensor(np.asarray(view), device) for name, view in given.items()}
         tensors = {name: to_tensor(view, device) for name, view in views.items()}
         return make_task(
             support,
@@ -224,9 +232,17 @@ class Head(ClassifierMixin, BaseEstimator):
             prior=None if text is None else self._prior(support, tensors, text.mean),
             views=tensors,
             background=read_background(self.background, support),
-            unlabelled=None if self.unlabelled is None else read_more(self.unlabelled, support, "unlabelled"),
+            unlabelled=pool,
+            prior_unlabelled=self._prior_of(pool, views_of_pool, text),
+            views_unlabelled=views_of_pool,
             seed=0 if self.random_state is None else int(self.random_state),
         )
+
+    def _prior_of(self, x: Tensor | None, views: Mapping[str, Tensor], text: ClassText | None) -> Tensor | None:
+        """Zero-shot logits of unlabelled items ``[U, C]``, where they are in a space with class text."""
+        if x is None or text is None or ("aligned" not in views and x.shape[-1] != text.vectors.shape[-1]):
+            return None
+        return self._prior(x, views, text.mean)
 
     def _query(self, x: np.ndarray, views: Mapping[str, np.ndarray], state: State) -> Query:
         tensors = {name: to_tensor(view, self.device) for name, view in views.items()}

@@ -29,7 +29,7 @@ from handful.core.distances import cosine
 from handful.core.gaussians import class_means
 from handful.core.softem import Rows, among, real_classes, shares
 from handful.core.task import Query, State, Task, lowest
-from handful.protocols import Needs
+from handful.protocols import Needs, Ranges
 
 Form = Literal["share", "mean"]
 
@@ -70,6 +70,7 @@ class BDCSPN(Transductive):
     key: ClassVar[str] = "bd-cspn"
     needs: ClassVar[Needs] = Needs(transductive=True)
     shapes: ClassVar[Mapping[str, str]] = {"support": "N D", "y": "N C", "mean": "C D", "origin": "D", "shift": "D"}
+    ranges: ClassVar[Ranges] = {"temperature": (1.0, 100.0), "norm": ("CL2N", "L2N", "UN")}
 
     temperature: float = 10.0
     form: Form = "share"

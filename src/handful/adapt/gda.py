@@ -23,7 +23,7 @@ from handful.core.distances import sqeuclidean, unit
 from handful.core.gaussians import Discriminant
 from handful.core.task import Query, State, Task, lowest
 from handful.errors import BadInput
-from handful.protocols import Needs
+from handful.protocols import Needs, Ranges
 
 GRID = tuple(10.0**power for power in range(-4, 3))
 START = 0.1
@@ -47,6 +47,7 @@ class GDA(Head):
     key: ClassVar[str] = "gda"
     needs: ClassVar[Needs] = Needs()
     shapes: ClassVar[Mapping[str, str]] = {"weight": "C D", "bias": "C", "alpha": ""}
+    ranges: ClassVar[Ranges] = {"shrinkage": ("ks", "ledoit-wolf", "oas"), "normalize": (True, False)}
 
     alpha: float | Literal["loo"] = "loo"
     shrinkage: Literal["ks", "none", "ledoit-wolf", "oas"] = "ks"

@@ -27,7 +27,7 @@ from handful.core.distances import unit
 from handful.core.kernels import Ridge, leave_out_path, rbf
 from handful.core.task import Query, State, Task
 from handful.errors import BadInput
-from handful.protocols import Needs
+from handful.protocols import Needs, Ranges
 
 BETAS = (1.0, 3.0, 6.0)
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -136,6 +136,7 @@ class KernelRidge(_KernelHead):
 
     key: ClassVar[str] = "kernel-ridge"
     needs: ClassVar[Needs] = Needs()
+    ranges: ClassVar[Ranges] = {"beta": (0.3, 30.0), "alpha": (0.01, 10.0)}
 
     beta: float | Literal["loo"] = "loo"
     alpha: float | Literal["loo"] = "loo"

@@ -31,7 +31,7 @@ from handful.core.neighbours import Neighbours
 from handful.core.softem import Rows, among, real_classes, shares
 from handful.core.task import Query, State, Task, lowest
 from handful.errors import BadInput
-from handful.protocols import Needs
+from handful.protocols import Needs, Ranges
 
 SAME = 1e-6
 """Relative change of the energy at which the sweeps of a task end."""
@@ -87,6 +87,7 @@ class LaplacianShot(Transductive):
     key: ClassVar[str] = "laplacianshot"
     needs: ClassVar[Needs] = Needs(transductive=True)
     shapes: ClassVar[Mapping[str, str]] = {"support": "N D", "y": "N C", "mean": "C D", "origin": "D", "shift": "D"}
+    ranges: ClassVar[Ranges] = {"lam": (0.1, 3.0), "rectify": ("mean", "share", None)}
 
     lam: float = 1.0
     knn: int = 3

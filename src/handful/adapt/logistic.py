@@ -22,7 +22,7 @@ from handful.core.distances import unit
 from handful.core.softmax_regression import fit_softmax
 from handful.core.task import Query, State, Task
 from handful.errors import BadInput
-from handful.protocols import Needs
+from handful.protocols import Needs, Ranges
 
 GRID = (0.1, 1.0, 10.0, 100.0)
 
@@ -43,6 +43,7 @@ class Logistic(Head):
     needs: ClassVar[Needs] = Needs(gradient=True)
     shapes: ClassVar[Mapping[str, str]] = {"weight": "C D", "bias": "C", "strength": ""}
     leaves: ClassVar[Literal["item", "fold"]] = "fold"
+    ranges: ClassVar[Ranges] = {"C": (0.01, 100.0), "normalize": (True, False)}
 
     C: float | Literal["cv"] = 1.0
     normalize: bool = False
@@ -118,6 +119,7 @@ class RFS(Logistic):
     """Paper 103's head: unit features, C = 1. Its five augmented shots are ``views`` of the encoder, one row each."""
 
     key: ClassVar[str] = "rfs"
+    ranges: ClassVar[Ranges] = {"C": (0.01, 100.0)}
 
     normalize: bool = True
 

@@ -23,7 +23,7 @@ from handful.core.distances import cosine, sqeuclidean
 from handful.core.gaussians import class_means, means_without_item
 from handful.core.task import Query, State, Task, lowest
 from handful.errors import BadInput
-from handful.protocols import Needs
+from handful.protocols import Needs, Ranges
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -38,6 +38,7 @@ class Prototypes(Head):
     key: ClassVar[str] = "prototypes"
     needs: ClassVar[Needs] = Needs()
     shapes: ClassVar[Mapping[str, str]] = {"mean": "C D", "mass": "C"}
+    ranges: ClassVar[Ranges] = {"metric": ("sqeuclidean", "cosine")}
 
     metric: Literal["sqeuclidean", "cosine"] = "sqeuclidean"
     temperature: float = 1.0

@@ -33,7 +33,7 @@ from handful.core.softem import Rows, real_classes, shares
 from handful.core.task import Query, State, Task, lowest
 from handful.core.transport import sinkhorn
 from handful.errors import BadInput
-from handful.protocols import Needs
+from handful.protocols import Needs, Ranges
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -54,6 +54,7 @@ class PTMAP(Transductive):
     key: ClassVar[str] = "pt-map"
     needs: ClassVar[Needs] = Needs(transductive=True, assumes_balanced=True, positive=True)
     shapes: ClassVar[Mapping[str, str]] = {"support": "N D", "y": "N C", "mean": "C D", "center": "D"}
+    ranges: ClassVar[Ranges] = {"lam": (1.0, 100.0), "alpha": (0.1, 0.2, 0.3, 0.4), "beta": (0.25, 0.5, 1.0)}
 
     beta: float = 0.5
     lam: float = 10.0

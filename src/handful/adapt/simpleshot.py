@@ -25,7 +25,7 @@ from handful.adapt.prototypes import Prototypes
 from handful.core.distances import unit
 from handful.core.task import Query, State, Task
 from handful.errors import BadInput
-from handful.protocols import Needs
+from handful.protocols import Needs, Ranges
 
 Norm = Literal["CL2N", "L2N", "UN"]
 
@@ -61,6 +61,7 @@ class SimpleShot(Prototypes):
     key: ClassVar[str] = "simpleshot"
     needs: ClassVar[Needs] = Needs()
     shapes: ClassVar[Mapping[str, str]] = {"mean": "C D", "mass": "C", "origin": "D"}
+    ranges: ClassVar[Ranges] = {"metric": ("sqeuclidean", "cosine"), "norm": ("CL2N", "L2N", "UN")}
 
     norm: Norm = "CL2N"
 

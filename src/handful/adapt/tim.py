@@ -34,7 +34,7 @@ from handful.core.information import Information
 from handful.core.softem import Rows, among, real_classes, shares
 from handful.core.task import Query, State, Task, lowest
 from handful.errors import BadInput
-from handful.protocols import Needs
+from handful.protocols import Needs, Ranges
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -133,6 +133,7 @@ class TIMGD(TIM):
     """
 
     key: ClassVar[str] = "tim-gd"
+    needs: ClassVar[Needs] = Needs(transductive=True, gradient=True, assumes_balanced=True)
 
     metric: Metric = "sqeuclidean"
     n_steps: int = 1000
@@ -166,7 +167,8 @@ class TIMADM(TIM):
     """
 
     key: ClassVar[str] = "tim-adm"
-    needs: ClassVar[Needs] = Needs(transductive=True)
+    needs: ClassVar[Needs] = Needs(transductive=True, assumes_balanced=True)
+    ranges: ClassVar[Ranges] = {"temperature": (3.0, 100.0), "norm": ("CL2N", "L2N")}
 
     n_steps: int = 150
     alpha: float = 1.0

@@ -26,7 +26,7 @@ from handful.core.losses import cross_entropy, real_rows
 from handful.core.task import Query, State, Task
 from handful.core.train import adamw, each_of
 from handful.errors import BadInput
-from handful.protocols import Needs
+from handful.protocols import Needs, Ranges
 
 START = {"alpha": 1.17, "beta": 1.0}
 """Of the reference's ImageNet configuration."""
@@ -48,6 +48,7 @@ class TipAdapter(Head):
     key: ClassVar[str] = "tip-adapter"
     needs: ClassVar[Needs] = Needs(text=True)
     shapes: ClassVar[Mapping[str, str]] = {"keys": "N D", "value": "N C", "alpha": "", "beta": ""}
+    ranges: ClassVar[Ranges] = {"alpha": (0.1, 10.0), "beta": (0.5, 20.0)}
 
     alpha: float | Literal["loo"] = 1.17
     beta: float | Literal["loo"] = 1.0

@@ -27,7 +27,7 @@ from handful.adapt.zero_shot import prior_logits
 from handful.core.distances import unit
 from handful.core.kernels import rbf
 from handful.core.task import Query, State, Task
-from handful.protocols import Needs
+from handful.protocols import Needs, Ranges
 
 ALPHA = Strength("alpha", 1.0, stepped(0.1, 50.0, 10))
 BETA = Strength("beta", 1.0, stepped(1.0, 50.0, 10))
@@ -59,6 +59,7 @@ class TipX(Head):
         "beta": "",
         "gamma": "",
     }
+    ranges: ClassVar[Ranges] = {"alpha": (0.1, 10.0), "beta": (0.5, 20.0), "gamma": (0.1, 10.0)}
 
     alpha: float | Literal["loo"] = 1.0
     beta: float | Literal["loo"] = 1.0

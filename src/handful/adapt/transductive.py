@@ -38,6 +38,7 @@ class Transductive(Head):
     """
 
     needs: ClassVar[Needs] = Needs(transductive=True)
+    learns_from_pool: ClassVar[bool] = True
 
     transductive: bool = True
 
@@ -64,9 +65,8 @@ class Transductive(Head):
     def adapt(self, task: Task) -> State:
         """`start`, and unless the queries themselves will be looked at, `move` by the unlabelled items."""
         state = self.start(task)
-        if self.transductive or task.unlabelled is None:
-            return state
-        return self.move(state, Query(task.unlabelled))[1]
+        pool = task.pool
+        return state if self.transductive or pool is None else self.move(state, pool)[1]
 
     def answer(self, state: State, query: Query) -> Tensor:
         """`move`, or `inductive` where ``transductive`` is off."""

@@ -30,6 +30,11 @@ def bench(
     set_: Annotated[
         list[str] | None, Option("--set", metavar="HEAD.PARAM=VALUE", help="Parameter of a head; may be repeated.")
     ] = None,
+    tune_on: Annotated[
+        str | None,
+        Option(metavar="FILE", help="Validation classes: parameters of every head are chosen on them, then tested."),
+    ] = None,
+    budget: Annotated[int, Option(metavar="N", help="Settings of each head that --tune-on tries.")] = 20,
     save_episodes: Annotated[str | None, Option(metavar="FILE", help="Where to write the drawn episodes.")] = None,
     episodes_from: Annotated[str | None, Option(metavar="FILE", help="Use the episodes of that file.")] = None,
     seed: o.Seed = 0,
@@ -63,6 +68,8 @@ def bench(
             base=base,
             imbalance=imbalance,
             set_=pairs(set_ or []),
+            tune_on=tune_on,
+            budget=budget,
             save_episodes=save_episodes,
             episodes_from=episodes_from,
             seed=seed,

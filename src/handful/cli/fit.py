@@ -74,6 +74,25 @@ def fit(
         str | None,
         Option(metavar="SOURCE", help="With --reject: items of none of the classes, to measure how many are found."),
     ] = None,
+    unlabelled: Annotated[
+        str | None,
+        Option(
+            metavar="SOURCE",
+            help="Items without labels to learn from as well, with the unlabelled rows of the data; `rows` for those "
+            "alone. What they teach stays in the model.",
+        ),
+    ] = None,
+    transductive: Annotated[
+        bool,
+        Option("--transductive", help="Let items that are asked about together sway each other, for heads that can."),
+    ] = False,
+    zero_shot: Annotated[
+        bool,
+        Option(
+            "--zero-shot",
+            help="Learn from class names alone, and test on the labels if there are any; so without labels anyway.",
+        ),
+    ] = False,
     test: Annotated[str | None, Option(metavar="FILE", help="Labelled source to test on; never learnt from.")] = None,
     shots: Annotated[
         int | None, Option(metavar="K", help="An experiment: learn from K examples a class, test on all others.")
@@ -125,6 +144,9 @@ def fit(
             false_alarms=false_alarms,
             other=other,
             negatives=negatives,
+            unlabelled=unlabelled,
+            transductive=transductive,
+            zero_shot=zero_shot,
             test=test,
             shots=shots,
             seed=seed,

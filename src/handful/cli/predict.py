@@ -29,6 +29,10 @@ def predict(
             "to with --target-precision.",
         ),
     ] = None,
+    transductive: Annotated[
+        bool,
+        Option("--transductive", help="Let the rows sway each other, where the model's head can; see fit."),
+    ] = False,
     force: Annotated[
         bool, Option("--force", help="Replace FILE, and columns of an earlier prediction in the source.")
     ] = False,
@@ -53,6 +57,8 @@ def predict(
         from handful.cli.lines import answer_lines, refuse_for_lines
 
         refuse_for_lines(out=out, text=text, image=image, label=label, force=force)
+        if transductive:
+            raise BadInput("--transductive has no use here: lines are answered as they come, not together")
         if excel_safe:
             raise BadInput("--excel-safe has no use here: lines are answered as JSON, which no spreadsheet computes")
         answer_lines(model, top=top, min_confidence=min_confidence, encoder=encoder, skip_bad=skip_bad, cache=cache)
@@ -66,6 +72,7 @@ def predict(
             out=out,
             top=top,
             min_confidence=min_confidence,
+            transductive=transductive,
             force=force,
             excel_safe=excel_safe,
             encoder=encoder,

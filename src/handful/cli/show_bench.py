@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from handful.cli.layout import count, faint, some, strong, table
+from handful.cli.layout import CELL, count, faint, some, strong, table
 from handful.cli.terminal import show
 from handful.cli.text import visible
 
@@ -29,8 +29,22 @@ def show_bench(result: BenchResult, out: str | None) -> None:
         show("", strong("any number of shots" if shots == "any" else count(shots, "shot")))
         show(table(COLUMNS, [_cells(row) for row in rows], right=[3, 4]))
         show(*(faint(visible(row["statement"])) for row in rows[1:]))
+        show(*(faint(visible(line, 4 * CELL)) for line in _chosen(found.get("tuning"), shots)))
     if out is not None:
         show("", f"Written to {visible(out)}")
+
+
+def _chosen(tuning: Mapping[str, Any] | None, shots: Any) -> list[str]:
+    """Which parameters each head was tested with, and how they were found."""
+    if not tuning:
+        return []
+    where = f"on {count(tuning['episodes'], 'episode')} of {tuning['classes']:,} validation classes"
+    lines = []
+    for row in (row for row in tuning["chosen"] if row["shots"] == shots):
+        settings = ", ".join(f"{name} {value}" for name, value in row["parameters"].items()) or "its defaults"
+        best = f"the best of {row['tried']} {where}" if row["tried"] > 1 else "not tuned, it declares no ranges"
+        lines.append(f"{row['head']} with {settings}: {best}")
+    return lines
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

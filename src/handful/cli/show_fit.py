@@ -32,7 +32,8 @@ def headline(card: Mapping[str, Any]) -> str:
     """``"A text classifier for 14 classes, learnt from 392 labelled examples"``."""
     task = card["task"]
     kind = {"text": "A text classifier", "image": "An image classifier"}.get(task["modality"], "A classifier")
-    return f"{kind} for {len(task['classes'])} classes, learnt from {count(task['n'], 'labelled example')}"
+    learnt = f"learnt from {count(task['n'], 'labelled example')}" if task["n"] else "made from class names alone"
+    return f"{kind} for {len(task['classes'])} classes, {learnt}"
 
 
 def about(card: Mapping[str, Any]) -> list[tuple[str, Lines]]:
@@ -42,13 +43,19 @@ def about(card: Mapping[str, Any]) -> list[tuple[str, Lines]]:
     if card.get("experiment"):
         drawn = count(card["experiment"]["shots"], "example")
         rows.append(("Experiment", [f"{drawn} a class; without --shots a model learns from all"]))
-    rows += [("Read", _read(task)), ("Classes", [_classes(task["classes"])])]
+    pool = card.get("unlabelled") or {}
+    rows += [("Read", _read(task, bool(pool.get("n")))), ("Classes", [_classes(task["classes"])])]
     if encoder["name"] is None:
         rows.append(("Features", [f"as given, {count(encoder['dim'], 'number')} each"]))
     else:
         becomes = f"each {task['modality']} becomes {encoder['dim']:,} numbers"
         rows.append(("Encoder", [f"{visible(encoder['name'])}: {becomes}"]))
-    return [*rows, ("Head", _head(card)), ("Class names", _names(card["class_text"]))]
+    return [
+        *rows,
+        ("Head", _head(card)),
+        ("Unlabelled", _unlabelled(pool)),
+        ("Class names", _names(card["class_text"])),
+    ]
 
 
 def trust(card: Mapping[str, Any]) -> list[tuple[str, Lines]]:
@@ -119,14 +126,29 @@ def places(model: Model, out: str | None, report: str | None) -> list[tuple[str,
     ]
 
 
-def _read(task: Mapping[str, Any]) -> Lines:
+def _unlabelled(pool: Mapping[str, Any]) -> Lines:
+    """What was made of items without labels, which were dropped, and what to beware of."""
+    if not pool:
+        return []
+    lines: list[str | Text] = [visible(pool["use"], 4 * CELL)]
+    if pool["dropped"]:
+        copies = count(pool["dropped"], "more was", "more were")
+        lines.append(f"{copies} dropped: (nearly) equal to a labelled item or one tested on, or in its group")
+    if pool["skipped"]:
+        lines.append(f"{count(pool['skipped'], 'more', 'more')} could not be read")
+    return [*lines, *([strong(f"Warning: {visible(pool['warning'], 8 * CELL)}")] if pool.get("warning") else [])]
+
+
+def _read(task: Mapping[str, Any], used: bool) -> Lines:
     lines = [some(task["sources"], 3)] if task["sources"] else []
     named = {kind: name for kind, name in task["columns"].items() if name}
     if named.keys() != {"label"} or task["modality"] == "text":  # the labels of an image folder are its folders
         columns = ", ".join(f"{kind} in {some(_list(name))}" for kind, name in named.items())
         lines += [f"columns: {columns}"] if columns else []
     skipped = task["skipped"]
-    lines.append(f"{task['n']:,} labelled, {task['pool']:,} unlabelled and left aside, {len(skipped):,} skipped")
+    aside = "" if used else " and left aside"
+    counts = f"{task['n']:,} labelled, {task['pool']:,} unlabelled{aside}, {len(skipped):,} skipped"
+    lines.append(counts if task["n"] else "no item was learnt from")
     lines += [visible(note, 2 * CELL) for note in task.get("notes", [])]
     lines += [f"skipped: {visible(why, 2 * CELL)}" for why in skipped[:SKIPPED]]
     return [*lines, f"skipped: {len(skipped) - SKIPPED:,} more"] if len(skipped) > SKIPPED else lines
@@ -135,6 +157,8 @@ def _read(task: Mapping[str, Any]) -> Lines:
 def _classes(classes: Sequence[Mapping[str, Any]]) -> str:
     sizes = [c["count"] for c in classes]
     few, many = min(sizes), max(sizes)
+    if not many:
+        return some([c["name"] for c in classes])
     each = f"{few:,} examples each" if few == many else f"{few:,} to {many:,} examples each"
     return f"{each}: {some([c['name'] for c in classes])}"
 

@@ -24,8 +24,8 @@ def show_inspect(found: Mapping[str, Any]) -> None:
 
 def _headline(found: Mapping[str, Any]) -> str:
     kind = {"text": "A text classifier", "image": "An image classifier"}.get(found["modality"], "A classifier")
-    learnt = count(found["n"], "labelled example")
-    return f"{kind} for {count(len(found['classes']), 'class', 'classes')}, learnt from {learnt}"
+    learnt = f"learnt from {count(found['n'], 'labelled example')}" if found["n"] else "made from class names alone"
+    return f"{kind} for {count(len(found['classes']), 'class', 'classes')}, {learnt}"
 
 
 def _what(found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
@@ -40,6 +40,8 @@ def _what(found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     ]
     if found["experiment"] is not None:
         rows.append(("Experiment", [visible(found["experiment"], PATH)]))
+    if found["unlabelled"] is not None:
+        rows.append(("Unlabelled", [visible(found["unlabelled"]["use"], PATH)]))
     if found["accuracy"] is not None:
         rows.append(("Accuracy", [short("accuracy", found["accuracy"]), *_lines([found["method"]])]))
     rows.append(("Speaks for", _lines([found["population"]])))

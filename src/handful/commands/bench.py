@@ -16,14 +16,18 @@ from handful.commands.sources import Columns, class_sentences, labelled, read_so
 from handful.encode import default_encoder
 from handful.encode import encoder as make_encoder
 from handful.errors import BadInput, nearest
-from handful.evaluate.comparison import judge
+from handful.evaluate.comparison import Row, judge
 from handful.evaluate.indices import Count, Episodes
 from handful.evaluate.sampling import draw
 from handful.evaluate.tables import BenchResult as BenchResult
 from handful.evaluate.tables import table_format
+from handful.evaluate.tuning import Tuned, tune
 from handful.protocols import Encoder, Progress
 from handful.read import Dataset
 from handful.ship.model import Encoded, class_text_vectors, encode_dataset
+
+TUNING_EPISODES = 200
+"""Validation episodes that each setting of a head is judged on, at most."""
 
 
 def bench(
@@ -37,6 +41,8 @@ def bench(
     base: Any = None,
     imbalance: str | float | None = None,
     set_: Mapping[str, Any] | None = None,
+    tune_on: Any = None,
+    budget: int = 20,
     save_episodes: str | Path | None = None,
     episodes_from: str | Path | None = None,
     seed: int = 0,
@@ -66,6 +72,10 @@ def bench(
         base: a source of base classes, for heads that learn something from them.
         imbalance: ``"dirichlet:A"`` (or A): class proportions of the queries drawn with concentration A.
         set_: parameters of heads: ``{"gda.alpha": 0.1}``; texts are read as JSON where they are JSON.
+        tune_on: a source of validation classes, none of which is tested: every head gets ``budget`` settings of its
+            `ranges`, drawn at random (its defaults among them), on the same episodes of these, and is tested with the
+            best for each number of shots. Heads without ranges stay as they are, and so does what ``set_`` gives.
+        budget: how many settings a head, on up to 200 episodes each.
         save_episodes: where to write the episodes that were drawn.
         episodes_from: episodes written earlier, from the same data; they bring their own ways, queries and number.
         seed: of the draw, and of heads that draw.
@@ -82,6 +92,8 @@ def bench(
             with too few items.
     """
     _check_heads(heads)
+    if budget < 1:
+        raise BadInput(f"--budget must be at least 1, not {budget}")
     if out is not None:
         table_format(out)
     parameters = head_parameters(heads, set_ or {})
@@ -113,8 +125,41 @@ def bench(
     given: dict[str, Any] = {"text": vectors, "random_state": seed}
     if tower is not None:
         given["logit_scale"] = tower.logit_scale
-    made = {key: head_class(key)(**{**given, **parameters[key]}) for key in heads}
-    rows = judge(made, encoded.features, labels, drawn, shots, base=background, seed=seed, progress=progress)
+    tuned: list[Tuned] = []
+    tuning = None
+    if tune_on is not None:
+        seen = labelled(read_source(tune_on, None, columns, merge_labels=merge_labels, skip_bad=skip_bad))
+        _refuse_shared(seen, data)
+        part = encode(seen)
+        seen = seen.take(part.kept)
+        some_ways, some_queries = (ways, queries) if episodes_from is None else (drawn.ways, drawn.queries)
+        validation = _validation_episodes(
+            seen, some_ways, shots, some_queries, min(len(drawn), TUNING_EPISODES), seed, concentration
+        )
+        known = {**given, "text": _class_text(tower, class_names, seen)}
+        names = np.asarray(seen.labels)
+        tuned = [
+            tune(
+                key, known, parameters[key], part.features, names, validation, k,
+                budget=budget, base=background, seed=seed,
+            )
+            for key in heads
+            for k in shots
+        ]  # fmt: skip
+        tuning = {
+            "sources": list(seen.provenance.sources),
+            "classes": len(seen.classes),
+            "episodes": len(validation),
+            "budget": budget,
+            "chosen": [each.as_dict() for each in tuned],
+        }
+    chosen = {(each.head, each.shots): each.parameters for each in tuned}
+    rows: list[Row] = []
+    for some in [shots] if not tuned else [[k] for k in shots]:
+        settings = {key: {**parameters[key], **chosen.get((key, some[0]), {})} for key in heads}
+        made = {key: head_class(key)(**{**given, **settings[key]}) for key in heads}
+        found = judge(made, encoded.features, labels, drawn, some, base=background, seed=seed, progress=progress)
+        rows += [replace(row, parameters=settings[row.head]) for row in found]
     setting = {
         "handful": handful.__version__,
         "sources": list(data.provenance.sources),
@@ -127,11 +172,41 @@ def bench(
         "imbalance": concentration,
         "seed": seed,
         "episodes_from": None if episodes_from is None else str(episodes_from),
+        "tuning": tuning,
     }
-    result = BenchResult(tuple(replace(row, parameters=parameters[row.head]) for row in rows), setting)
+    result = BenchResult(tuple(rows), setting)
     if out is not None:
         result.save(out)
     return result
+
+
+def _refuse_shared(validation: Dataset, test: Dataset) -> None:
+    shared = sorted(set(validation.classes) & set(test.classes))
+    if shared:
+        more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
+        raise BadInput(
+            f"--tune-on: class {shared[0]!r}{more} is tested as well; parameters are chosen on classes of their own"
+        )
+
+
+def _validation_episodes(
+    data: Dataset,
+    ways: Count,
+    shots: Sequence[Count],
+    queries: int,
+    episodes: int,
+    seed: int,
+    imbalance: float | None,
+) -> Episodes:
+    """Episodes like those that are tested, of other classes. Raises `BadInput` where these hold too little."""
+    most: Count = "any" if "any" in shots else max(int(k) for k in shots)
+    try:
+        return draw(
+            np.asarray(data.labels), ways=ways, shots=most, queries=queries, episodes=episodes, seed=seed,
+            imbalance=imbalance,
+        )  # fmt: skip
+    except BadInput as error:
+        raise BadInput(f"--tune-on: {error}") from error
 
 
 def head_parameters(heads: Sequence[str], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

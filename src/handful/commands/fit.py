@@ -17,16 +17,18 @@ from handful.adapt.base import Features, Head
 from handful.commands.card import blind_spots_card, class_text_card, evidence_of, make_card
 from handful.commands.command_line import command_line
 from handful.commands.judging import Wishes, judge
-from handful.commands.kept_apart import copies_of, kept_apart
+from handful.commands.kept_apart import copies_of, kept_apart, named
+from handful.commands.pool import Pool, assumes_balance, check_asked, gather, uneven, without_pool
 from handful.commands.rejecting import ALARMS, OTHER, RejectWishes, encode_negatives, read_negatives
 from handful.commands.sources import Columns, class_sentences, draw_shots, labelled, read_source
+from handful.commands.zero_shot import check_zero_shot, tested_on, zero_shot_card, zero_shot_head
 from handful.encode import default_encoder
 from handful.encode import encoder as make_encoder
 from handful.errors import BadInput
 from handful.evaluate.duplicates import merge_units
 from handful.protocols import Encoder, Progress
 from handful.read import Dataset
-from handful.ship.model import Encoded, Model, class_text_vectors, encode_dataset
+from handful.ship.model import Encoded, Model, check_savable, class_text_vectors, encode_dataset
 
 Metric = Literal["accuracy", "balanced", "macro-f1", "log-loss"]
 METRICS = ("accuracy", "balanced", "macro-f1", "log-loss")
@@ -57,6 +59,9 @@ def fit(
     false_alarms: float = ALARMS,
     other: str = OTHER,
     negatives: Any = None,
+    unlabelled: Any = None,
+    transductive: bool = False,
+    zero_shot: bool = False,
     test: Any = None,
     shots: int | None = None,
     seed: int = 0,
@@ -74,7 +79,7 @@ def fit(
 
     Args:
         sources: a file, folder or list of them (see `handful.read.read`), ``{label: [items]}``, a `Dataset`, or
-            items for which ``labels`` are given. Unlabelled items are left aside.
+            items for which ``labels`` are given. Unlabelled items are left aside, but for ``unlabelled``.
         labels: one an item; ``None`` to read them from the source.
         text, image, label: columns of a table; guessed from their names when not given.
         group: column that says which items belong together (a customer, a patient, a roll of film): a group never
@@ -98,6 +103,13 @@ def fit(
         false_alarms: the share of items of the classes that may be called none of them.
         other: what such items are called.
         negatives: a source of items of none of the classes, or a list of them; measures how many are found.
+        unlabelled: items without labels to learn from, for ``auto`` and heads that do: what `handful.read.read` takes,
+            its labels not read, together with the unlabelled items of ``sources``; ``"rows"`` for those alone. What
+            (nearly) equals a labelled item, or shares its group, is dropped. What they teach stays in the model: an
+            answer does not depend on what else is asked.
+        transductive: let items that are asked about together sway each other, as the papers of those heads have it.
+        zero_shot: learn from class names alone and leave labels for the test; so without any labels and with
+            ``class_names`` anyway.
         test: a labelled source, or ``(items, labels)``; never learnt from.
         shots: an experiment: learn from this many examples a class and test on all others.
         seed: of every draw.
@@ -122,10 +134,26 @@ def fit(
         raise BadInput(f"unknown metric {metric!r}; there are: {', '.join(METRICS)}")
     none_of = RejectWishes(reject, false_alarms, other, negatives)
     wishes = Wishes(class_prior, target_precision, cost, group or group_regex, near_duplicates, none_of)
-    if isinstance(head, str):
-        head_class(head)  # an unknown head is refused before any work is done
+    kind = (
+        head_class(head) if isinstance(head, str) else type(head)
+    )  # what cannot be is refused before any work is done
+    check_asked(kind, unlabelled, transductive, class_prior)
+    if out is not None:
+        check_savable(kind)
     how = Columns(text, image, label, group, group_regex)
-    everything = read_source(sources, labels, how, merge_labels=merge_labels, skip_bad=skip_bad, require_labels=True)
+    unnamed = class_names is None and not zero_shot
+    everything = read_source(sources, labels, how, merge_labels=merge_labels, skip_bad=skip_bad, require_labels=unnamed)
+    if zero_shot or not everything.classes:
+        check_zero_shot(
+            kind, shots=shots, target_precision=target_precision, cost=cost, unlabelled=unlabelled,
+            transductive=transductive, reject=reject,
+        )  # fmt: skip
+        model = _zero_shot(
+            everything, class_names, kind, _tower(everything, encoder, long, crop, tiles), test, how, wishes,
+            seed=seed, metric=metric, standalone=standalone, skip_bad=skip_bad, cache=cache, progress=progress,
+            command=command, out=out, clock=clock,
+        )  # fmt: skip
+        return _written(model, clock, out, report)
     data = labelled(everything)
     aliens = read_negatives(none_of, data, how, skip_bad)
     learn, held = (data, None) if shots is None else draw_shots(data, shots, seed)
@@ -143,6 +171,17 @@ def fit(
     copies = copies_of(learn, encoded.features, near_duplicates)
     units = merge_units(learn.groups, copies)
     features = encoded.features
+    seen = None
+    if held is not None:
+        seen = encode_dataset(held, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+        held = held.take(seen.kept)
+    shared = None
+    if unlabelled is not None:
+        apart_items = None if held is None or seen is None else (held, seen.features)
+        shared = gather(
+            everything.pool, unlabelled, how, learn, features, apart_items, tower,
+            near_duplicates=near_duplicates, cache=cache, progress=progress,
+        )  # fmt: skip
     if len(np.unique(copies)) < len(copies):  # a copy would tell the head the answer it is to be judged by
         features = replace(features, items=copies)
     sentences = class_sentences(class_names, learn.classes, tower.templates if tower is not None else ())
@@ -151,18 +190,21 @@ def fit(
     clock.lap("encode")
 
     names = np.asarray(learn.labels)
-    estimator = _estimator(head, vectors, tower, metric, seed)
+    estimator = _estimator(head, vectors, tower, metric, seed, shared, transductive)
     estimator.fit(features, names)
     model = _model(estimator, tower, standalone)
     model.scale = estimator.spread(features, names)
     clock.lap("fit")
 
-    pool = _encoded_pool(everything.pool, tower, wishes, cache, progress)
+    pool = None
+    if wishes.class_prior == "pool":
+        pool = _encoded_pool(everything.pool, tower, cache, progress) if shared is None else shared.features
     model.card = make_card(
         model, learn, len(everything.pool), seed, metric, encoded.skipped, command, getattr(tower, "revision", None)
     )
     apart_from = encode_negatives(aliens, tower, features.x.shape[1], cache=cache, skip_bad=skip_bad, progress=progress)
     model.card["class_text"] = class_text_card(estimator, sentences, vectors is not None)
+    model.card["unlabelled"] = _unlabelled_card(estimator, features, names, shared, transductive)
     answers = judge(
         model,
         learn,
@@ -183,19 +225,65 @@ def fit(
     clock.lap("estimate")
 
     model.card["test"] = None
-    if held is not None:
-        seen = encode_dataset(held, tower, cache=cache, skip_bad=skip_bad, progress=progress)
-        apart = kept_apart(learn, features, held.take(seen.kept), seen.features, test, near_duplicates)
+    if held is not None and seen is not None:
+        apart = kept_apart(learn, features, held, seen.features, test, near_duplicates)
         model.card["test"] = apart.card(model)
         clock.lap("test")
     if examples and report is not None:
         tested = {} if held is None else apart.mistaken(model)
         model.evidence = evidence_of(model.card, learn, answers, tested)
+    return _written(model, clock, out, report)
+
+
+def _written(model: Model, clock: _Clock, out: str | Path | None, report: str | Path | None) -> Model:
     model.seconds = dict(clock.laps)
     if out is not None:
         model.save(out)
     if report is not None:
         model.report(report)
+    return model
+
+
+def _zero_shot(
+    everything: Dataset,
+    class_names: str | Path | Mapping[str, str | Sequence[str]] | None,
+    kind: type[Head],
+    tower: Encoder | None,
+    test: Any,
+    how: Columns,
+    wishes: Wishes,
+    *,
+    seed: int,
+    metric: Metric,
+    standalone: bool,
+    skip_bad: bool,
+    cache: bool,
+    progress: Progress | None,
+    command: str | None,
+    out: str | Path | None,
+    clock: _Clock,
+) -> Model:
+    """A model from class names alone; what is labelled tests it, unless there is a test set."""
+    if out is not None:
+        _refuse_overwriting(Path(out), experiment=False)
+    held, source = everything.labelled, "the labelled items, none of which was learnt from"
+    if test is not None:
+        items, given = test if isinstance(test, tuple) else (test, None)
+        held, source = labelled(read_source(items, given, how, skip_bad=skip_bad)), named(test)
+    clock.lap("read")
+    head = zero_shot_head(check_zero_shot(kind), everything, class_names, tower, cache)
+    model = _model(head, tower, standalone)
+    pool = _encoded_pool(everything.pool, tower, cache, progress) if wishes.class_prior == "pool" else None
+    nothing = everything.take(())
+    revision = getattr(tower, "revision", None)
+    model.card = make_card(model, nothing, len(everything.pool), seed, metric, (), command, revision)
+    model.card |= zero_shot_card(model, wishes.class_prior, pool, kind.key != "auto")
+    model.card["blind_spots"] = blind_spots_card(tower, everything)
+    clock.lap("fit")
+    if len(held):
+        seen = encode_dataset(held, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+        model.card["test"] = tested_on(model, held.take(seen.kept), seen.features, source).card(model)
+        clock.lap("test")
     return model
 
 
@@ -279,11 +367,9 @@ def _model(estimator: Head, tower: Encoder | None, standalone: bool) -> Model:
     )
 
 
-def _encoded_pool(
-    pool: Dataset, tower: Encoder | None, wishes: Wishes, cache: bool, progress: Progress | None
-) -> Features | None:
-    """Features of the unlabelled items, where the population is to be read off them."""
-    if wishes.class_prior != "pool" or not len(pool):
+def _encoded_pool(pool: Dataset, tower: Encoder | None, cache: bool, progress: Progress | None) -> Features | None:
+    """Features of the unlabelled items, for the population to be read off them."""
+    if not len(pool):
         return None
     found: Encoded = encode_dataset(
         pool.take(np.flatnonzero(pool.usable)), tower, cache=cache, skip_bad=True, progress=progress
@@ -291,11 +377,32 @@ def _encoded_pool(
     return found.features
 
 
+def _unlabelled_card(
+    head: Head, features: Features, labels: np.ndarray, pool: Pool | None, transductive: bool
+) -> dict[str, Any] | None:
+    """What the head made of items without labels."""
+    if pool is None:
+        return without_pool(head, transductive)
+    if not head.learns_from_pool:
+        return {**pool.card, "use": "only the mix of classes was read off them; this head learns nothing from them"}
+    return pool.card | (uneven(head, features, labels, pool.features) if assumes_balance(head) else {})
+
+
 def _estimator(
-    head: str | Head, vectors: Mapping[str, np.ndarray] | None, tower: Encoder | None, metric: str, seed: int
+    head: str | Head,
+    vectors: Mapping[str, np.ndarray] | None,
+    tower: Encoder | None,
+    metric: str,
+    seed: int,
+    pool: Pool | None,
+    transductive: bool,
 ) -> Head:
     """The head with what is known beside the examples."""
     given: dict[str, Any] = {"text": vectors, "random_state": seed}
+    if pool is not None:
+        given["unlabelled"] = pool.features
+    if (head_class(head) if isinstance(head, str) else head).needs.transductive:
+        given["transductive"] = transductive  # what ships answers each item by itself, unless asked
     if tower is not None:
         given["logit_scale"] = tower.logit_scale
     if not isinstance(head, str):

@@ -25,6 +25,8 @@ def inspect(model: str | Path) -> dict[str, Any]:
         - ``model, bytes, sha256, format``: the file;
         - ``modality, classes, n, metric, head, encoder, experiment``: what it is; ``encoder["inside"]`` says whether
           the encoder lies in the file;
+        - ``unlabelled``: ``n`` items without labels that it learnt from, ``dropped``, ``use`` in words; ``None`` where
+          there are none;
         - ``accuracy, method, population``: the number that is quoted for it, how it was found, whom it speaks for;
         - ``reject``: how it answers that an item is none of its classes, and what that is worth, or ``None``;
         - ``provenance``: version, seed, command, versions of packages, sources, SHA-256 of each of their files;
@@ -87,7 +89,14 @@ def _what(description: Mapping[str, Any], inside: bool) -> dict[str, Any]:
             "inside": inside,
         },
         "experiment": _text((card.get("experiment") or {}).get("note")),
+        "unlabelled": _unlabelled(card.get("unlabelled")),
     }
+
+
+def _unlabelled(pool: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if not pool:
+        return None
+    return {"n": int(pool["n"]), "dropped": int(pool["dropped"]), "use": str(pool["use"])}
 
 
 def _classes(card: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -129,14 +138,14 @@ def _reject(description: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _provenance(card: Mapping[str, Any]) -> dict[str, Any]:
-    made, task = card.get("provenance") or {}, card["task"]
+    made, task, pool = card.get("provenance") or {}, card["task"], card.get("unlabelled") or {}
     return {
         "handful": str(card["handful"]),
         "seed": int(card["seed"]),
         "command": _text(made.get("command")),
         "versions": {str(name): str(version) for name, version in (made.get("versions") or {}).items()},
-        "sources": list(_strings(task["sources"])),
-        "sha256": {str(name): str(digest) for name, digest in task["sha256"].items()},
+        "sources": list(_strings([task["sources"], pool.get("sources")])),
+        "sha256": {str(n): str(d) for n, d in [*task["sha256"].items(), *(pool.get("sha256") or {}).items()]},
     }
 
 
@@ -165,6 +174,8 @@ def _paths(card: Mapping[str, Any]) -> Iterator[str]:
     yield from _strings([card["task"]["sources"], list(card["task"]["sha256"])])
     for name in ("test", "population", "cost", "reject"):
         yield from _strings((card.get(name) or {}).get("source"))
+    pool = card.get("unlabelled") or {}
+    yield from _strings([pool.get("sources"), list(pool.get("sha256") or ())])
 
 
 def _items(card: Mapping[str, Any]) -> Iterator[str]:
@@ -196,7 +207,7 @@ def _example_tensors(layout: Layout, n: int, classes: int) -> list[str]:
     Judged by shape, so that no head need be loaded: where a tensor of another kind has as many rows it is named too.
     """
     tables = ((name, shape) for name, (_, shape) in sorted(layout.tensors.items()) if len(shape) >= 2)
-    return [name for name, shape in tables if shape[0] in (n, n + classes) and name != "text"]
+    return [name for name, shape in tables if n and shape[0] in (n, n + classes) and name != "text"]
 
 
 def _sizes(layout: Layout) -> list[dict[str, Any]]:

@@ -48,6 +48,11 @@ class Apart:
         return mistaken(self.data, answers, model.card["test"]["assessment"])
 
 
+def named(test: Any) -> str:
+    """What a test set is called."""
+    return str(test) if isinstance(test, (str, Path)) else "items kept apart"
+
+
 def kept_apart(
     learnt: Dataset, features: Features, held: Dataset, seen: Features, test: Any, near_duplicates: bool
 ) -> Apart:
@@ -65,20 +70,19 @@ def kept_apart(
     Raises:
         BadInput: nothing is left.
     """
-    rows = np.flatnonzero(~_resembling(learnt, features, held, seen, near_duplicates))
+    rows = np.flatnonzero(~resembling(learnt, features, held, seen, near_duplicates))
     many = len(held) - len(rows)
     what = "were left out" if test is None else "are among them"
     note = f"{many:,} items that (nearly) equal one learnt from, or share its group, {what}" if many else None
     if test is not None:
-        source = str(test) if isinstance(test, (str, Path)) else "items kept apart"
-        return Apart(source, note, held, seen)
+        return Apart(named(test), note, held, seen)
     if not len(rows):
         raise BadInput("nothing to test on: every item not drawn is in a group with one that is learnt from")
     return Apart("the items not drawn", note, held.take(rows), seen.take(rows))
 
 
-def _resembling(learnt: Dataset, features: Features, held: Dataset, seen: Features, near: bool) -> np.ndarray:
-    """Which of the items kept apart are in one unit with an item learnt from ``[m]``."""
+def resembling(learnt: Dataset, features: Features, held: Dataset, seen: Features, near: bool) -> np.ndarray:
+    """Which of the items ``held`` are in one unit with an item ``learnt`` from ``[m]``: a (near) copy, or its group."""
     groups = None if learnt.groups is None or held.groups is None else (*learnt.groups, *held.groups)
     both = Dataset([*learnt.items, *held.items], (*learnt.labels, *held.labels), learnt.modality)
     units = merge_units(groups, copies_of(both, Features(np.concatenate([features.x, seen.x]), {}), near))

@@ -32,6 +32,7 @@ def predict(
     out: str | Path | None = None,
     top: int = 1,
     min_confidence: float | None = None,
+    transductive: bool = False,
     force: bool = False,
     excel_safe: bool = False,
     encoder: str | None = None,
@@ -52,6 +53,8 @@ def predict(
         top: how many classes to name, the most probable first.
         min_confidence: below this probability a row is not accepted, and its label stays empty; by default what the
             model was fitted to (``target_precision``), else 0.
+        transductive: let the rows sway each other, for heads that can; without it an answer never depends on what else
+            is asked, unless the model was fitted so.
         force: replace ``out`` if it exists, and columns ``handful_…`` that the source already has.
         excel_safe: put an apostrophe before text in ``out`` that a spreadsheet would take for a formula; what is
             returned stays as it is.
@@ -76,6 +79,7 @@ def predict(
         if excel_safe:
             check_for_sheets(out)
     model = model if isinstance(model, Model) else Model.load(model, encoder)
+    model = model.transductive() if transductive else model
     _check(model, top, min_confidence)
     data, asked = read_for(model, source, Columns(text, image, label), skip_bad=skip_bad, keep_rows=True)
     table = _table(data, force)

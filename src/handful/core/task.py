@@ -90,6 +90,7 @@ class Task:
         views: further arrays of the support, ``[*b, N, …]`` by name.
         query: see `Query`; only transductive heads look at it while adapting.
         unlabelled: ``[*b, U, D]``.
+        prior_unlabelled, views_unlabelled: their zero-shot logits ``[*b, U, C]`` and further arrays, as of the support.
         background: see `Background`.
         seed: for heads that draw.
     """
@@ -104,6 +105,8 @@ class Task:
     views: Mapping[str, Tensor] = field(default_factory=dict)
     query: Query | None = None
     unlabelled: Tensor | None = None
+    prior_unlabelled: Tensor | None = None
+    views_unlabelled: Mapping[str, Tensor] = field(default_factory=dict)
     background: Background | None = None
     seed: int = 0
 
@@ -130,6 +133,13 @@ class Task:
     def ways(self) -> Tensor:
         """How many classes are real ``[*b]``."""
         return self.class_mask.sum(-1)
+
+    @property
+    def pool(self) -> Query | None:
+        """The unlabelled items as something that is asked; ``None`` where there are none."""
+        if self.unlabelled is None:
+            return None
+        return Query(self.unlabelled, self.prior_unlabelled, views=self.views_unlabelled)
 
     @property
     def one_row_an_item(self) -> bool:

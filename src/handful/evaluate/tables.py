@@ -48,12 +48,17 @@ class BenchResult:
         if kind == ".json":
             text = json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"
         elif kind == ".csv":
-            text = as_csv(self.rows, {**setting, "sources": sources})
+            text = as_csv(self.rows, {**_plain(setting), "sources": sources})
         else:
             what = ", ".join(f"{name} {setting[name]}" for name in ("episodes", "ways", "queries", "seed"))
             text = as_latex(self.rows, f"{sources}: {what}; 95 % intervals over episodes, in percent")
         with whole_file(path) as file:
             file.write(text.encode())
+
+
+def _plain(setting: Mapping[str, Any]) -> dict[str, Any]:
+    """Objects as JSON, as cells hold them."""
+    return {k: json.dumps(v, sort_keys=True) if isinstance(v, Mapping) else v for k, v in setting.items()}
 
 
 def table_format(path: str | Path) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -220,10 +221,22 @@ class Model:
             raise BadInput(f"label {unknown[0]!r} is none of the model's classes: {', '.join(self.classes[:8])}")
         return assess(np.asarray(labels), self.proba_of(features), self.classes, groups=groups)
 
+    def transductive(self) -> Model:
+        """The model whose answers sway each other when they are asked for together.
+
+        Raises:
+            BadInput: its head answers each item by itself.
+        """
+        if not self.head.needs.transductive:
+            raise BadInput(f"--transductive: the model's head {self.head.key!r} answers each item by itself")
+        head = copy(self.head).set_params(transductive=True)
+        return replace(self, head=head)
+
     def save(self, path: str | Path) -> None:
-        """Write one file, whole or not at all."""
+        """Write one file, whole or not at all. Raises `BadInput` for a head that no file can name: `check_savable`."""
         from handful.ship.bundle import write_bundle
 
+        check_savable(type(self.head))
         description = {
             "head": {"key": self.head.key, "parameters": self.head.parameters()},
             "classes": list(self.classes),
@@ -309,6 +322,21 @@ class Model:
             if isinstance(error, BadInput):
                 raise
             raise BadInput(f"{path} is not a whole Handful model: {error!r}") from error
+
+
+def check_savable(kind: type[Head]) -> None:
+    """Raise `BadInput` for a head that `Model.load` could not find again: a file only names what is registered."""
+    from handful.adapt import head_class
+
+    try:
+        if ":" not in kind.key and head_class(kind.key) is kind:
+            return
+    except BadInput:
+        pass
+    raise BadInput(
+        f"a model file never imports outside code, so that one with head {kind.__module__}:{kind.__qualname__} could "
+        "not be read again: register it in the entry point group 'handful.heads' under its key, or leave out --out"
+    )
 
 
 def load(path: str | Path, encoder: str | None = None) -> Model:

@@ -89,6 +89,7 @@ def render(card: Mapping[str, Any], evidence: Evidence | None = None, *, date: d
         head=card.get("head") or {},
         encoder=card.get("encoder") or {},
         class_text=card.get("class_text"),
+        unlabelled=card.get("unlabelled") or {},
         candidates=_candidates(card.get("candidates") or ()),
         provenance=card.get("provenance") or {},
         seconds=card.get("seconds") or {},

@@ -190,6 +190,17 @@ _CARD = _record(
         "head": _record(may={"key": _text, "choice": _text, "parameters": _table(_anything), "why": _text}),
         "candidates": _list(_table(_anything)),
         "class_text": _record(may={"used": _flag, "weight": _number, "reason": _text}),
+        "unlabelled": _record(
+            may={
+                **dict.fromkeys(("n", "dropped", "skipped"), _count),
+                "sources": _TEXTS,
+                "sha256": _table(_text),
+                "use": _text,
+                "shares": _table(_number),
+                "apart": _number,
+                "warning": _text,
+            }
+        ),
         "population": _record(may={"kind": _text, "source": _text, "shares": _table(_number), "sentence": _text}),
         "estimate": _record(may={"method": _text, "assessment": _assessment, "accuracy": _ESTIMATE, "groups": _GROUPS}),
         "test": _record(may={"source": _text, "note": _text, "assessment": _assessment}),

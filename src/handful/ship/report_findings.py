@@ -38,6 +38,7 @@ def findings(card: Mapping[str, Any], first: Quoted | None) -> list[Finding]:
         ("doubts", "Labels", _doubts(card, int(task.get("n") or 0))),
         ("copies", "Copies", _copies(card)),
         ("blind", "Encoder", _blind(card)),
+        ("made", "Unlabelled", _unlabelled(card.get("unlabelled") or {})),
         ("provenance", "Left out", _skipped(task)),
     )
     return [Finding(*row) for row in told if row[2]]
@@ -84,6 +85,11 @@ def _copies(card: Mapping[str, Any]) -> str:
 def _blind(card: Mapping[str, Any]) -> str:
     spots = blind_spots(card)
     return " ".join(f"{visible(spot.message).strip().rstrip('.')}." for spot in spots[:2])
+
+
+def _unlabelled(pool: Mapping[str, Any]) -> str:
+    warning = visible(pool.get("warning") or "").strip()
+    return f"{warning[:1].upper()}{warning[1:]}." if warning else ""
 
 
 def _skipped(task: Mapping[str, Any]) -> str:

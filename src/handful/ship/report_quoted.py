@@ -105,7 +105,7 @@ def title(task: Mapping[str, Any]) -> str:
 def counts(classes: Sequence[Mapping[str, Any]]) -> str:
     """``"8 a class"`` or ``"3 to 40 a class"``."""
     sizes = [int(c.get("count") or 0) for c in classes]
-    if not sizes:
+    if not any(sizes):
         return ""
     few, many = min(sizes), max(sizes)
     return f"{few:,} a class" if few == many else f"{few:,} to {many:,} a class"
