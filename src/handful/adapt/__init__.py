@@ -54,6 +54,7 @@ HEADS: Mapping[str, str] = {
     "tim-adm": "handful.adapt.tim:TIMADM",
     "tim-gd": "handful.adapt.tim:TIMGD",
     "simpleshot": "handful.adapt.simpleshot:SimpleShot",
+    "pro2": "handful.adapt.pro2:ProjectAndProbe",
     "teen": "handful.adapt.teen:TEEN",
 }
 """Every head by its public key. Others join through the entry point group ``handful.heads``, or as ``module:Class``."""
