@@ -51,6 +51,7 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
         "check_classifiers_train": PLANE,
         "check_sample_weight_equivalence_on_dense_data": "a row more is a coordinate more for the network",
     },
+    "fafd-ldwr": {"check_classifiers_train": "has rows of two numbers, of which standardising leaves a sign"},
     "pro2": {"check_sample_weight_equivalence_on_dense_data": HELD_OUT},
     "opta": {
         **TOGETHER,

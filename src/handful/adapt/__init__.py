@@ -37,6 +37,7 @@ HEADS: Mapping[str, str] = {
     "real": "handful.adapt.real:REALLinear",
     "lfa": "handful.adapt.lfa:LFA",
     "mf-adapter": "handful.adapt.mf_adapter:MFAdapter",
+    "fafd-ldwr": "handful.adapt.fafd:LocalDescriptors",
     "label-description": "handful.adapt.label_description:LabelDescription",
     "prolip": "handful.adapt.prolip:ProLIP",
     "linear-adapter": "handful.adapt.prolip:LinearAdapter",
