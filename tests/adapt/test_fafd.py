@@ -24,7 +24,7 @@ def maps(n: int, ways: int = 3, places: int = 9, width: int = 6, seed: int = 0) 
 
 
 def backgrounds(n: int, draw: np.random.Generator) -> tuple[Features, np.ndarray, np.ndarray]:
-    """Items of which 14 of 20 places show the same noise, whatever the class, in a tint of the item; and which do not."""
+    """Items of which 14 of 20 places show the same noise, in a tint of the item, whatever the class; and the others."""
     fixed = np.random.default_rng(5)
     noise, centres = 2 * fixed.normal(size=32), fixed.normal(size=(4, 32))
     y = np.arange(n) % 4

@@ -30,6 +30,7 @@ HEADS: Mapping[str, str] = {
     "proker": "handful.adapt.kernel:ProKeR",
     "kernel-ridge": "handful.adapt.kernel:KernelRidge",
     "logistic": "handful.adapt.logistic:Logistic",
+    "multi-label-logistic": "handful.adapt.multi_label:MultiLabelLogistic",
     "cupl": "handful.adapt.cupl:CuPL",
     "wca": "handful.adapt.wca:WCA",
     "unifgvc": "handful.adapt.unifgvc:UniFGVC",
