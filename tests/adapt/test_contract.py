@@ -25,6 +25,7 @@ REASONS: Mapping[str, Mapping[str, str]] = {
     "tip-adapter-f": {"soft labels": "two keys that start as one and vote for different classes are trained apart"},
     "amu-tuning": FEW_A_STEP,
     "vdt": {"soft labels": STEPS},
+    "laso": FEW_A_STEP,
     "lfa": dict.fromkeys(("order", "soft labels"), "splits and rows of a step are drawn by place"),
     **{key: {"soft labels": "of the rows of an item each pass sees one"} for key in ("prolip", "linear-adapter")},
     "proto-clip-f": dict.fromkeys(FEW_A_STEP, "every step asks a few classes and rows, drawn by their place"),

@@ -52,6 +52,10 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
         "check_sample_weight_equivalence_on_dense_data": "a row more is a coordinate more for the network",
     },
     "fafd-ldwr": {"check_classifiers_train": "has rows of two numbers, of which standardising leaves a sign"},
+    "laso": {
+        "check_sample_weight_equivalence_on_dense_data": STEPS,
+        "check_classifiers_train": "unions of rows of two numbers are rows of other classes",
+    },
     "pro2": {"check_sample_weight_equivalence_on_dense_data": HELD_OUT},
     "opta": {
         **TOGETHER,

@@ -31,6 +31,7 @@ HEADS: Mapping[str, str] = {
     "kernel-ridge": "handful.adapt.kernel:KernelRidge",
     "logistic": "handful.adapt.logistic:Logistic",
     "multi-label-logistic": "handful.adapt.multi_label:MultiLabelLogistic",
+    "laso": "handful.adapt.laso:LaSOHead",
     "cupl": "handful.adapt.cupl:CuPL",
     "wca": "handful.adapt.wca:WCA",
     "unifgvc": "handful.adapt.unifgvc:UniFGVC",
