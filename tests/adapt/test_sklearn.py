@@ -51,6 +51,12 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
         "check_classifiers_train": PLANE,
         "check_sample_weight_equivalence_on_dense_data": "a row more is a coordinate more for the network",
     },
+    "fafd-ldwr": {"check_classifiers_train": "has rows of two numbers, of which standardising leaves a sign"},
+    "laso": {
+        "check_sample_weight_equivalence_on_dense_data": STEPS,
+        "check_classifiers_train": "unions of rows of two numbers are rows of other classes",
+    },
+    "pro2": {"check_sample_weight_equivalence_on_dense_data": HELD_OUT},
     "opta": {
         **TOGETHER,
         "check_estimators_dtypes": ZEROS,
@@ -104,17 +110,21 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
 
 
 def with_all(cls: type[Head]) -> type[Head]:
-    """The head, finding class text and views for whatever comes: the means of the examples, and the features again."""
-    if not (cls.needs.text or cls.needs.views):
+    """The head, finding class text, base items and views for whatever comes: sums of the examples of a class for both,
+    and the features again."""
+    if not (cls.needs.text or cls.needs.views or cls.needs.background):
         return cls
 
     def fit(self: Any, X: Any, y: Any, sample_weight: Any = None) -> Any:
         if cls.needs.text:
             self.text = _text(X, y, sample_weight)
+        if cls.needs.background:
+            means = _text(X, y, sample_weight)
+            self.background = np.array([*means.values()]), np.arange(len(means))
         try:
             return cls.fit(self, _with_views(cls, X), y, sample_weight)
         finally:
-            self.text = None
+            self.text = self.background = None
 
     def logits(self: Any, data: Any) -> Any:
         return cls.logits(self, _with_views(cls, data))

@@ -16,6 +16,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "prolip": {"epochs": 10},
     "linear-adapter": {"epochs": 10},
     "multi-modal-adapter": {"epochs": 3, "inner": 8, "heads": 2},
+    "laso": {"epochs": 3, "hidden": 8, "pairs": 0.1},
     "vdt": {"epochs": 2, "batch_size": 4, "lr": 0.05},
     "putm": {"n_outer": 2, "inner_steps": 2, "hidden": 8},
     "devise": {"epochs": 5},

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from handful.adapt.inputs import (
     check_device,
     read_background,
     read_items,
+    read_label_sets,
     read_labels,
     read_more,
     read_rows,
@@ -30,6 +32,7 @@ from handful.adapt.inputs import (
     to_tensor,
     zero_shot_logits,
 )
+from handful.adapt.shapes import check_shapes
 from handful.core.calibration import fit_scale, hedged
 from handful.core.task import ClassText, Query, State, Task, make_task, mask_classes
 from handful.core.text_rows import with_text_rows
@@ -104,6 +107,16 @@ class Head(ClassifierMixin, BaseEstimator):
         """The head with the strengths it chose for one task (a state without batch dimensions) as fixed parameters."""
         return self
 
+    def thresholds(self, task: Task) -> Tensor:
+        """Logit ``[*b, C]`` above which an item has a label, for heads that give items several."""
+        return torch.zeros_like(task.y.sum(-2))
+
+    @property
+    def several_labels(self) -> bool:
+        """Whether the fitted head gives an item any number of labels."""
+        check_is_fitted(self)
+        return self.needs.multi_label and "threshold" in self.state_
+
     @property
     def together(self) -> bool:
         """Whether queries sway each other, so that all must be answered at once."""
@@ -147,51 +160,74 @@ class Head(ClassifierMixin, BaseEstimator):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Learn from features ``[n, d]`` (an array or `Features`) and n labels.
 
+        A head that takes several labels a row also takes a matrix ``[n, C]`` of 0 and 1, or a set of labels a row.
+
         Raises:
             BadInput: features that cannot be used, one class only, fewer shots than the head needs, class text missing
                 where the head needs it, a parameter that makes no sense.
         """
         x, views = read_rows(self, X, reset=True, directions=self.directions)
-        y = read_labels(y, len(x))
+        sets = read_label_sets(y, len(x)) if self.needs.multi_label else None
         weight = np.ones(len(x), dtype=x.dtype)
         if sample_weight is not None:
             weight = _check_sample_weight(sample_weight, x, dtype=x.dtype, ensure_non_negative=True)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        self._check_needs(codes[weight > 0], views)
+        if sets is None:
+            self.classes_, codes = np.unique(read_labels(y, len(x)), return_inverse=True)
+            counts = np.bincount(codes[weight > 0], minlength=len(self.classes_))
+        else:
+            codes, self.classes_ = sets
+            counts = codes[weight > 0].sum(0)
+        self._check_needs(counts, views)
         task = self._task(x, views, codes, weight, read_items(X, len(x)))
         with torch.no_grad():
             state = self.adapt(task)
+            if sets is not None:
+                state = {**state, "threshold": self.thresholds(task)}
         if task.text is not None:
             state = {**state, "text": task.text.mean}
         if self.open_classes:
             self.unseen_, unseen = self._read_unseen(x.dtype)
             state = state if unseen is None else {**state, "unseen": unseen}
-        self.state_ = {
-            name: tensor.contiguous() for name, tensor in state.items()
-        }  # as a file gives it back, bit for bit
+        self.state_ = {name: tensor.contiguous() for name, tensor in state.items()}  # as a file gives it back
         return self
 
     def predict(self, X: Any, classes: Sequence[Any] | None = None) -> np.ndarray:
-        """The label with the highest logit for each row, of `classes_` or of ``classes`` (see `logits`)."""
-        logits = self.logits(X) if classes is None else self.logits(X, classes)
+        """The label with the highest logit for each row, of `classes_` or of ``classes`` (see `logits`); of several
+        labels a row, 1 for those it has ``[n, C]``."""
+        logits = self.logits(X, classes)
+        if self.several_labels:
+            if classes is not None:
+                raise BadInput("several labels a row: leave out classes=, and take the columns you want")
+            return (np.asarray(logits) > self.state_["threshold"].cpu().numpy()).astype(int)
         labels = self.classes_ if classes is None else np.asarray(classes)
         answer: np.ndarray = labels[np.asarray(logits).argmax(-1)]
         return answer
 
     def predict_proba(self, X: Any, classes: Sequence[Any] | None = None) -> np.ndarray:
-        """Probabilities ``[n, C]``: the softmax of the logits, over `classes_` or ``classes`` (see `logits`)."""
-        logits = torch.as_tensor(np.asarray(self.logits(X) if classes is None else self.logits(X, classes)))
-        out: np.ndarray = logits.softmax(-1).numpy()
+        """Probabilities ``[n, C]``: the softmax of the logits (see `logits`); of several labels a row, the sigmoid."""
+        logits = torch.as_tensor(np.asarray(self.logits(X, classes)))
+        out: np.ndarray = (logits.sigmoid() if self.several_labels else logits.softmax(-1)).numpy()
         return out
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Logits ``[n, C]``; for two classes the second minus the first ``[n]``, as scikit-learn has it."""
+        """Logits ``[n, C]``; for two classes the second minus the first ``[n]``, as scikit-learn has it.
+
+        Of several labels a row: how far each logit is above the label's threshold ``[n, C]``.
+        """
         logits = np.asarray(self.logits(X))
+        if self.several_labels:
+            above: np.ndarray = logits - self.state_["threshold"].cpu().numpy()
+            return above
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
     # --- from arrays to tensors -------------------------------------------------------------------------------------
 
-    def _check_needs(self, codes: np.ndarray, views: Mapping[str, np.ndarray]) -> None:
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = tags.target_tags.multi_output = self.needs.multi_label
+        return tags
+
+    def _check_needs(self, counts: np.ndarray, views: Mapping[str, np.ndarray]) -> None:
         name = type(self).__name__
         if self.needs.text and self.text is None:
             raise BadInput(f"{name} needs class text: give text={{label: vectors}}")
@@ -202,7 +238,6 @@ class Head(ClassifierMixin, BaseEstimator):
         for view in self.needs.views:
             if view not in views:
                 raise BadInput(f"{name} needs features with a view {view!r}")
-        counts = np.bincount(codes, minlength=len(self.classes_))
         if (counts > 0).sum() < 2:
             only = "" if not counts.any() else f" ({self.classes_[counts.argmax()]!r})"
             raise BadInput(f"one class only{only}: at least two classes with examples of weight above 0 are needed")
@@ -224,7 +259,7 @@ class Head(ClassifierMixin, BaseEstimator):
         tensors = {name: to_tensor(view, device) for name, view in views.items()}
         return make_task(
             support,
-            torch.as_tensor(codes, dtype=torch.long, device=device),
+            torch.as_tensor(codes, dtype=torch.long if codes.ndim == 1 else support.dtype, device=device),
             ways=len(self.classes_),
             weight=torch.as_tensor(weight, device=device),
             item=torch.as_tensor(items, device=device),
@@ -323,6 +358,8 @@ class Head(ClassifierMixin, BaseEstimator):
         1 where the head cannot leave anything out. ``X, y`` are what it was fitted on.
         """
         x, views = read_rows(self, X, reset=False, directions=self.directions)
+        if self.several_labels:
+            return 1.0
         codes = np.searchsorted(self.classes_, read_labels(y, len(x)))
         task = self._task(x, views, codes, np.ones(len(x), dtype=x.dtype), read_items(X, len(x)))
         with torch.no_grad():
@@ -345,6 +382,7 @@ class Head(ClassifierMixin, BaseEstimator):
         more = {"unseen": "unseen T"} if self.open_classes and len(self.unseen_) else {}
         if self.shapes or more:
             text = {"text": "C T"} if self.needs.text or "text" in self.state_ else {}
+            text |= {"threshold": "C"} if self.several_labels else {}
             sizes = {"C": len(self.classes_), "D": self.n_features_in_, "unseen": len(self.unseen_) if more else 0}
             check_shapes({**self.shapes, **text, **more}, self.state_, sizes)
         views = {
@@ -359,14 +397,3 @@ class Head(ClassifierMixin, BaseEstimator):
             ) from error
         if answer.shape != (1, len(self.classes_)):
             raise BadInput(f"the state answers with shape {answer.shape}, not for {len(self.classes_)} classes")
-
-
-def check_shapes(shapes: Mapping[str, str], state: State, sizes: dict[str, int]) -> None:
-    """Raise `BadInput` unless a state has the tensors of ``shapes``; ``sizes`` are those of known letters."""
-    if odd := sorted(shapes.keys() ^ state.keys()):
-        raise BadInput(f"the state has tensors {sorted(state)}, not {sorted(shapes)}: {odd[0]!r} is odd")
-    for name, axes in shapes.items():
-        shape, letters = tuple(state[name].shape), axes.split()
-        if len(shape) != len(letters) or any(sizes.setdefault(a, n) != n for a, n in zip(letters, shape, strict=True)):
-            wanted = ", ".join(str(sizes.get(a, a)) for a in letters)
-            raise BadInput(f"the state's {name!r} has shape {shape}, not ({wanted})")

@@ -104,6 +104,55 @@ def read_labels(y: Any, n: int) -> np.ndarray:
     return np.asarray(y)
 
 
+def read_label_sets(y: Any, n: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Which labels each row has ``[n, L]``, 0 or 1, and the L labels; ``None`` where rows have one label each.
+
+    Several labels a row are an indicator matrix of 0 and 1, whose labels are its column numbers (its column names, for
+    a data frame), or one set, list or tuple of labels a row. A row may have none.
+
+    Raises:
+        BadInput: a number that is neither 0 nor 1, another number of rows, fewer than two labels, a label that no row
+            has, labels of different kinds.
+    """
+    rows = y.toarray() if hasattr(y, "toarray") else y
+    if _are_sets(rows):
+        try:
+            labels = np.array(sorted({label for row in rows for label in row}))
+        except TypeError as error:
+            raise BadInput(f"labels of different kinds cannot be told apart ({error}): make them all text") from error
+        place = {label: i for i, label in enumerate(labels.tolist())}
+        table = np.zeros((len(rows), len(labels)), dtype=int)
+        for i, row in enumerate(rows):
+            table[i, [place[label] for label in row]] = 1
+    else:
+        try:
+            table = np.asarray(rows)
+        except ValueError:
+            return None
+        if table.ndim != 2 or table.shape[1] < 2:
+            return None
+        bad = (table != 0) & (table != 1) if table.dtype.kind in "biuf" else np.ones(table.shape, dtype=bool)
+        if bad.any():
+            at, column = np.argwhere(bad)[0].tolist()
+            raise BadInput(f"the label matrix has {table[at, column]} at row {at}, column {column}: it takes 0 and 1")
+        labels = np.asarray(y.columns) if hasattr(y, "columns") else np.arange(table.shape[1])
+    if len(table) != n:
+        raise BadInput(f"{n} rows of features but {len(table)} rows of labels")
+    if len(labels) < 2:
+        raise BadInput(f"{len(labels)} labels in all: at least two are needed")
+    if not table.any(0).all():
+        raise BadInput(f"no row has the label {labels[table.any(0).argmin()]!r}: every label needs examples")
+    return table.astype(int), labels
+
+
+def _are_sets(rows: Any) -> bool:
+    """Whether these are sets of labels; lists and tuples are, unless they are rows of a matrix of numbers."""
+    if not isinstance(rows, (list, tuple)) or not all(isinstance(row, (set, frozenset, list, tuple)) for row in rows):
+        return False
+    words = any(isinstance(row, (set, frozenset)) or any(isinstance(label, str) for label in row) for row in rows)
+    return words or len({len(row) for row in rows}) > 1
+
+
 def read_text(text: Mapping[Any, Any], classes: np.ndarray, *, dtype: Any, every: bool, device: str) -> ClassText:
     """Class text as unit vectors ``[C, M, Dt]`` in the order of ``classes``.
 

@@ -27,6 +27,9 @@ def _fitted(head: Head, dtype: Any = np.float32) -> tuple[Head, Features, np.nda
     if head.needs.text:
         assert task.text is not None
         head.set_params(text=dict(zip(names, task.text.mean.numpy(), strict=True)))
+    if task.background is not None:
+        assert task.background.labels is not None
+        head.set_params(background=(task.background.x.numpy(), task.background.labels.numpy()))
     return head, features, labels
 
 
@@ -99,6 +102,11 @@ def bad_input(head: Head) -> None:
     if head.directions:
         zeros = np.where(np.arange(len(x))[:, None] == 2, 0, x)
         _refuses("a row of zeros", head.fit, replace(features, x=zeros), labels)
+    if head.needs.background:
+        base, kinds = head.get_params()["background"]
+        _refuses("no background", clone(head).set_params(background=None).fit, features, labels)
+        narrower = (base[:, :-1], kinds)
+        _refuses("a background of another width", clone(head).set_params(background=narrower).fit, features, labels)
     if head.needs.text:
         partly = {"crow": x[0]}
         _refuses("no class text", clone(head).set_params(text=None).fit, features, labels)

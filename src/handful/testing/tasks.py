@@ -35,7 +35,7 @@ def made_up_task(head: Head, seed: int = 0, dtype: torch.dtype = torch.float64, 
     query = Query(
         q, 10 * unit(q, dim=-1) @ text.mT, views={view: normal(QUERIES, *size) for view, size in sizes.items()}
     )
-    return make_task(
+    task = make_task(
         x,
         labels,
         ways=WAYS,
@@ -44,8 +44,11 @@ def made_up_task(head: Head, seed: int = 0, dtype: torch.dtype = torch.float64, 
         views={view: normal(len(labels), *size) for view, size in sizes.items()},
         query=query,
         unlabelled=normal(6, WIDTH) if head.needs.unlabelled else None,
-        background=Background(normal(12, WIDTH), torch.arange(12) % 4) if head.needs.background else None,
     )
+    if not head.needs.background:
+        return task
+    draw.manual_seed(97)  # the tasks of a batch share their background
+    return replace(task, background=Background(normal(12, WIDTH), torch.arange(12) % 4))
 
 
 def tasks(head: Head, dtype: torch.dtype = torch.float64) -> list[Task]:
