@@ -18,6 +18,8 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "multi-modal-adapter": {"epochs": 3, "inner": 8, "heads": 2},
     "vdt": {"epochs": 2, "batch_size": 4, "lr": 0.05},
     "putm": {"n_outer": 2, "inner_steps": 2, "hidden": 8},
+    "private-logistic": {"epsilon": None, "noise": "seeded", "epochs": 50, "lr": 0.03, "max_grad_norm": 100.0},
+    "steel": {"hypotheses_independent": True},
     "tim-gd": {"n_steps": 20},
     "tim-adm": {"n_steps": 20},
 }

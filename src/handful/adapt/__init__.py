@@ -55,6 +55,8 @@ HEADS: Mapping[str, str] = {
     "tim-gd": "handful.adapt.tim:TIMGD",
     "simpleshot": "handful.adapt.simpleshot:SimpleShot",
     "teen": "handful.adapt.teen:TEEN",
+    "private-logistic": "handful.adapt.private:PrivateLogistic",
+    "steel": "handful.adapt.steel:Steel",
 }
 """Every head by its public key. Others join through the entry point group ``handful.heads``, or as ``module:Class``."""
 
