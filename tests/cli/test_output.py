@@ -193,3 +193,21 @@ def test_predict_in_a_pipe_is_csv(run, model: Path, tickets: Path) -> None:
         "handful_accepted",
         "handful_given",
     ]
+
+
+def test_a_private_fit_says_what_is_withheld(run, tickets: Path, tmp_path: Path) -> None:
+    pytest.importorskip("dp_accounting")
+    out = tmp_path / "m.handful"
+    told = run("fit", tickets, "--private", "8", "--out", out)
+    assert told.status == 0, told.err
+    assert "epsilon 8, delta 0.083, for one example added or removed" in told.out
+    assert "because un-noised: accuracy and every other estimate" in " ".join(told.out.split())
+    assert str(tickets) not in told.out.replace("\n", "")
+    again = json.loads(run("fit", tickets, "--private", "8", "--json").out)
+    check(again)
+    assert again["private"]["withheld"] and again["seed"] is None and again["task"]["sources"] == []
+    seen = run("inspect", out)
+    assert "Withheld" in seen.out and "epsilon 8" in seen.out
+    found = json.loads(run("inspect", out, "--json").out)
+    check(found)
+    assert "--seed does not go with --private" in run("fit", tickets, "--private", "8", "--seed", "1").complaint

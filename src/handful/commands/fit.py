@@ -14,10 +14,11 @@ import numpy as np
 from handful.adapt import head as make_head
 from handful.adapt import head_class
 from handful.adapt.base import Features, Head
-from handful.commands.card import blind_spots_card, class_text_card, evidence_of, make_card
+from handful.commands.card import blind_spots_card, certificate_card, class_text_card, evidence_of, make_card
 from handful.commands.command_line import command_line
 from handful.commands.judging import Wishes, judge
 from handful.commands.kept_apart import copies_of, kept_apart
+from handful.commands.private import private_card, private_head
 from handful.commands.sources import Columns, class_sentences, draw_shots, labelled, read_source
 from handful.encode import default_encoder
 from handful.encode import encoder as make_encoder
@@ -48,13 +49,14 @@ def fit(
     crop: str | Sequence[float] | None = None,
     tiles: str | Sequence[int] | None = None,
     head: str | Head = "auto",
+    private: float | None = None,
     metric: Metric = "accuracy",
     class_prior: str | Path | Mapping[str, float] = "labels",
     target_precision: float | None = None,
     cost: str | Path | None = None,
     test: Any = None,
     shots: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     time_limit: float | None = None,
     out: str | Path | None = None,
     standalone: bool = False,
@@ -83,6 +85,8 @@ def fit(
         crop: the part of a picture that counts, ``x,y,w,h`` in pixels or in shares of its sides.
         tiles: ``ROWSxCOLUMNS``: look at a picture as a whole and tile by tile, for what is small in it.
         head: key of a head, a head, or ``"auto"``.
+        private: epsilon of differential privacy: noise of the operating system hides each example, the head is fixed,
+            and whatever would tell of the examples without noise is withheld and listed.
         metric: what ``auto`` chooses by and what is reported first.
         class_prior: the population that probabilities and numbers speak of: its classes as often as among the
             ``"labels"``, as in the unlabelled ``"pool"``, ``"uniform"``, or by shares in a file or mapping.
@@ -90,7 +94,7 @@ def fit(
         cost: file of what each mistake costs; the model answers what costs least.
         test: a labelled source, or ``(items, labels)``; never learnt from.
         shots: an experiment: learn from this many examples a class and test on all others.
-        seed: of every draw.
+        seed: of every draw; ``None`` is 0, and with ``private`` the only choice.
         time_limit: seconds; ``auto`` tries less and folds are left out to stay within.
         out: where to save the model; not saved when not given.
         standalone: put the encoder into the file, so that it predicts where no encoder is installed.
@@ -113,6 +117,13 @@ def fit(
     wishes = Wishes(class_prior, target_precision, cost, group or group_regex, near_duplicates)
     if isinstance(head, str):
         head_class(head)  # an unknown head is refused before any work is done
+    learner = None
+    if private is not None:
+        asked = {"seed": seed, "test": test, "shots": shots, "group": group, "group_regex": group_regex, "cost": cost}
+        asked |= {"class_names": class_names, "class_prior": None if class_prior == "labels" else class_prior}
+        asked |= {"target_precision": target_precision, "time_limit": time_limit}
+        learner = private_head(private, head, [name for name, value in asked.items() if value is not None])
+    seed = 0 if seed is None else seed
     how = Columns(text, image, label, group, group_regex)
     everything = read_source(sources, labels, how, merge_labels=merge_labels, skip_bad=skip_bad, require_labels=True)
     data = labelled(everything)
@@ -128,6 +139,12 @@ def fit(
     tower = _tower(learn, encoder, long, crop, tiles)
     encoded = encode_dataset(learn, tower, cache=cache, skip_bad=skip_bad, progress=progress)
     learn = learn.take(encoded.kept)
+    if learner is not None:
+        clock.lap("encode")
+        model = _model(learner.fit(encoded.features, np.asarray(learn.labels)), tower, standalone)
+        clock.lap("fit")
+        model.card = private_card(model, learn, metric, getattr(tower, "revision", None))
+        return _kept(model, clock, out, report)
     copies = copies_of(learn, encoded.features, near_duplicates)
     units = merge_units(learn.groups, copies)
     features = encoded.features
@@ -150,6 +167,10 @@ def fit(
         model, learn, len(everything.pool), seed, metric, encoded.skipped, command, getattr(tower, "revision", None)
     )
     model.card["class_text"] = class_text_card(estimator, sentences, vectors is not None)
+    model.card |= {
+        "private": None,
+        "certificate": certificate_card(estimator, class_prior == "labels" and cost is None),
+    }
     answers = judge(
         model,
         learn,
@@ -177,6 +198,11 @@ def fit(
     if examples and report is not None:
         tested = {} if held is None else apart.mistaken(model)
         model.evidence = evidence_of(model.card, learn, answers, tested)
+    return _kept(model, clock, out, report)
+
+
+def _kept(model: Model, clock: _Clock, out: str | Path | None, report: str | Path | None) -> Model:
+    """The model, saved and reported where that was asked for."""
     model.seconds = dict(clock.laps)
     if out is not None:
         model.save(out)
