@@ -93,7 +93,8 @@ class PrivateLogistic(Head):
         delta: chance that the promise fails; ``"1/n"`` for n examples (the paper's).
         max_grad_norm: C, the most an example's gradient may be long.
         epochs: passes over the examples, on average.
-        batch_size: B, examples a step on average; all where there are fewer.
+        batch_size: B, examples a step on average; all where there are fewer, or with ``None``. For a given budget all
+            leave more accuracy than a few, and take longer.
         lr: of the optimiser.
         optimizer: ``"adam"`` or ``"sgd"`` (momentum 0.9).
         normalize: make rows unit first.
@@ -112,7 +113,7 @@ class PrivateLogistic(Head):
     delta: float | Literal["1/n"] = "1/n"
     max_grad_norm: float = 1.0
     epochs: int = 400
-    batch_size: int = 200
+    batch_size: int | None = 200
     lr: float = 3e-3
     optimizer: Literal["adam", "sgd"] = "adam"
     normalize: bool = True
@@ -146,7 +147,7 @@ class PrivateLogistic(Head):
             BadInput: a parameter out of range, an epsilon too small for any noise, dp-accounting not installed.
         """
         self._check()
-        batch = min(self.batch_size, n)
+        batch = n if self.batch_size is None else min(self.batch_size, n)
         q, steps = batch / n, self.epochs * math.ceil(n / batch)
         delta = 1 / n if self.delta == "1/n" else float(self.delta)
         free = PrivacySpent(None, delta, n, q, steps, 0.0, self.max_grad_norm, self.noise, None)
@@ -216,6 +217,7 @@ class PrivateLogistic(Head):
         finite("max_grad_norm", self.max_grad_norm, above=0)
         finite("lr", self.lr, above=0)
         count("epochs", self.epochs)
-        count("batch_size", self.batch_size, 1)
+        if self.batch_size is not None:
+            count("batch_size", self.batch_size, 1)
         one_of("optimizer", self.optimizer, ("adam", "sgd"))
         one_of("noise", self.noise, ("system", "seeded"))

@@ -54,7 +54,8 @@ def private_head(epsilon: float, head: str | Head, asked: Sequence[str]) -> Priv
 
     Args:
         epsilon: above 0.
-        head: ``"auto"`` becomes the one private head; or that head, with parameters of its own.
+        head: ``"auto"`` becomes the one private head, every step on all examples, which is best for a given budget; or
+            that head, with parameters of its own.
         asked: names of the other options of `fit` that were given.
 
     Raises:
@@ -72,7 +73,7 @@ def private_head(epsilon: float, head: str | Head, asked: Sequence[str]) -> Priv
     if head not in ("auto", HEAD):
         name = head if isinstance(head, str) else type(head).__name__
         raise BadInput(f"--head {name} is not private: --private learns with {HEAD}")
-    return PrivateLogistic(epsilon=float(epsilon))
+    return PrivateLogistic(epsilon=float(epsilon), batch_size=None)
 
 
 def private_card(model: Model, learnt: Dataset, metric: str, revision: str | None) -> dict[str, Any]:
