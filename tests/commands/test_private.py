@@ -112,7 +112,7 @@ def test_what_is_withheld_is_listed_everywhere(made: tuple[Path, Path]) -> None:
     for line in (*found["private"]["withheld"], "Differentially private with epsilon"):
         assert line in page
     assert found["accuracy"] is None and "un-noised" in found["method"]
-    assert "items given in memory" not in page
+    assert "items given in memory" not in page and "(0)" not in page
     personal = found["personal"]
     assert (personal["paths"], personal["items"], personal["example_tensors"]) == ([], [], [])
 
