@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -153,6 +154,12 @@ def test_every_fit_draws_anew(source: Path) -> None:
 def test_what_would_look_at_the_examples_is_refused(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         fit({"a": ["x", "y"], "b": ["z", "w"]}, **{"private": 1.0, **asked})
+
+
+def test_a_missing_accountant_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dp_accounting.rdp", None)
+    with pytest.raises(BadInput, match="handful\\[private\\]"):
+        fit("no-such-file.csv", private=1.0)
 
 
 def test_the_private_head_without_private_is_pointed_to_it() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from handful.adapt.accounting import accountant
 from handful.adapt.base import Head
 from handful.adapt.parameters import finite
 from handful.adapt.private import PrivateLogistic
@@ -59,9 +60,11 @@ def private_head(epsilon: float, head: str | Head, asked: Sequence[str]) -> Priv
         asked: names of the other options of `fit` that were given.
 
     Raises:
-        BadInput: an epsilon that is none, another head, an option that would look at the examples without noise.
+        BadInput: an epsilon that is none, dp-accounting not installed, another head, an option that would look at the
+            examples without noise.
     """
     finite("--private", epsilon, above=0)
+    accountant()  # missing, it is told before any work is done
     for name in asked:
         if name in _CANNOT:
             raise BadInput(f"--{name.replace('_', '-')} does not go with --private: {_CANNOT[name]}")
