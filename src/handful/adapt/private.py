@@ -85,8 +85,9 @@ class PrivacySpent:
 class PrivateLogistic(Head):
     """Softmax regression with differential privacy: clipped, noisy gradients and an accountant.
 
-    An example is a row: rows that show the same item are protected one by one. A row of weight w has w times the
-    gradient before it is clipped.
+    The defaults are those of the paper where it does not search; ``handful fit --private`` takes others. An example is
+    a row: rows that show the same item are protected one by one. A row of weight w has w times the gradient before
+    clipping.
 
     Args:
         epsilon: privacy budget; ``None`` adds no noise and promises nothing.

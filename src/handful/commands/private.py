@@ -6,7 +6,7 @@ of them would be an exact count or a copy, and is left out, by name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from handful.adapt.accounting import accountant
@@ -19,6 +19,9 @@ from handful.read import Dataset
 from handful.ship.model import Model
 
 HEAD = PrivateLogistic.key
+FIXED: Mapping[str, Any] = {"batch_size": None, "optimizer": "sgd", "epochs": 10, "lr": 4.0}
+"""Hyper-parameters of the command: a few long steps on all examples. For the same budget they do a few points better on
+average than the paper's, on Fashion-MNIST, TREC and AG News: those are public, so that choosing them spent nothing."""
 WHY = "fixed, because choosing among heads would spend privacy"
 WITHHELD = (
     "accuracy and every other estimate by leaving examples out",
@@ -55,8 +58,7 @@ def private_head(epsilon: float, head: str | Head, asked: Sequence[str]) -> Priv
 
     Args:
         epsilon: above 0.
-        head: ``"auto"`` becomes the one private head, every step on all examples, which is best for a given budget; or
-            that head, with parameters of its own.
+        head: ``"auto"`` becomes the one private head, with the parameters `FIXED`; or that head, with its own.
         asked: names of the other options of `fit` that were given.
 
     Raises:
@@ -76,7 +78,7 @@ def private_head(epsilon: float, head: str | Head, asked: Sequence[str]) -> Priv
     if head not in ("auto", HEAD):
         name = head if isinstance(head, str) else type(head).__name__
         raise BadInput(f"--head {name} is not private: --private learns with {HEAD}")
-    return PrivateLogistic(epsilon=float(epsilon), batch_size=None)
+    return PrivateLogistic(epsilon=float(epsilon), **FIXED)
 
 
 def private_card(model: Model, learnt: Dataset, metric: str, revision: str | None) -> dict[str, Any]:
