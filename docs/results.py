@@ -162,6 +162,42 @@ def _seconds(run: dict[str, Any]) -> Iterator[str]:
         yield f"{min(seconds):.1f} to {max(seconds):.1f}"
 
 
+def _private() -> str:
+    rows = _read("private")["rows"]
+    budgets = list(dict.fromkeys(row["epsilon"] for row in rows))
+    found = {(row["shots"], row["epsilon"]): f"{100 * row['accuracy']:.1f}" for row in rows}
+    body = [(str(shots), *(found[shots, e] for e in budgets)) for shots in dict.fromkeys(row["shots"] for row in rows)]
+    return table(("Shots", *(_epsilon(e) for e in budgets)), body)
+
+
+def _multipliers() -> str:
+    found = _read("private")["multipliers"]
+    budgets = [e for e in next(iter(found.values())) if e != "inf"]
+    body = [
+        (s0, *("more than were run" if by[e] is None else f"{by[e]:.1f}" for e in budgets)) for s0, by in found.items()
+    ]
+    return table(("Shots without privacy", *(f"epsilon {e}" for e in budgets)), body)
+
+
+def _attacks() -> str:
+    body = [
+        (
+            _epsilon(row["epsilon"]),
+            f"{row['auc']:.2f}",
+            *(
+                f"{100 * row['tpr'][rate]:.1f}" + (f" (at most {100 * row['bound'][rate]:.0f})" if row["bound"] else "")
+                for rate in ("0.01", "0.1")
+            ),
+        )
+        for row in _read("private")["attacks"]
+    ]
+    return table(("Budget", "AUC", "Members found at 1 % false alarms, %", "at 10 %"), body)
+
+
+def _epsilon(epsilon: float | None) -> str:
+    return "no privacy" if epsilon is None else f"epsilon {epsilon:g}"
+
+
 def _estimate(e: dict[str, float], form: str = ".1f") -> str:
     return f"{e['value']:{form}} [{e['low']:{form}}, {e['high']:{form}}]"
 
@@ -181,4 +217,7 @@ _TABLES = {
     "speed": _speed,
     "episodes": _episodes,
     "setfit": _setfit,
+    "private": _private,
+    "multipliers": _multipliers,
+    "attacks": _attacks,
 }

@@ -212,3 +212,21 @@ def test_fit_json_of_a_model_that_rejects(run, tmp_path: Path) -> None:
     for told in (run("fit", tmp_path / "f.npz", *HEAD, *how), run("inspect", tmp_path / "m.handful")):
         assert told.status == 0 and "none of" in told.out and "AUROC" in told.out
         assert not any(c in told.out for c in "\x1b\x9b\u202e")
+
+
+def test_a_private_fit_says_what_is_withheld(run, tickets: Path, tmp_path: Path) -> None:
+    pytest.importorskip("dp_accounting")
+    out = tmp_path / "m.handful"
+    told = run("fit", tickets, "--private", "8", "--out", out)
+    assert told.status == 0, told.err
+    assert "epsilon 8, delta 0.083, for one example added or removed" in told.out
+    assert "because un-noised: accuracy and every other estimate" in " ".join(told.out.split())
+    assert str(tickets) not in told.out.replace("\n", "")
+    again = json.loads(run("fit", tickets, "--private", "8", "--json").out)
+    check(again)
+    assert again["private"]["withheld"] and again["seed"] is None and again["task"]["sources"] == []
+    seen = run("inspect", out)
+    assert "Withheld" in seen.out and "epsilon 8" in seen.out
+    found = json.loads(run("inspect", out, "--json").out)
+    check(found)
+    assert "--seed does not go with --private" in run("fit", tickets, "--private", "8", "--seed", "1").complaint

@@ -193,6 +193,16 @@ def full_card(classes: list[str] | None = None, n: int = 60, **changes: Any) -> 
                 "where": [f"tickets.csv row {i}" for i in range(14)],
             }
         ],
+        "private": {
+            "epsilon": 3.9996,
+            "delta": 1 / n,
+            "relation": "one example added or removed",
+            "replace_one": {"epsilon": 7.9992, "delta": 0.93},
+            "accountant": "Rényi moments by an accountant",
+            "withheld": ["near-duplicates"],
+            "public": ["how many examples there are"],
+        },
+        "certificate": {"statement": "with probability 0.95 the error on new items is at most 21.8 %"},
         "provenance": {"command": "handful fit tickets.csv", "versions": {"python": "3.11.9", "torch": "2.9.1"}},
     }
     return {**card, **changes}

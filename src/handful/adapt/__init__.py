@@ -73,6 +73,8 @@ HEADS: Mapping[str, str] = {
     "cmt": "handful.adapt.cmt:CMT",
     "gfzsl": "handful.adapt.gfzsl:GFZSL",
     "gpam": "handful.adapt.gpam:GPAM",
+    "private-logistic": "handful.adapt.private:PrivateLogistic",
+    "steel": "handful.adapt.steel:Steel",
 }
 """Every head by its public key. Others join through the entry point group ``handful.heads``, or as ``module:Class``."""
 

@@ -39,6 +39,14 @@ def fit(
     head: Annotated[
         str, Option(metavar="KEY", help="Method that learns, as `handful list heads` names it; `auto` tries several.")
     ] = "auto",
+    private: Annotated[
+        float | None,
+        Option(
+            metavar="EPSILON",
+            help="Hide each example by noise: differential privacy with this budget. What would tell of the examples "
+            "without noise is withheld.",
+        ),
+    ] = None,
     metric: Annotated[
         str, Option(metavar="NAME", help="What `auto` chooses by: accuracy, balanced, macro-f1 or log-loss.")
     ] = "accuracy",
@@ -97,7 +105,7 @@ def fit(
     shots: Annotated[
         int | None, Option(metavar="K", help="An experiment: learn from K examples a class, test on all others.")
     ] = None,
-    seed: o.Seed = 0,
+    seed: Annotated[int | None, Option(metavar="S", help="Seed of every random draw; 0 when not given.")] = None,
     time_limit: Annotated[float | None, Option(metavar="S", help="Seconds; try less rather than take longer.")] = None,
     out: Annotated[str | None, Option(metavar="MODEL", help="Where to save the model.")] = None,
     standalone: Annotated[
@@ -136,6 +144,7 @@ def fit(
             crop=crop,
             tiles=tiles,
             head=head,
+            private=private,
             metric=metric,  # type: ignore[arg-type]
             class_prior=class_prior,
             target_precision=target_precision,

@@ -43,8 +43,11 @@ def about(card: Mapping[str, Any]) -> list[tuple[str, Lines]]:
     if card.get("experiment"):
         drawn = count(card["experiment"]["shots"], "example")
         rows.append(("Experiment", [f"{drawn} a class; without --shots a model learns from all"]))
+    rows += [("Privacy", privacy(card.get("private"))), ("Withheld", withheld(card.get("private")))]
+    rows += [("Certificate", [visible(c["statement"], 8 * CELL)] if (c := card.get("certificate")) else [])]
     pool = card.get("unlabelled") or {}
-    rows += [("Read", _read(task, bool(pool.get("n")))), ("Classes", [_classes(task["classes"])])]
+    rows.append(("Read", [] if card.get("private") else _read(task, bool(pool.get("n")))))
+    rows.append(("Classes", [_classes(task["classes"])]))
     if encoder["name"] is None:
         rows.append(("Features", [f"as given, {count(encoder['dim'], 'number')} each"]))
     else:
@@ -56,6 +59,23 @@ def about(card: Mapping[str, Any]) -> list[tuple[str, Lines]]:
         ("Unlabelled", _unlabelled(pool)),
         ("Class names", _names(card["class_text"])),
     ]
+
+
+def privacy(spent: Mapping[str, Any] | None) -> Lines:
+    """What was promised, for whom, and how it was counted."""
+    if not spent:
+        return []
+    promise = f"epsilon {spent['epsilon']:.4g}, delta {spent['delta']:.2g}, for {visible(spent['relation'])}"
+    if swapped := spent.get("replace_one"):
+        promise += f" (for one that is another: {swapped['epsilon']:.4g} and {swapped['delta']:.2g})"
+    counted = f"counted by {visible(spent['accountant'])}; noise of the operating system"
+    known = ", ".join(map(visible, spent["public"]))
+    return [promise, faint(counted), faint(f"taken as known to everybody: {known}")]
+
+
+def withheld(spent: Mapping[str, Any] | None) -> Lines:
+    """What is not told because it would be un-noised."""
+    return [f"because un-noised: {'; '.join(map(visible, spent['withheld']))}"] if spent else []
 
 
 def trust(card: Mapping[str, Any]) -> list[tuple[str, Lines]]:
@@ -155,7 +175,9 @@ def _read(task: Mapping[str, Any], used: bool) -> Lines:
 
 
 def _classes(classes: Sequence[Mapping[str, Any]]) -> str:
-    sizes = [c["count"] for c in classes]
+    sizes = [c["count"] for c in classes if c["count"] is not None]
+    if not sizes:
+        return some([c["name"] for c in classes])
     few, many = min(sizes), max(sizes)
     if not many:
         return some([c["name"] for c in classes])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from handful.cli.layout import CELL, count, facts, faint, short, some, strong
+from handful.cli.show_fit import Lines, privacy, withheld
 from handful.cli.terminal import show
 from handful.cli.text import visible
 
@@ -28,10 +29,10 @@ def _headline(found: Mapping[str, Any]) -> str:
     return f"{kind} for {count(len(found['classes']), 'class', 'classes')}, {learnt}"
 
 
-def _what(found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+def _what(found: Mapping[str, Any]) -> list[tuple[str, Lines]]:
     encoder, head = found["encoder"], found["head"]
     key, choice = visible(head["key"], CELL), visible(head["choice"], PATH)
-    rows = [
+    rows: list[tuple[str, Lines]] = [
         ("File", [visible(found["model"])]),
         ("SHA-256", [found["sha256"]]),
         ("Classes", [some([c["name"] for c in found["classes"]])]),
@@ -42,6 +43,8 @@ def _what(found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         rows.append(("Experiment", [visible(found["experiment"], PATH)]))
     if found["unlabelled"] is not None:
         rows.append(("Unlabelled", [visible(found["unlabelled"]["use"], PATH)]))
+    rows += [("Privacy", privacy(found["private"])), ("Withheld", withheld(found["private"]))]
+    rows.append(("Certificate", _lines([found["certificate"]])))
     if found["accuracy"] is not None:
         rows.append(("Accuracy", [short("accuracy", found["accuracy"]), *_lines([found["method"]])]))
     rows.append(("Speaks for", _lines([found["population"]])))
@@ -71,9 +74,10 @@ def _encoder(encoder: Mapping[str, Any]) -> list[str]:
 
 def _provenance(made: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     versions = [f"{visible(k, CELL)} {visible(v, CELL)}" for k, v in made["versions"].items()]
+    seed = made["seed"]
     hashes = [f"{visible(digest, CELL + 4)}  {visible(name, PATH)}" for name, digest in made["sha256"].items()]
     return [
-        ("Made by", [f"handful {visible(made['handful'], CELL)}, seed {made['seed']}"]),
+        ("Made by", [f"handful {visible(made['handful'], CELL)}" + (f", seed {seed}" if seed is not None else "")]),
         ("With", [", ".join(versions)] if versions else []),
         ("Command", _lines([made["command"]])),
         ("Sources", _lines(made["sources"])),

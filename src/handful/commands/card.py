@@ -12,6 +12,8 @@ import numpy as np
 
 import handful
 from handful.adapt.base import Head
+from handful.adapt.steel import Steel
+from handful.errors import BadInput
 from handful.protocols import Encoder
 from handful.read import Dataset
 from handful.ship.evidence import Evidence, Example, make_evidence, shown_rows
@@ -89,6 +91,21 @@ def class_text_card(head: Head, sentences: Mapping[str, Sequence[str]], given: b
         "weight": float(getattr(head, "text_weight_", 1.0)),
         "reason": getattr(head, "text_why_", "given to the head as it is"),
     }
+
+
+def certificate_card(head: Head, plain: bool) -> dict[str, Any] | None:
+    """The certificate of a head that gives one, or its statement why there is none; ``None`` for other heads.
+
+    ``plain``: the model answers with what the head finds most likely, which is what is certified.
+    """
+    if not isinstance(head, Steel):
+        return None
+    if not plain:
+        return {"statement": "no certificate: it speaks of the most likely class, not of answers by shares or costs"}
+    try:
+        return head.certificate_.as_dict()
+    except BadInput as error:
+        return {"statement": str(error)}
 
 
 def blind_spots_card(encoder: Encoder | None, learnt: Dataset) -> list[dict[str, Any]]:

@@ -11,24 +11,31 @@ from typing import Any, Literal
 
 import numpy as np
 
-from handful.adapt import head as make_head
 from handful.adapt import head_class
-from handful.adapt.base import Features, Head
-from handful.commands.card import blind_spots_card, class_text_card, evidence_of, make_card
+from handful.adapt.base import Head
+from handful.commands.card import blind_spots_card, certificate_card, class_text_card, evidence_of, make_card
 from handful.commands.command_line import command_line
 from handful.commands.judging import Wishes, judge
 from handful.commands.kept_apart import copies_of, kept_apart, named
-from handful.commands.pool import Pool, assumes_balance, check_asked, gather, uneven, without_pool
+from handful.commands.making import (
+    encoded_pool,
+    estimator_of,
+    model_of,
+    refuse_overwriting,
+    refuse_unknown,
+    tower_of,
+    unlabelled_card,
+)
+from handful.commands.pool import check_asked, gather
+from handful.commands.private import private_card, private_head
 from handful.commands.rejecting import ALARMS, OTHER, RejectWishes, encode_negatives, read_negatives
 from handful.commands.sources import Columns, class_sentences, draw_shots, labelled, read_source
 from handful.commands.zero_shot import check_zero_shot, tested_on, zero_shot_card, zero_shot_head
-from handful.encode import default_encoder
-from handful.encode import encoder as make_encoder
 from handful.errors import BadInput
 from handful.evaluate.duplicates import merge_units
 from handful.protocols import Encoder, Progress
 from handful.read import Dataset
-from handful.ship.model import Encoded, Model, check_savable, class_text_vectors, encode_dataset
+from handful.ship.model import Model, check_savable, class_text_vectors, encode_dataset
 
 Metric = Literal["accuracy", "balanced", "macro-f1", "log-loss"]
 METRICS = ("accuracy", "balanced", "macro-f1", "log-loss")
@@ -51,6 +58,7 @@ def fit(
     crop: str | Sequence[float] | None = None,
     tiles: str | Sequence[int] | None = None,
     head: str | Head = "auto",
+    private: float | None = None,
     metric: Metric = "accuracy",
     class_prior: str | Path | Mapping[str, float] = "labels",
     target_precision: float | None = None,
@@ -64,7 +72,7 @@ def fit(
     zero_shot: bool = False,
     test: Any = None,
     shots: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     time_limit: float | None = None,
     out: str | Path | None = None,
     standalone: bool = False,
@@ -93,6 +101,8 @@ def fit(
         crop: the part of a picture that counts, ``x,y,w,h`` in pixels or in shares of its sides.
         tiles: ``ROWSxCOLUMNS``: look at a picture as a whole and tile by tile, for what is small in it.
         head: key of a head, a head, or ``"auto"``.
+        private: epsilon of differential privacy: noise of the operating system hides each example, the head is fixed,
+            and whatever would tell of the examples without noise is withheld and listed.
         metric: what ``auto`` chooses by and what is reported first.
         class_prior: the population that probabilities and numbers speak of: its classes as often as among the
             ``"labels"``, as in the unlabelled ``"pool"``, ``"uniform"``, or by shares in a file or mapping.
@@ -112,7 +122,7 @@ def fit(
             ``class_names`` anyway.
         test: a labelled source, or ``(items, labels)``; never learnt from.
         shots: an experiment: learn from this many examples a class and test on all others.
-        seed: of every draw.
+        seed: of every draw; ``None`` is 0, and with ``private`` the only choice.
         time_limit: seconds; ``auto`` tries less and folds are left out to stay within.
         out: where to save the model; not saved when not given.
         standalone: put the encoder into the file, so that it predicts where no encoder is installed.
@@ -134,40 +144,53 @@ def fit(
         raise BadInput(f"unknown metric {metric!r}; there are: {', '.join(METRICS)}")
     none_of = RejectWishes(reject, false_alarms, other, negatives)
     wishes = Wishes(class_prior, target_precision, cost, group or group_regex, near_duplicates, none_of)
-    kind = (
-        head_class(head) if isinstance(head, str) else type(head)
-    )  # what cannot be is refused before any work is done
+    # What cannot be is refused before any work is done.
+    kind = head_class(head) if isinstance(head, str) else type(head)
     check_asked(kind, unlabelled, transductive, class_prior)
     if out is not None:
         check_savable(kind)
+    learner = None
+    if private is not None:
+        asked = {"seed": seed, "test": test, "shots": shots, "group": group, "group_regex": group_regex, "cost": cost}
+        asked |= {"class_names": class_names, "class_prior": None if class_prior == "labels" else class_prior}
+        asked |= {"target_precision": target_precision, "time_limit": time_limit, "reject": reject}
+        asked |= {"unlabelled": unlabelled, "transductive": transductive or None, "zero_shot": zero_shot or None}
+        learner = private_head(private, head, [name for name, value in asked.items() if value is not None])
+    seed = 0 if seed is None else seed
     how = Columns(text, image, label, group, group_regex)
     unnamed = class_names is None and not zero_shot
     everything = read_source(sources, labels, how, merge_labels=merge_labels, skip_bad=skip_bad, require_labels=unnamed)
     if zero_shot or not everything.classes:
         check_zero_shot(
             kind, shots=shots, target_precision=target_precision, cost=cost, unlabelled=unlabelled,
-            transductive=transductive, reject=reject,
+            transductive=transductive, reject=reject, private=private,
         )  # fmt: skip
         model = _zero_shot(
-            everything, class_names, kind, _tower(everything, encoder, long, crop, tiles), test, how, wishes,
+            everything, class_names, kind, tower_of(everything, encoder, long, crop, tiles), test, how, wishes,
             seed=seed, metric=metric, standalone=standalone, skip_bad=skip_bad, cache=cache, progress=progress,
             command=command, out=out, clock=clock,
         )  # fmt: skip
-        return _written(model, clock, out, report)
+        return _kept(model, clock, out, report)
     data = labelled(everything)
     aliens = read_negatives(none_of, data, how, skip_bad)
     learn, held = (data, None) if shots is None else draw_shots(data, shots, seed)
     if out is not None:
-        _refuse_overwriting(Path(out), experiment=shots is not None)
+        refuse_overwriting(Path(out), experiment=shots is not None)
     if test is not None:
         items, given = test if isinstance(test, tuple) else (test, None)
         held = labelled(read_source(items, given, how, merge_labels=merge_labels, skip_bad=skip_bad))
-        _refuse_unknown(held, learn)
+        refuse_unknown(held, learn)
     clock.lap("read")
 
-    tower = _tower(learn, encoder, long, crop, tiles)
+    tower = tower_of(learn, encoder, long, crop, tiles)
     encoded = encode_dataset(learn, tower, cache=cache, skip_bad=skip_bad, progress=progress)
     learn = learn.take(encoded.kept)
+    if learner is not None:
+        clock.lap("encode")
+        model = model_of(learner.fit(encoded.features, np.asarray(learn.labels)), tower, standalone)
+        clock.lap("fit")
+        model.card = private_card(model, learn, metric, getattr(tower, "revision", None))
+        return _kept(model, clock, out, report)
     copies = copies_of(learn, encoded.features, near_duplicates)
     units = merge_units(learn.groups, copies)
     features = encoded.features
@@ -190,21 +213,25 @@ def fit(
     clock.lap("encode")
 
     names = np.asarray(learn.labels)
-    estimator = _estimator(head, vectors, tower, metric, seed, shared, transductive)
+    estimator = estimator_of(head, vectors, tower, metric, seed, shared, transductive)
     estimator.fit(features, names)
-    model = _model(estimator, tower, standalone)
+    model = model_of(estimator, tower, standalone)
     model.scale = estimator.spread(features, names)
     clock.lap("fit")
 
     pool = None
     if wishes.class_prior == "pool":
-        pool = _encoded_pool(everything.pool, tower, cache, progress) if shared is None else shared.features
+        pool = encoded_pool(everything.pool, tower, cache, progress) if shared is None else shared.features
     model.card = make_card(
         model, learn, len(everything.pool), seed, metric, encoded.skipped, command, getattr(tower, "revision", None)
     )
     apart_from = encode_negatives(aliens, tower, features.x.shape[1], cache=cache, skip_bad=skip_bad, progress=progress)
     model.card["class_text"] = class_text_card(estimator, sentences, vectors is not None)
-    model.card["unlabelled"] = _unlabelled_card(estimator, features, names, shared, transductive)
+    model.card["unlabelled"] = unlabelled_card(estimator, features, names, shared, transductive)
+    model.card |= {
+        "private": None,
+        "certificate": certificate_card(estimator, class_prior == "labels" and cost is None),
+    }
     answers = judge(
         model,
         learn,
@@ -232,10 +259,11 @@ def fit(
     if examples and report is not None:
         tested = {} if held is None else apart.mistaken(model)
         model.evidence = evidence_of(model.card, learn, answers, tested)
-    return _written(model, clock, out, report)
+    return _kept(model, clock, out, report)
 
 
-def _written(model: Model, clock: _Clock, out: str | Path | None, report: str | Path | None) -> Model:
+def _kept(model: Model, clock: _Clock, out: str | Path | None, report: str | Path | None) -> Model:
+    """The model, saved and reported where that was asked for."""
     model.seconds = dict(clock.laps)
     if out is not None:
         model.save(out)
@@ -265,15 +293,15 @@ def _zero_shot(
 ) -> Model:
     """A model from class names alone; what is labelled tests it, unless there is a test set."""
     if out is not None:
-        _refuse_overwriting(Path(out), experiment=False)
+        refuse_overwriting(Path(out), experiment=False)
     held, source = everything.labelled, "the labelled items, none of which was learnt from"
     if test is not None:
         items, given = test if isinstance(test, tuple) else (test, None)
         held, source = labelled(read_source(items, given, how, skip_bad=skip_bad)), named(test)
     clock.lap("read")
     head = zero_shot_head(check_zero_shot(kind), everything, class_names, tower, cache)
-    model = _model(head, tower, standalone)
-    pool = _encoded_pool(everything.pool, tower, cache, progress) if wishes.class_prior == "pool" else None
+    model = model_of(head, tower, standalone)
+    pool = encoded_pool(everything.pool, tower, cache, progress) if wishes.class_prior == "pool" else None
     nothing = everything.take(())
     revision = getattr(tower, "revision", None)
     model.card = make_card(model, nothing, len(everything.pool), seed, metric, (), command, revision)
@@ -303,112 +331,3 @@ class _Clock:
 
     def left(self) -> float:
         return self._start + self._limit - time.monotonic()
-
-
-def _refuse_overwriting(out: Path, experiment: bool) -> None:
-    """An experiment never replaces a full model, and nothing replaces a file that is no model."""
-    if out.is_dir():
-        raise BadInput(f"{out} is a folder; give a file name for the model")
-    if not out.exists():
-        return
-    try:
-        old = Model.load(out)
-    except BadInput as error:
-        raise BadInput(f"{out} exists and is not a Handful model; it is not overwritten: give another --out") from error
-    if experiment and not old.card.get("experiment"):
-        raise BadInput(f"{out} is a full model; an experiment with --shots does not overwrite it: give another --out")
-
-
-def _refuse_unknown(test: Dataset, learn: Dataset) -> None:
-    unknown = sorted(set(test.classes) - set(learn.classes))
-    if unknown:
-        raise BadInput(f"the test set has class {unknown[0]!r}, which no labelled example has")
-
-
-def _tower(
-    data: Dataset,
-    name: str | None,
-    long: Literal["first", "mean"],
-    crop: str | Sequence[float] | None,
-    tiles: str | Sequence[int] | None,
-) -> Encoder | None:
-    if data.modality == "features":
-        asked = {"--encoder": name, "--crop": crop, "--tiles": tiles, "--long": None if long == "first" else long}
-        for option, value in asked.items():
-            if value is not None:
-                raise BadInput(f"the source holds features; {option} {value} has nothing to look at")
-        return None
-    if name is None:
-        name = default_encoder(data.modality).name
-    return make_encoder(name, long=long, crop=numbers_of(crop, "--crop", ","), tiles=numbers_of(tiles, "--tiles", "x"))
-
-
-def numbers_of(given: str | Sequence[float] | None, option: str, between: str) -> tuple[Any, ...] | None:
-    """``"2x3"`` or ``(2, 3)`` as a tuple. Raises `BadInput` for what holds no numbers."""
-    if given is None or not isinstance(given, str):
-        return None if given is None else tuple(given)
-    try:
-        return tuple(float(part) if "." in part else int(part) for part in given.split(between))
-    except ValueError as error:
-        raise BadInput(f"{option} {given!r} is not numbers with {between!r} between them") from error
-
-
-def _model(estimator: Head, tower: Encoder | None, standalone: bool) -> Model:
-    if tower is None:
-        return Model(estimator, None, "", 1.0)
-    return Model(
-        estimator,
-        tower.name,
-        tower.identity,
-        1.0,
-        encoder_options=dict(tower.options),
-        standalone=standalone,
-        _allowed=tower.name,
-    )
-
-
-def _encoded_pool(pool: Dataset, tower: Encoder | None, cache: bool, progress: Progress | None) -> Features | None:
-    """Features of the unlabelled items, for the population to be read off them."""
-    if not len(pool):
-        return None
-    found: Encoded = encode_dataset(
-        pool.take(np.flatnonzero(pool.usable)), tower, cache=cache, skip_bad=True, progress=progress
-    )
-    return found.features
-
-
-def _unlabelled_card(
-    head: Head, features: Features, labels: np.ndarray, pool: Pool | None, transductive: bool
-) -> dict[str, Any] | None:
-    """What the head made of items without labels."""
-    if pool is None:
-        return without_pool(head, transductive)
-    if not head.learns_from_pool:
-        return {**pool.card, "use": "only the mix of classes was read off them; this head learns nothing from them"}
-    return pool.card | (uneven(head, features, labels, pool.features) if assumes_balance(head) else {})
-
-
-def _estimator(
-    head: str | Head,
-    vectors: Mapping[str, np.ndarray] | None,
-    tower: Encoder | None,
-    metric: str,
-    seed: int,
-    pool: Pool | None,
-    transductive: bool,
-) -> Head:
-    """The head with what is known beside the examples."""
-    given: dict[str, Any] = {"text": vectors, "random_state": seed}
-    if pool is not None:
-        given["unlabelled"] = pool.features
-    if (head_class(head) if isinstance(head, str) else head).needs.transductive:
-        given["transductive"] = transductive  # what ships answers each item by itself, unless asked
-    if tower is not None:
-        given["logit_scale"] = tower.logit_scale
-    if not isinstance(head, str):
-        given = {k: v for k, v in given.items() if head.get_params()[k] == type(head)().get_params()[k]}
-        changed: Head = head.set_params(**given)
-        return changed
-    if head == "auto":
-        given["metric"] = metric
-    return make_head(head, **given)

@@ -29,6 +29,8 @@ def inspect(model: str | Path) -> dict[str, Any]:
           there are none;
         - ``accuracy, method, population``: the number that is quoted for it, how it was found, whom it speaks for;
         - ``reject``: how it answers that an item is none of its classes, and what that is worth, or ``None``;
+        - ``private, certificate``: the privacy that was promised and what is withheld for it, and what is certified of
+          its error; ``None`` for most models;
         - ``provenance``: version, seed, command, versions of packages, sources, SHA-256 of each of their files;
         - ``personal``: what could tell of people, see below;
         - ``sizes``: bytes of each part of the file; ``foreign``: members that no model has, which are never read.
@@ -55,6 +57,7 @@ def inspect(model: str | Path) -> dict[str, Any]:
             **_what(layout.description, bool(parts)),
             **_number(layout.description["card"]),
             "reject": _reject(layout.description),
+            **_guarantees(layout.description["card"]),
             "provenance": _provenance(layout.description["card"]),
             "personal": _personal(layout),
             "sizes": _sizes(layout),
@@ -100,7 +103,30 @@ def _unlabelled(pool: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _classes(card: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [{"name": str(row["name"]), "count": int(row["count"])} for row in card["task"]["classes"]]
+    return [{"name": str(row["name"]), "count": _count(row["count"])} for row in card["task"]["classes"]]
+
+
+def _count(value: Any) -> int | None:
+    return None if value is None else int(value)
+
+
+def _guarantees(card: Mapping[str, Any]) -> dict[str, Any]:
+    spent, certificate = card.get("private"), card.get("certificate")
+    words, numbers = (
+        ("relation", "accountant", "noise"),
+        ("epsilon", "delta", "sigma", "sampling_rate", "max_grad_norm"),
+    )
+    return {
+        "private": spent
+        and {
+            **{key: float(spent[key]) for key in numbers},
+            "steps": int(spent["steps"]),
+            **{key: str(spent[key]) for key in words},
+            "replace_one": {key: float(spent["replace_one"][key]) for key in ("epsilon", "delta")},
+            **{key: list(_strings(spent[key])) for key in ("withheld", "public")},
+        },
+        "certificate": _text((certificate or {}).get("statement")),
+    }
 
 
 def _number(card: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,7 +167,7 @@ def _provenance(card: Mapping[str, Any]) -> dict[str, Any]:
     made, task, pool = card.get("provenance") or {}, card["task"], card.get("unlabelled") or {}
     return {
         "handful": str(card["handful"]),
-        "seed": int(card["seed"]),
+        "seed": _count(card["seed"]),
         "command": _text(made.get("command")),
         "versions": {str(name): str(version) for name, version in (made.get("versions") or {}).items()},
         "sources": list(_strings([task["sources"], pool.get("sources")])),
@@ -153,7 +179,8 @@ def _personal(layout: Layout) -> dict[str, Any]:
     card = layout.description["card"]
     task = card["task"]
     classes = _classes(card)
-    rows = _example_tensors(layout, int(task["n"]), len(classes))
+    noisy = layout.description["head"]["key"] == "private-logistic"  # weights, be there as many classes as examples
+    rows = [] if noisy else _example_tensors(layout, int(task["n"]), len(classes))
     single = sum(row["count"] == 1 for row in classes)
     return {
         "paths": list(dict.fromkeys(_paths(card))),

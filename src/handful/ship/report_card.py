@@ -180,6 +180,15 @@ _DOUBT = _record(
     {"where": _text, "p_given": _number, "p_suggested": _number, "row": _count},
 )
 _CLASH = _record(may={"where": _TEXTS, "labels": _TEXTS, "rows": _ROWS})
+_PRIVATE = _record(
+    {"epsilon": _number, "delta": _number, "relation": _text},
+    {
+        "replace_one": _record({"epsilon": _number, "delta": _number}),
+        "accountant": _text,
+        "withheld": _TEXTS,
+        "public": _TEXTS,
+    },
+)
 _CARD = _record(
     may={
         "handful": _text,
@@ -213,6 +222,8 @@ _CARD = _record(
         "blind_spots": _list(_record({"message": _text}, {"kind": _text, "n": _count, "of": _count, "where": _TEXTS})),
         "provenance": _record(may={"command": _text, "versions": _table(_text)}),
         "experiment": _record(may={"shots": _count, "note": _text}),
+        "private": _PRIVATE,
+        "certificate": _record(may={"statement": _text}),
         "seconds": _table(_number),
     }
 )

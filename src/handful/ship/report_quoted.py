@@ -104,7 +104,7 @@ def title(task: Mapping[str, Any]) -> str:
 
 def counts(classes: Sequence[Mapping[str, Any]]) -> str:
     """``"8 a class"`` or ``"3 to 40 a class"``."""
-    sizes = [int(c.get("count") or 0) for c in classes]
+    sizes = [int(c["count"]) for c in classes if c.get("count") is not None]
     if not any(sizes):
         return ""
     few, many = min(sizes), max(sizes)

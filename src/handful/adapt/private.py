@@ -1,0 +1,224 @@
+"""A linear head with differential privacy: what it learns hardly depends on any single example.
+
+Paper 003: Tobaben, Shysheya, Bronskill, Paverd, Tople, Zanella-Béguelin, Turner, Honkela, "On the Efficacy of
+Differentially Private Few-shot Image Classification", 2023: softmax regression from zero on frozen features by DP-SGD
+(Abadi et al. 2016) with Adam. At each of T = epochs ceil(n / B) steps, every example joins with probability q = B / n:
+
+    e_i = softmax(W z_i) - y_i,   z_i = [x_i / |x_i|, 1],   g_i = e_i z_i'
+    G   = (sum_i g_i min(1, C / |g_i|) + sigma C N(0, 1)) / B,   |g_i| = |e_i| |z_i|
+
+sigma is the least for which (epsilon, delta) hold. Nothing else looks at the examples: no mean, no scale, no search of
+strengths. What is taken as known to everybody: how many examples there are, the names of the classes, the encoder.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handful.adapt.accounting import accountant, epsilon_of, noise_for
+from handful.adapt.base import Head
+from handful.adapt.noise import Source
+from handful.adapt.parameters import count, finite, one_of
+from handful.core.distances import unit
+from handful.core.task import Query, State, Task, mask_classes
+from handful.core.train import SGD, Adam, Update
+from handful.errors import BadInput
+from handful.protocols import Needs
+
+NOT_PRIVATE = "not private: the noise comes from a seed, and whoever knows it takes the noise off again"
+
+
+@dataclass(frozen=True)
+class PrivacySpent:
+    """What was promised, and how it was kept.
+
+    Attributes:
+        epsilon, delta: of neighbours that differ by one example more or less; ``epsilon`` is ``None`` without noise.
+        n: examples, taken as known to everybody.
+        sampling_rate, steps, sigma, max_grad_norm: q, T, sigma and C of the head of this file.
+        noise: ``"system"`` or ``"seeded"``; with the latter nothing is promised.
+        accountant: what counted, or ``None`` without noise.
+    """
+
+    epsilon: float | None
+    delta: float
+    n: int
+    sampling_rate: float
+    steps: int
+    sigma: float
+    max_grad_norm: float
+    noise: str
+    accountant: str | None
+
+    @property
+    def private(self) -> bool:
+        """Whether the promise holds."""
+        return self.epsilon is not None and self.noise == "system"
+
+    @property
+    def replace_one(self) -> tuple[float, float] | None:
+        """Epsilon and delta of neighbours in which one example is another: twice, and ``(1 + e^epsilon)`` times."""
+        if self.epsilon is None:
+            return None
+        return 2 * self.epsilon, min(1.0, (1 + math.exp(min(self.epsilon, 700))) * self.delta)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able, with the relation in words."""
+        replaced = self.replace_one
+        return {
+            **asdict(self),
+            "relation": "one example added or removed",
+            "replace_one": None if replaced is None else {"epsilon": replaced[0], "delta": replaced[1]},
+            "private": self.private,
+        }
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class PrivateLogistic(Head):
+    """Softmax regression with differential privacy: clipped, noisy gradients and an accountant.
+
+    The defaults are those of the paper where it does not search; ``handful fit --private`` takes others. An example is
+    a row: rows that show the same item are protected one by one. A row of weight w has w times the gradient before
+    clipping.
+
+    Args:
+        epsilon: privacy budget; ``None`` adds no noise and promises nothing.
+        delta: chance that the promise fails; ``"1/n"`` for n examples (the paper's).
+        max_grad_norm: C, the most an example's gradient may be long.
+        epochs: passes over the examples, on average.
+        batch_size: B, examples a step on average; all where there are fewer, or with ``None``. For a given budget all
+            leave more accuracy than a few, and take longer.
+        lr: of the optimiser.
+        optimizer: ``"adam"`` or ``"sgd"`` (momentum 0.9).
+        normalize: make rows unit first.
+        noise: ``"system"`` draws from the operating system, and then ``random_state`` must be ``None``; ``"seeded"``
+            draws from ``random_state``, for tests and studies: it is not private, and `fit` warns so.
+
+    Attributes (after ``fit``):
+        privacy_spent_: see `PrivacySpent`.
+    """
+
+    key: ClassVar[str] = "private-logistic"
+    needs: ClassVar[Needs] = Needs(gradient=True, stochastic=True)
+    shapes: ClassVar[Mapping[str, str]] = {"weight": "C D", "bias": "C"}
+
+    epsilon: float | None = 1.0
+    delta: float | Literal["1/n"] = "1/n"
+    max_grad_norm: float = 1.0
+    epochs: int = 400
+    batch_size: int | None = 200
+    lr: float = 3e-3
+    optimizer: Literal["adam", "sgd"] = "adam"
+    normalize: bool = True
+    noise: Literal["system", "seeded"] = "system"
+
+    @property
+    def directions(self) -> bool:
+        """Where rows are made unit."""
+        return self.normalize
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """See `Head.fit`; then ``privacy_spent_`` is there. Warns where nothing is promised, or little."""
+        super().fit(X, y, sample_weight)
+        weight = np.ones(np.asarray(y).size) if sample_weight is None else np.asarray(sample_weight)
+        n = int((weight > 0).sum())
+        self.privacy_spent_ = self.plan(n)
+        if self.epsilon is not None and self.noise == "seeded":
+            warnings.warn(NOT_PRIVATE, UserWarning, stacklevel=2)
+        if self.epsilon is not None and self.delta != "1/n" and self.privacy_spent_.delta >= 1 / n:
+            warnings.warn(
+                f"delta {self.delta:g} is not below 1/n = {1 / n:.3g}: giving one example away whole would be allowed",
+                UserWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def plan(self, n: int) -> PrivacySpent:
+        """What fitting n examples spends; looks at nothing but n.
+
+        Raises:
+            BadInput: a parameter out of range, an epsilon too small for any noise, dp-accounting not installed.
+        """
+        self._check()
+        batch = n if self.batch_size is None else min(self.batch_size, n)
+        q, steps = batch / n, self.epochs * math.ceil(n / batch)
+        delta = 1 / n if self.delta == "1/n" else float(self.delta)
+        free = PrivacySpent(None, delta, n, q, steps, 0.0, self.max_grad_norm, self.noise, None)
+        if self.epsilon is None:
+            return free
+        if not steps:
+            return replace(free, epsilon=0.0)
+        sigma = noise_for(float(self.epsilon), delta, q, steps)
+        return replace(free, epsilon=epsilon_of(sigma, q, steps, delta), sigma=sigma, accountant=accountant())
+
+    def adapt(self, task: Task) -> State:
+        """State: ``weight [*b, C, D]``, ``bias [*b, C]``; tasks of a batch may differ in how many examples they have.
+
+        Raises:
+            BadInput: as `plan`; a seed beside the system's noise.
+        """
+        self._check()
+        if self.noise == "system" and self.random_state is not None:
+            raise BadInput(
+                "private noise takes no seed: leave random_state=None (on the command line: handful fit --private "
+                "EPSILON), or give noise='seeded' for a study that is not private"
+            )
+        real = task.weight > 0
+        n = real.sum(-1)
+        plans = {k: self.plan(k) for k in set(n.reshape(-1).tolist())}
+
+        def each(name: str) -> Tensor:  # a number of the plan of each task
+            values = [getattr(plans[k], name) for k in n.reshape(-1).tolist()]
+            return torch.tensor(values, dtype=torch.float64, device=n.device).reshape(*n.shape, 1, 1)
+
+        q, sigma, steps = each("sampling_rate"), each("sigma"), each("steps")
+        source = Source.system() if self.noise == "system" else Source.seeded(task.seed)
+        z = self._rows(task.x)
+        z = torch.cat([z, torch.ones_like(z[..., :1])], -1)
+        length = z.norm(dim=-1, keepdim=True)
+        mass, mask = task.y.sum(-1, keepdim=True), task.class_mask[..., None]
+        weights = z.new_zeros(*n.shape, task.y.shape[-1], z.shape[-1])
+        update: Update = Adam() if self.optimizer == "adam" else SGD()
+        for step in range(int(steps.max())):
+            p = mask_classes(z @ weights.mT, task.class_mask).softmax(-1)
+            error = mass * p - task.y
+            norm = error.norm(dim=-1, keepdim=True) * length
+            share = (self.max_grad_norm / norm.clamp_min(1e-30)).clamp_max(1.0) * real[..., None]
+            if (q < 1).any():
+                share = share * (source.uniform(*real.shape, 1).to(q.device) < q)
+            total = ((error * share).mT @ z).double()
+            if (sigma > 0).any():
+                drawn = source.normal(*total.shape).to(total.device)
+                total = total + torch.where(mask, sigma * self.max_grad_norm * drawn, 0.0)
+            moved = weights.clone()
+            update([moved], ((total / (q * n[..., None, None])).to(z.dtype),), self.lr)
+            weights = torch.where(step < steps, moved, weights)
+        return {"weight": weights[..., :-1], "bias": weights[..., -1]}
+
+    def answer(self, state: State, query: Query) -> Tensor:
+        """``W x / |x| + b``."""
+        return self._rows(query.x) @ state["weight"].mT + state["bias"][..., None, :]
+
+    def _rows(self, x: Tensor) -> Tensor:
+        return unit(x) if self.normalize else x
+
+    def _check(self) -> None:
+        if self.epsilon is not None:
+            finite("epsilon", self.epsilon, above=0)
+        if self.delta != "1/n" and not (isinstance(self.delta, float) and 0 < self.delta < 1):
+            raise BadInput(f"delta is a number between 0 and 1, or '1/n', not {self.delta!r}")
+        finite("max_grad_norm", self.max_grad_norm, above=0)
+        finite("lr", self.lr, above=0)
+        count("epochs", self.epochs)
+        if self.batch_size is not None:
+            count("batch_size", self.batch_size, 1)
+        one_of("optimizer", self.optimizer, ("adam", "sgd"))
+        one_of("noise", self.noise, ("system", "seeded"))
