@@ -116,6 +116,7 @@ def private_card(model: Model, learnt: Dataset, metric: str, revision: str | Non
         "blind_spots": [],
         "test": None,
         "experiment": None,
+        "unlabelled": None,
         "certificate": None,
         "private": {**model.head.privacy_spent_.as_dict(), "withheld": list(WITHHELD), "public": list(PUBLIC)},
     }
