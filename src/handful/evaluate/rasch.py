@@ -179,7 +179,7 @@ def most_telling(ability: np.ndarray, difficulty: np.ndarray, m: int = 5) -> lis
     centres = np.percentile(difficulty, np.linspace(5, 95, m))
     nearest = np.abs(centres[:, None] - difficulty).argmin(axis=1)
     information = -np.abs(ability[:, None] - difficulty[nearest])  # P (1 - P) falls with the distance alone
-    chosen = np.unique(information.argmax(axis=0)).tolist()
+    chosen: list[int] = np.unique(information.argmax(axis=0)).tolist()
     while len(chosen) < m:
         rest = np.array([i for i in range(len(ability)) if i not in chosen])
         apart = np.abs(ability[chosen][:, None] - ability[rest]).mean(axis=0)
