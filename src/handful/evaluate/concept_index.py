@@ -1,6 +1,6 @@
 """How often class names occur in a corpus of captions, images, or both.
 
-Paper 11: Udandarao et al., "No 'Zero-Shot' Without Exponential Data", 2024; `handful.evaluate.concepts` has the rest.
+Paper 011: Udandarao et al., "No 'Zero-Shot' Without Exponential Data", 2024; `handful.evaluate.concepts` has the rest.
 
     text hits        captions that hold every word of the name, as lemmas; words no caption has are left out first
     image hits       images whose score of the concept is above 0.7

@@ -1,6 +1,6 @@
 """Does accuracy follow how often a class was seen before, and which classes were seen too rarely?
 
-Paper 11: Udandarao, Prabhu, Ghosh, Sharma, Torr, Bibi, Albanie, Bethge, "No 'Zero-Shot' Without Exponential Data:
+Paper 011: Udandarao, Prabhu, Ghosh, Sharma, Torr, Bibi, Albanie, Bethge, "No 'Zero-Shot' Without Exponential Data:
 Pretraining Concept Frequency Determines Multimodal Model Performance", 2024.
 
     x = ln(max(count, 1))               of each concept, those of all data sets together

@@ -1,7 +1,7 @@
 """Choose a pre-trained model for a task described in words, and say how accurate it will be, without any image.
 
-Paper 82: Zohar, Huang, Wang, Yeung, "LOVM: Language-Only Vision Model Selection", 2023. A regression learns from models
-whose accuracy is known on other data sets:
+Paper 082: Zohar, Huang, Wang, Yeung, "LOVM: Language-Only Vision Model Selection", 2023. A regression learns from
+models whose accuracy is known on other data sets:
 
     accuracy  ~  scores from text (`handful.evaluate.text_scores`) and accuracy on ImageNet      to predict
     accuracy - mean over models of the data set  ~  the same                                     to rank
@@ -10,7 +10,7 @@ It is judged by leaving one data set out at a time:
 
     recall  |5 predicted best and 5 truly best| / 5
     tau     Kendall's tau-b, on average ranks cut to integers, of the models in both lists; 0 where they share < 3
-    l1      over the 5 predicted best, |mean of predicted - true| ("published") or the mean of |predicted - true| ("mae")
+    l1      over the predicted 5, |mean of predicted - true| ("published") or the mean of |predicted - true| ("mae")
 """
 
 from __future__ import annotations

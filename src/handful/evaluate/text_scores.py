@@ -1,6 +1,6 @@
 """What a two-tower model's text tower alone says of how it will do on a task that is described in words.
 
-Paper 82: Zohar, Huang, Wang, Yeung, "LOVM: Language-Only Vision Model Selection", 2023. Captions stand in for images:
+Paper 082: Zohar, Huang, Wang, Yeung, "LOVM: Language-Only Vision Model Selection", 2023. Captions stand in for images:
 
     w_c                mean over templates of the unit embeddings of class c, of unit length
     text-f1, text-acc1 macro-F1 and accuracy of classifying captions D_c + sigma noise by D w
