@@ -26,7 +26,8 @@ def inspect(model: str | Path) -> dict[str, Any]:
         - ``modality, classes, n, metric, head, encoder, experiment``: what it is; ``encoder["inside"]`` says whether
           the encoder lies in the file;
         - ``accuracy, method, population``: the number that is quoted for it, how it was found, whom it speaks for;
-        - ``provenance``: version, seed, command, versions of packages, sources, SHA-256 of each of their files;
+        - ``provenance``: version, seed, command, versions of packages, sources, SHA-256 of each of their files, and
+          each time it has ``grown``: from the file with which SHA-256, when, which classes;
         - ``personal``: what could tell of people, see below;
         - ``sizes``: bytes of each part of the file; ``foreign``: members that no model has, which are never read.
 
@@ -117,7 +118,13 @@ def _provenance(card: Mapping[str, Any]) -> dict[str, Any]:
         "versions": {str(name): str(version) for name, version in (made.get("versions") or {}).items()},
         "sources": list(_strings(task["sources"])),
         "sha256": {str(name): str(digest) for name, digest in task["sha256"].items()},
+        "grown": [_grown(step) for step in card.get("grown") or []],
     }
+
+
+def _grown(step: Mapping[str, Any]) -> dict[str, Any]:
+    names = [str(row["name"]) for row in step["classes"]]
+    return {"from": _text(step["from"]), "when": str(step["when"]), "classes": names}
 
 
 def _personal(layout: Layout) -> dict[str, Any]:
@@ -145,6 +152,8 @@ def _paths(card: Mapping[str, Any]) -> Iterator[str]:
     yield from _strings([card["task"]["sources"], list(card["task"]["sha256"])])
     for name in ("test", "population", "cost"):
         yield from _strings((card.get(name) or {}).get("source"))
+    for step in card.get("grown") or []:
+        yield from _strings([step["file"], step["sources"], (step["test"] or {}).get("source")])
 
 
 def _items(card: Mapping[str, Any]) -> Iterator[str]:
