@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
-from handful.core.train import adamw
+from handful.core.train import SGD, adamw, descend
 
 
 def squares(parameters: list[Tensor], rows: Tensor) -> Tensor:
@@ -27,6 +28,20 @@ def test_equals_torchs_adamw_with_its_cosine() -> None:
         optimiser.step()
         schedule.step()
     got = adamw(start(), squares, rows=torch.arange(6), epochs=7, lr=0.05, eps=1e-4, weight_decay=0.1)
+    for mine, theirs in zip(got, free, strict=True):
+        torch.testing.assert_close(mine, theirs.detach(), atol=1e-12, rtol=1e-10)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_equals_torchs_sgd(nesterov: bool) -> None:
+    free = [p.clone().requires_grad_() for p in start()]
+    optimiser = torch.optim.SGD(free, lr=0.05, momentum=0.9, weight_decay=0.1, nesterov=nesterov)
+    for _ in range(7):
+        optimiser.zero_grad()
+        torch.autograd.backward(squares(free, torch.arange(6)).sum() + 0 * free[0].sum())
+        optimiser.step()
+    update = SGD(0.9, 0.1, nesterov=nesterov)
+    got = descend(start(), squares, [torch.arange(6)] * 7, lambda step: 0.05, update)
     for mine, theirs in zip(got, free, strict=True):
         torch.testing.assert_close(mine, theirs.detach(), atol=1e-12, rtol=1e-10)
 

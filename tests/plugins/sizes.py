@@ -20,5 +20,6 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "putm": {"n_outer": 2, "inner_steps": 2, "hidden": 8},
     "tim-gd": {"n_steps": 20},
     "tim-adm": {"n_steps": 20},
+    "limit-fscil": {"epochs": 2, "tasks": 2},
 }
 """By key of the head."""

@@ -55,6 +55,7 @@ HEADS: Mapping[str, str] = {
     "tim-gd": "handful.adapt.tim:TIMGD",
     "simpleshot": "handful.adapt.simpleshot:SimpleShot",
     "teen": "handful.adapt.teen:TEEN",
+    "limit-fscil": "handful.adapt.limit:LIMIT",
 }
 """Every head by its public key. Others join through the entry point group ``handful.heads``, or as ``module:Class``."""
 

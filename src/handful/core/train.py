@@ -123,18 +123,23 @@ class Adam:
 
 @dataclass
 class SGD:
-    """With momentum: ``v <- momentum v + g``, ``p <- p - rate v``, and the decay as a penalty on the loss."""
+    """With momentum: ``v <- momentum v + g``, ``p <- p - rate v``, and the decay as a penalty on the loss.
+
+    With ``nesterov`` the step is along ``g + momentum v`` instead of ``v``.
+    """
 
     momentum: float = 0.9
     weight_decay: float = 0.0
+    nesterov: bool = False
     _velocity: list[Tensor] = field(default_factory=list)
 
     def __call__(self, parameters: list[Tensor], gradients: tuple[Tensor, ...], rate: float) -> None:
         """See `Update`."""
         self._velocity = self._velocity or [torch.zeros_like(p) for p in parameters]
         for p, g, v in zip(parameters, gradients, self._velocity, strict=True):
-            v.mul_(self.momentum).add_(g + self.weight_decay * p)
-            p.sub_(rate * v)
+            g = g + self.weight_decay * p
+            v.mul_(self.momentum).add_(g)
+            p.sub_(rate * (g + self.momentum * v if self.nesterov else v))
 
 
 def adamw(
