@@ -18,7 +18,10 @@ from handful.adapt.inputs import PLACES
 from handful.errors import BadInput
 
 KEYS = [key for key in HEADS if issubclass(head_class(key), Growing)]
-ORDER: Mapping[str, str] = {"limit-fscil": "classes and rows of a task are drawn by their place"}
+ORDER: Mapping[str, str] = {
+    "limit-fscil": "classes and rows of a task are drawn by their place",
+    "fscil-tricks": "slots go to the classes in their order",
+}
 """Heads for which the order of class names matters, and why."""
 NAMES = np.array(["crow", "dove", "emu", "finch", "bat"])
 BASE = 3

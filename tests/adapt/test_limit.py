@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from handful.adapt import head
-from handful.adapt.limit import WEIGHTS, _draw_means, attended, fake_rows
+from handful.adapt.growing import drawn_means
+from handful.adapt.limit import WEIGHTS, attended, fake_rows
 from handful.core.task import Query
 from handful.errors import BadInput
 
@@ -85,13 +86,13 @@ def test_classes_that_play_new_ones_have_the_means_of_drawn_examples() -> None:
     draw = torch.Generator().manual_seed(0)
     x, codes = torch.randn(12, 3, generator=draw), torch.arange(12) % 4
     y = torch.nn.functional.one_hot(codes).float()
-    one, two = _draw_means(x, y, 1, draw), _draw_means(x, y, 2, draw)
+    one, two = drawn_means(x, y, 1, draw), drawn_means(x, y, 2, draw)
     for c in range(4):
         own = x[codes == c]
         assert (own == one[c]).all(1).sum() == 1
         pairs = (own.sum(0) - own) / 2  # of three examples, two are the mean without the third
         assert (pairs - two[c]).abs().amax(1).min() < 1e-6
-    torch.testing.assert_close(_draw_means(x, y, 9, draw), torch.stack([x[codes == c].mean(0) for c in range(4)]))
+    torch.testing.assert_close(drawn_means(x, y, 9, draw), torch.stack([x[codes == c].mean(0) for c in range(4)]))
     chosen = torch.tensor([True, False, False, True])
     rows = torch.randn(4, 3, generator=draw)
     fake = fake_rows(rows, one, chosen)
@@ -103,7 +104,7 @@ def test_training_fits_the_tasks(blobs: Any) -> None:
 
     def likelihood(**params: Any) -> float:
         model: Any = head("limit-fscil", random_state=0, **params).fit(x, y)
-        one = _draw_means(torch.tensor(x), torch.nn.functional.one_hot(torch.tensor(y)).double(), 1, torch.Generator())
+        one = drawn_means(torch.tensor(x), torch.nn.functional.one_hot(torch.tensor(y)).double(), 1, torch.Generator())
         model.state_["prototype"] = torch.nn.functional.normalize(one, dim=-1) * 10**0.5
         p = model.predict_proba(x)
         return float(np.log(p[np.arange(len(y)), y]).mean())

@@ -21,5 +21,6 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "tim-gd": {"n_steps": 20},
     "tim-adm": {"n_steps": 20},
     "limit-fscil": {"epochs": 2, "tasks": 2},
+    "fscil-tricks": {"epochs": 10, "width": 16, "slots": 12, "grow_steps": 3},
 }
 """By key of the head."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from handful.adapt.base import Head
 from handful.adapt.inputs import read_items, read_labels, read_rows, to_tensor
+from handful.core.gaussians import class_means
 from handful.core.task import State, Task, make_task
 from handful.errors import BadInput
 
@@ -90,6 +91,21 @@ class Growing(Head):
                     out = wider.index_copy(axis, at, out)
             spread[name] = out
         return spread, fresh
+
+
+def drawn_means(x: Tensor, y: Tensor, shot: int, draw: torch.Generator) -> Tensor:
+    """Means of ``shot`` examples of every class, drawn without replacement (all, where there are fewer) ``[*b, C, D]``.
+
+    Args:
+        x: rows ``[*b, N, D]``.
+        y: labels times weights ``[*b, N, C]``.
+        shot: at least 1.
+        draw: tasks of a batch are drawn alike.
+    """
+    order = torch.rand(x.shape[-2], generator=draw).to(x.device)
+    first = torch.where(y > 0, order[:, None], -1.0)
+    least = first.topk(min(shot, x.shape[-2]), dim=-2).values[..., -1:, :]
+    return class_means(x, torch.where((y > 0) & (first >= least), y, 0.0))[0]
 
 
 def _union(old: np.ndarray, new: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from handful.adapt.growing import Growing
+from handful.adapt.growing import Growing, drawn_means
 from handful.adapt.parameters import count, finite, one_of
 from handful.core.distances import unit
 from handful.core.gaussians import class_means
@@ -144,7 +144,7 @@ class LIMIT(Growing):
         def losses(parameters: list[Tensor], seen: Tensor) -> Tensor:
             weights = dict(zip(WEIGHTS, parameters, strict=True))
             drawn = torch.randperm(len(real), generator=draw)[:sampled]
-            support = _draw_means(x[..., rest, :], y[..., rest, :], self.shot, draw)
+            support = drawn_means(x[..., rest, :], y[..., rest, :], self.shot, draw)
             query, total = x[..., seen, :], x.new_zeros(x.shape[:-2])
             for _ in range(self.tasks):
                 chosen = torch.zeros(len(real), dtype=torch.bool)
@@ -214,14 +214,6 @@ def _start(like: Tensor, draw: torch.Generator) -> list[Tensor]:
 
 def _scaled(x: Tensor) -> Tensor:
     return unit(x) * float(x.shape[-1] ** 0.5)
-
-
-def _draw_means(x: Tensor, y: Tensor, shot: int, draw: torch.Generator) -> Tensor:
-    """The mean of ``shot`` examples of every class, drawn ``[*b, C, D]``."""
-    order = torch.rand(x.shape[-2], generator=draw).to(x.device)
-    first = torch.where(y > 0, order[:, None], -1.0)
-    least = first.topk(min(shot, x.shape[-2]), dim=-2).values[..., -1:, :]
-    return class_means(x, torch.where((y > 0) & (first >= least), y, 0.0))[0]
 
 
 def _keep(sizes: tuple[int, ...], drop: float, draw: torch.Generator, like: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class TEEN(Growing):
         """
         self._check_parameters()
         mean, mass = class_means(task.x, task.y)
-        _refuse_no_direction(mean, mass, task.x)
+        refuse_no_direction(mean, mass, task.x)
         return {"prototype": mean, "mass": mass, "base": task.class_mask.to(mean.dtype)}
 
     def answer(self, state: State, query: Query) -> Tensor:
@@ -97,7 +97,7 @@ class TEEN(Growing):
         """See `Growing.extend`; raises `BadInput` for a class whose examples cancel out."""
         self._check_parameters()
         mean, mass = class_means(task.x, task.y)
-        _refuse_no_direction(mean, mass, task.x)
+        refuse_no_direction(mean, mass, task.x)
         moved = calibrated(mean, state["prototype"], state["base"] * state["mass"], self.alpha, self.tau)
         prototype = torch.where(fresh[..., None], moved, state["prototype"])
         return {"prototype": prototype, "mass": state["mass"] + mass}
@@ -108,7 +108,7 @@ class TEEN(Growing):
         finite("scale", self.scale, above=0)
 
 
-def _refuse_no_direction(mean: Tensor, mass: Tensor, x: Tensor) -> None:
+def refuse_no_direction(mean: Tensor, mass: Tensor, x: Tensor) -> None:
     """Raise `BadInput` where the mean of a class is zero but for rounding."""
     rounding = 4 * torch.finfo(x.dtype).eps * x.norm(dim=-1).amax(-1)
     if bool(((mean.norm(dim=-1) <= rounding[..., None]) & (mass > 0)).any()):
