@@ -30,6 +30,7 @@ REASONS: Mapping[str, Mapping[str, str]] = {
     "proto-clip-f": dict.fromkeys(FEW_A_STEP, "every step asks a few classes and rows, drawn by their place"),
     "putm": dict.fromkeys(("order", "soft labels"), "the first row is the first coordinate of the network's inputs"),
     "limit-fscil": FEW_A_STEP,
+    "mamba-fscil": {"order": "slots go to the classes in their order", "soft labels": "a row goes to one direction"},
     "fscil-tricks": {
         "order": "slots go to the classes in their order",
         **dict.fromkeys(("weights", "soft labels"), STEPS),

@@ -56,6 +56,7 @@ HEADS: Mapping[str, str] = {
     "simpleshot": "handful.adapt.simpleshot:SimpleShot",
     "teen": "handful.adapt.teen:TEEN",
     "limit-fscil": "handful.adapt.limit:LIMIT",
+    "mamba-fscil": "handful.adapt.mamba_fscil:MambaFSCIL",
     "fscil-tricks": "handful.adapt.fscil_tricks:FSCILTricks",
 }
 """Every head by its public key. Others join through the entry point group ``handful.heads``, or as ``module:Class``."""

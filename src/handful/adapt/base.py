@@ -244,6 +244,10 @@ class Head(ClassifierMixin, BaseEstimator):
             widths["aligned"] = text.shape[-1]
         return widths
 
+    def view_places(self) -> dict[str, int]:
+        """How many rows an item has in each view that has several."""
+        return dict(PLACES)
+
     def spread(self, X: Any, y: Any) -> float:
         """What multiplies the fitted head's logits so that, by examples left out, their softmax means what it says.
 
@@ -273,8 +277,9 @@ class Head(ClassifierMixin, BaseEstimator):
             text = {"text": "C T"} if self.needs.text or "text" in self.state_ else {}
             sizes = {"C": len(self.classes_), "D": self.n_features_in_}
             _check_shapes({**self.shapes, **text}, self.state_, sizes)
+        places = self.view_places()
         views = {
-            name: np.ones((1, *([PLACES[name]] if name in PLACES else []), width))
+            name: np.ones((1, *([places[name]] if name in places else []), width))
             for name, width in self.view_widths().items()
         }
         try:

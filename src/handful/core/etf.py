@@ -17,9 +17,7 @@ def simplex_etf(width: int, slots: int, draw: torch.Generator) -> Tensor:
         BadInput: fewer than two slots, or more than numbers in a direction.
     """
     if not 2 <= slots <= width:
-        raise BadInput(
-            f"a frame of {slots} slots needs at least 2 of them and as many numbers a direction, not {width}"
-        )
+        raise BadInput(f"a frame has 2 slots or more, at most as many as a direction has numbers, {width}, not {slots}")
     orthonormal: Tensor = torch.linalg.qr(torch.rand(width, slots, generator=draw, dtype=torch.float64)).Q
     centred: Tensor = orthonormal - orthonormal.mean(-1, keepdim=True)
     scale: float = (slots / (slots - 1)) ** 0.5

@@ -142,6 +142,28 @@ class SGD:
             p.sub_(rate * (g + self.momentum * v if self.nesterov else v))
 
 
+@dataclass
+class Clipped:
+    """Another update, its gradients shortened to the length ``most`` where they are longer, each task's by itself.
+
+    Args:
+        update: what takes the step.
+        most: Euclidean length of all gradients of a task together.
+        batch: how many leading dimensions are tasks.
+    """
+
+    update: Update
+    most: float
+    batch: int = 0
+
+    def __call__(self, parameters: list[Tensor], gradients: tuple[Tensor, ...], rate: float) -> None:
+        """See `Update`."""
+        squares = [g.flatten(self.batch).square().sum(-1) if g.dim() > self.batch else g.square() for g in gradients]
+        share = (self.most / torch.stack(squares).sum(0).sqrt().clamp_min(1e-30)).clamp_max(1)
+        shorter = tuple(g * share.reshape(*share.shape, *[1] * (g.dim() - self.batch)) for g in gradients)
+        self.update(parameters, shorter, rate)
+
+
 def adamw(
     start: list[Tensor],
     losses: Losses,
