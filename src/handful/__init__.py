@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from handful.adapt import head as head
     from handful.commands.fit import fit as fit
+    from handful.commands.grow import grow as grow
     from handful.core.task import ClassText as ClassText
     from handful.encode import encoder as encoder
     from handful.read import Dataset as Dataset
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "fit": "handful.commands.fit",
+    "grow": "handful.commands.grow",
     "load": "handful.ship.model",
     "Model": "handful.ship.model",
     "encoder": "handful.encode",
@@ -31,7 +33,7 @@ _WHERE = {
     "ClassText": "handful.core.task",
 }
 _ROOMS = ("adapt", "commands", "core", "encode", "evaluate", "read", "ship", "testing")
-__all__ = ["ClassText", "Dataset", "Model", "encoder", "fit", "head", "load"]
+__all__ = ["ClassText", "Dataset", "Model", "encoder", "fit", "grow", "head", "load"]
 
 
 def __getattr__(name: str) -> Any:

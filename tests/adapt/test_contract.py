@@ -32,6 +32,12 @@ REASONS: Mapping[str, Mapping[str, str]] = {
     **{key: {"soft labels": "of the rows of an item each pass sees one"} for key in ("prolip", "linear-adapter")},
     "proto-clip-f": dict.fromkeys(FEW_A_STEP, "every step asks a few classes and rows, drawn by their place"),
     "putm": dict.fromkeys(("order", "soft labels"), "the first row is the first coordinate of the network's inputs"),
+    "limit-fscil": FEW_A_STEP,
+    "mamba-fscil": {"order": "slots go to the classes in their order", "soft labels": "a row goes to one direction"},
+    "fscil-tricks": {
+        "order": "slots go to the classes in their order",
+        **dict.fromkeys(("weights", "soft labels"), STEPS),
+    },
     "auto": {
         "precision": "plans that tie are told apart by the last digits",
         "soft labels": "an example of several classes has no closed form without it, so other plans are judged",

@@ -38,6 +38,13 @@ FLAT = "has rows whose numbers are all the same, which cannot be standardised"
 EXPECTED: Mapping[str, Mapping[str, str]] = {
     "simpleshot": {"check_estimators_dtypes": ZEROS},
     "teen": {"check_estimators_dtypes": ZEROS},
+    "mamba-fscil": {"check_classifiers_train": "has two numbers a place, and few steps teach a small network little"},
+    "fscil-tricks": {"check_estimators_dtypes": ZEROS, "check_sample_weight_equivalence_on_dense_data": STEPS},
+    "limit-fscil": {
+        "check_estimators_dtypes": ZEROS,
+        "check_classifiers_train": PLANE,
+        "check_sample_weight_equivalence_on_dense_data": STEPS,
+    },
     **{
         key: {**TOGETHER, "check_estimators_dtypes": ZEROS}
         for key in ("bd-cspn", "laplacianshot", "laplacian-clustering", "tim-gd", "tim-adm", "transductive-finetuning")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
-from handful.core.train import adamw
+from handful.core.train import SGD, Clipped, adamw, descend
 
 
 def squares(parameters: list[Tensor], rows: Tensor) -> Tensor:
@@ -29,6 +30,33 @@ def test_equals_torchs_adamw_with_its_cosine() -> None:
     got = adamw(start(), squares, rows=torch.arange(6), epochs=7, lr=0.05, eps=1e-4, weight_decay=0.1)
     for mine, theirs in zip(got, free, strict=True):
         torch.testing.assert_close(mine, theirs.detach(), atol=1e-12, rtol=1e-10)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_equals_torchs_sgd(nesterov: bool) -> None:
+    free = [p.clone().requires_grad_() for p in start()]
+    optimiser = torch.optim.SGD(free, lr=0.05, momentum=0.9, weight_decay=0.1, nesterov=nesterov)
+    for _ in range(7):
+        optimiser.zero_grad()
+        torch.autograd.backward(squares(free, torch.arange(6)).sum() + 0 * free[0].sum())
+        optimiser.step()
+    update = SGD(0.9, 0.1, nesterov=nesterov)
+    got = descend(start(), squares, [torch.arange(6)] * 7, lambda step: 0.05, update)
+    for mine, theirs in zip(got, free, strict=True):
+        torch.testing.assert_close(mine, theirs.detach(), atol=1e-12, rtol=1e-10)
+
+
+def test_gradients_are_clipped_as_torch_clips_them_each_task_by_itself() -> None:
+    gradients = (torch.tensor([[3.0, 0.0], [0.1, 0.2]]), torch.tensor([4.0, 0.2]))
+    parameters = [torch.zeros(2, 2), torch.zeros(2)]
+    Clipped(SGD(0.0), 1.0, batch=1)(parameters, gradients, 1.0)
+    for task in range(2):
+        free = [torch.nn.Parameter(torch.zeros_like(g[task])) for g in gradients]
+        for p, g in zip(free, gradients, strict=True):
+            p.grad = g[task].clone()
+        torch.nn.utils.clip_grad_norm_(free, 1.0)
+        for mine, theirs in zip(parameters, free, strict=True):
+            torch.testing.assert_close(-mine[task], theirs.grad, atol=1e-5, rtol=1e-5)
 
 
 def test_steps_are_drawn_by_the_seed_and_cover_every_row() -> None:

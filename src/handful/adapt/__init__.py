@@ -75,6 +75,9 @@ HEADS: Mapping[str, str] = {
     "gpam": "handful.adapt.gpam:GPAM",
     "private-logistic": "handful.adapt.private:PrivateLogistic",
     "steel": "handful.adapt.steel:Steel",
+    "limit-fscil": "handful.adapt.limit:LIMIT",
+    "mamba-fscil": "handful.adapt.mamba_fscil:MambaFSCIL",
+    "fscil-tricks": "handful.adapt.fscil_tricks:FSCILTricks",
 }
 """Every head by its public key. Others join through the entry point group ``handful.heads``, or as ``module:Class``."""
 

@@ -18,6 +18,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import Tensor
 
+from handful.adapt.checks import check_needs, check_shapes
 from handful.adapt.inputs import (
     PLACES,
     Features,
@@ -32,7 +33,6 @@ from handful.adapt.inputs import (
     to_tensor,
     zero_shot_logits,
 )
-from handful.adapt.shapes import check_shapes
 from handful.core.calibration import fit_scale, hedged
 from handful.core.task import ClassText, Query, State, Task, make_task, mask_classes
 from handful.core.text_rows import with_text_rows
@@ -177,7 +177,7 @@ class Head(ClassifierMixin, BaseEstimator):
         else:
             codes, self.classes_ = sets
             counts = codes[weight > 0].sum(0)
-        self._check_needs(counts, views)
+        check_needs(self, counts, views)
         task = self._task(x, views, codes, weight, read_items(X, len(x)))
         with torch.no_grad():
             state = self.adapt(task)
@@ -226,24 +226,6 @@ class Head(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = tags.target_tags.multi_output = self.needs.multi_label
         return tags
-
-    def _check_needs(self, counts: np.ndarray, views: Mapping[str, np.ndarray]) -> None:
-        name = type(self).__name__
-        if self.needs.text and self.text is None:
-            raise BadInput(f"{name} needs class text: give text={{label: vectors}}")
-        if self.needs.background and self.background is None:
-            raise BadInput(f"{name} needs items of base classes: give background=features, or (features, labels)")
-        if self.needs.unlabelled and self.unlabelled is None:
-            raise BadInput(f"{name} needs items without labels: give unlabelled=features")
-        for view in self.needs.views:
-            if view not in views:
-                raise BadInput(f"{name} needs features with a view {view!r}")
-        if (counts > 0).sum() < 2:
-            only = "" if not counts.any() else f" ({self.classes_[counts.argmax()]!r})"
-            raise BadInput(f"one class only{only}: at least two classes with examples of weight above 0 are needed")
-        if counts.min() < self.needs.min_shots:
-            few = self.classes_[counts.argmin()]
-            raise BadInput(f"class {few!r} has {counts.min()} examples; {name} needs {self.needs.min_shots} a class")
 
     def _task(
         self, x: np.ndarray, views: Mapping[str, np.ndarray], codes: np.ndarray, weight: np.ndarray, items: np.ndarray
@@ -352,6 +334,10 @@ class Head(ClassifierMixin, BaseEstimator):
             widths["aligned"] = text.shape[-1]
         return widths
 
+    def view_places(self) -> dict[str, int]:
+        """How many rows an item has in each view that has several."""
+        return dict(PLACES)
+
     def spread(self, X: Any, y: Any) -> float:
         """What multiplies the fitted head's logits so that, by examples left out, their softmax means what it says.
 
@@ -385,8 +371,9 @@ class Head(ClassifierMixin, BaseEstimator):
             text |= {"threshold": "C"} if self.several_labels else {}
             sizes = {"C": len(self.classes_), "D": self.n_features_in_, "unseen": len(self.unseen_) if more else 0}
             check_shapes({**self.shapes, **text, **more}, self.state_, sizes)
+        places = self.view_places()
         views = {
-            name: np.ones((1, *([PLACES[name]] if name in PLACES else []), width))
+            name: np.ones((1, *([places[name]] if name in places else []), width))
             for name, width in self.view_widths().items()
         }
         try:

@@ -161,7 +161,7 @@ class LocalDescriptors(Head):
         """
         check_is_fitted(self)
         x, views = read_rows(self, X, reset=False, directions=False)
-        query, state = self._query(x, views), self.state_
+        query, state = self._query(x, views, self.state_), self.state_
         local = self._asked(query, state)
         out: np.ndarray = self._relevance(local, state["prototype"], state["mass"].sum((-3, -2)) > 0).amax(-1).numpy()
         return out

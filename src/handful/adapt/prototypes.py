@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from handful.adapt.base import Head
-from handful.adapt.inputs import read_labels, read_rows
+from handful.adapt.growing import Growing
 from handful.core.distances import cosine, sqeuclidean
 from handful.core.gaussians import class_means, means_without_item
 from handful.core.task import Query, State, Task, lowest
@@ -27,7 +26,7 @@ from handful.protocols import Needs, Ranges
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class Prototypes(Head):
+class Prototypes(Growing):
     """Nearest class mean.
 
     Args:
@@ -39,6 +38,8 @@ class Prototypes(Head):
     needs: ClassVar[Needs] = Needs()
     shapes: ClassVar[Mapping[str, str]] = {"mean": "C D", "mass": "C"}
     ranges: ClassVar[Ranges] = {"metric": ("sqeuclidean", "cosine")}
+
+    known_too: ClassVar[bool] = True
 
     metric: Literal["sqeuclidean", "cosine"] = "sqeuclidean"
     temperature: float = 1.0
@@ -91,19 +92,8 @@ class Prototypes(Head):
         mean = self.state_["mean"].cpu().numpy() / self.temperature
         return 2 * mean, -self.temperature * np.square(mean).sum(-1)
 
-    def grow(self, X: Any, y: Any) -> Self:
-        """Add examples, of known or new classes, to the running means; any order gives the same model as one
-        ``fit``.
-        """
-        check_is_fitted(self)
-        x, _ = read_rows(self, X, reset=False, directions=self.directions)
-        y = read_labels(y, len(x))
-        classes = np.union1d(self.classes_, y)
-        mean, mass = self.state_["mean"], self.state_["mass"]
-        rows = torch.cat([mean, torch.as_tensor(x, dtype=mean.dtype, device=mean.device)])
-        codes = torch.as_tensor(np.searchsorted(classes, np.concatenate([self.classes_, y])), device=mean.device)
-        weight = torch.cat([mass, mass.new_ones(len(x))])
-        onehot = torch.nn.functional.one_hot(codes, len(classes)).to(mean.dtype) * weight[:, None]
-        mean, mass = class_means(rows, onehot)
-        self.classes_, self.state_ = classes, {"mean": mean, "mass": mass}
-        return self
+    def extend(self, state: State, task: Task, fresh: Tensor) -> State:
+        """Running means: any order gives the same model as one ``fit``. See `Growing.extend`."""
+        rows = torch.cat([state["mean"], task.x], -2)
+        mean, mass = class_means(rows, torch.cat([torch.diag_embed(state["mass"]), task.y], -2))
+        return {"mean": mean, "mass": mass}

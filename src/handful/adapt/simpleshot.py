@@ -15,11 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NoReturn, Self
+from typing import ClassVar, Literal, NoReturn
 
 from torch import Tensor
 
-from handful.adapt.inputs import read_rows, to_tensor
 from handful.adapt.parameters import one_of
 from handful.adapt.prototypes import Prototypes
 from handful.core.distances import unit
@@ -88,10 +87,7 @@ class SimpleShot(Prototypes):
         """Raises `BadInput`: unit length is not linear."""
         raise BadInput("SimpleShot makes queries unit first and has no linear form; take head('prototypes')")
 
-    def grow(self, X: Any, y: Any) -> Self:
-        """See `Prototypes.grow`."""
-        at = self.state_["origin"]
-        x, _ = read_rows(self, X, reset=False, directions=self.directions)
-        Prototypes.grow(self, normed(to_tensor(x, self.device, at.dtype), at, self.norm).cpu().numpy(), y)
-        self.state_ = {**self.state_, "origin": at}
-        return self
+    def extend(self, state: State, task: Task, fresh: Tensor) -> State:
+        """See `Prototypes.extend`."""
+        moved = task.map(lambda x: normed(x, state["origin"], self.norm))
+        return Prototypes.extend(self, state, moved, fresh)

@@ -17,15 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
-import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from handful.adapt.base import Head
-from handful.adapt.inputs import read_labels, read_rows, to_tensor
+from handful.adapt.growing import Growing
 from handful.adapt.parameters import finite
 from handful.adapt.prototypes import Prototypes
 from handful.core.distances import cosine, unit
@@ -51,10 +48,10 @@ def calibrated(novel: Tensor, base: Tensor, weight: Tensor, alpha: float, tau: f
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class TEEN(Head):
+class TEEN(Growing):
     """Class means that grow: new classes lean on the base classes they are like.
 
-    ``fit`` learns the base classes, `grow` adds new ones without the old examples.
+    ``fit`` learns the base classes, `Growing.grow` adds new ones without the old examples.
 
     Args:
         alpha: share of the base classes in a new prototype, 0 to 1 (the paper's for CUB and mini-ImageNet; 0.1 for
@@ -84,7 +81,7 @@ class TEEN(Head):
         """
         self._check_parameters()
         mean, mass = class_means(task.x, task.y)
-        _refuse_no_direction(mean, mass, task.x)
+        refuse_no_direction(mean, mass, task.x)
         return {"prototype": mean, "mass": mass, "base": task.class_mask.to(mean.dtype)}
 
     def answer(self, state: State, query: Query) -> Tensor:
@@ -96,31 +93,14 @@ class TEEN(Head):
         """Closed form: what is fitted are base classes, plain class means."""
         return Prototypes(metric="cosine", temperature=1 / self.scale).leave_one_out(task)
 
-    def grow(self, X: Any, y: Any) -> Self:
-        """Add new classes: rows ``X [n, d]`` with labels ``y [n]``, none of which is known yet.
-
-        Raises:
-            BadInput: a class there is already, features of another width, a class whose examples cancel out.
-        """
-        check_is_fitted(self)
+    def extend(self, state: State, task: Task, fresh: Tensor) -> State:
+        """See `Growing.extend`; raises `BadInput` for a class whose examples cancel out."""
         self._check_parameters()
-        rows, _ = read_rows(self, X, reset=False, directions=self.directions)
-        y = read_labels(y, len(rows))
-        new, codes = np.unique(y, return_inverse=True)
-        if known := np.intersect1d(self.classes_, new).tolist():
-            raise BadInput(f"class {known[0]!r} is known already: give grow() the examples of new classes only")
-        old = self.state_["prototype"]
-        x = to_tensor(rows, self.device, old.dtype)
-        onehot = torch.nn.functional.one_hot(torch.as_tensor(codes, device=x.device), len(new)).to(x.dtype)
-        mean, mass = class_means(x, onehot)
-        _refuse_no_direction(mean, mass, x)
-        moved = calibrated(mean, old, self.state_["base"] * self.state_["mass"], self.alpha, self.tau)
-        more = {"prototype": moved, "mass": mass, "base": torch.zeros_like(mass)}
-        classes = np.concatenate([self.classes_, new])
-        order = torch.as_tensor(np.argsort(classes), device=x.device)
-        self.state_ = {name: torch.cat([self.state_[name], more[name]])[order] for name in more}
-        self.classes_ = np.sort(classes)
-        return self
+        mean, mass = class_means(task.x, task.y)
+        refuse_no_direction(mean, mass, task.x)
+        moved = calibrated(mean, state["prototype"], state["base"] * state["mass"], self.alpha, self.tau)
+        prototype = torch.where(fresh[..., None], moved, state["prototype"])
+        return {"prototype": prototype, "mass": state["mass"] + mass}
 
     def _check_parameters(self) -> None:
         finite("alpha", self.alpha, least=0, most=1)
@@ -128,7 +108,7 @@ class TEEN(Head):
         finite("scale", self.scale, above=0)
 
 
-def _refuse_no_direction(mean: Tensor, mass: Tensor, x: Tensor) -> None:
+def refuse_no_direction(mean: Tensor, mass: Tensor, x: Tensor) -> None:
     """Raise `BadInput` where the mean of a class is zero but for rounding."""
     rounding = 4 * torch.finfo(x.dtype).eps * x.norm(dim=-1).amax(-1)
     if bool(((mean.norm(dim=-1) <= rounding[..., None]) & (mass > 0)).any()):

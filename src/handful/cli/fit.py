@@ -17,14 +17,7 @@ def fit(
     label: o.Label = None,
     group: o.Group = None,
     group_regex: o.GroupRegex = None,
-    near_duplicates: Annotated[
-        bool,
-        Option(
-            "--near-duplicates/--no-near-duplicates",
-            show_default=False,
-            help="Keep examples that are nearly the same together (default), or not.",
-        ),
-    ] = True,
+    near_duplicates: o.NearDuplicates = True,
     class_names: o.ClassNames = None,
     encoder: o.Encoder = None,
     long: Annotated[

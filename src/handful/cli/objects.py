@@ -31,6 +31,12 @@ def evaluate_object(assessment: Assessment, model: str, source: str) -> dict[str
     return {"schema": "handful/evaluate/1", **found}
 
 
+def grow_object(model: Model, out: str | None) -> dict[str, Any]:
+    """How the model grew this time, what it knows now, and where it lies."""
+    classes = {"classes": model.card["task"]["classes"], "n": model.card["task"]["n"], "model": out}
+    return {"schema": "handful/grow/1", **classes, "grown": model.card["grown"][-1], "test": model.card["test"]}
+
+
 def bench_object(result: BenchResult) -> dict[str, Any]:
     """The setting and a row for each head and number of shots."""
     return {**result.as_dict(), "schema": "handful/bench/1"}

@@ -32,6 +32,14 @@ Group = Annotated[
 GroupRegex = Annotated[
     str | None, Option(metavar="REGEX", help="The same for files: what it finds in a path names the group.")
 ]
+NearDuplicates = Annotated[
+    bool,
+    Option(
+        "--near-duplicates/--no-near-duplicates",
+        show_default=False,
+        help="Keep examples that are nearly the same together (default), or not.",
+    ),
+]
 UsedEncoder = Annotated[
     str | None,
     Option(metavar="NAME", help="Where the model's encoder is, hf:NAME or hf:FOLDER, if it is not a built-in one."),

@@ -82,7 +82,13 @@ def _provenance(made: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         ("Command", _lines([made["command"]])),
         ("Sources", _lines(made["sources"])),
         ("SHA-256", [*hashes[:MOST], *_more(hashes)]),
+        ("Grown", _lines([_grown(step) for step in made["grown"]])),
     ]
+
+
+def _grown(step: Mapping[str, Any]) -> str:
+    origin = "a model in memory" if step["from"] is None else f"the model {step['from'][:16]}…"
+    return f"{step['when']} from {origin}: {some(step['classes'])}"
 
 
 def _personal(found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:

@@ -31,7 +31,8 @@ def inspect(model: str | Path) -> dict[str, Any]:
         - ``reject``: how it answers that an item is none of its classes, and what that is worth, or ``None``;
         - ``private, certificate``: the privacy that was promised and what is withheld for it, and what is certified of
           its error; ``None`` for most models;
-        - ``provenance``: version, seed, command, versions of packages, sources, SHA-256 of each of their files;
+        - ``provenance``: version, seed, command, versions of packages, sources, SHA-256 of each of their files, and
+          each time it has ``grown``: from the file with which SHA-256, when, which classes;
         - ``personal``: what could tell of people, see below;
         - ``sizes``: bytes of each part of the file; ``foreign``: members that no model has, which are never read.
 
@@ -172,7 +173,13 @@ def _provenance(card: Mapping[str, Any]) -> dict[str, Any]:
         "versions": {str(name): str(version) for name, version in (made.get("versions") or {}).items()},
         "sources": list(_strings([task["sources"], pool.get("sources")])),
         "sha256": {str(n): str(d) for n, d in [*task["sha256"].items(), *(pool.get("sha256") or {}).items()]},
+        "grown": [_grown(step) for step in card.get("grown") or []],
     }
+
+
+def _grown(step: Mapping[str, Any]) -> dict[str, Any]:
+    names = [str(row["name"]) for row in step["classes"]]
+    return {"from": _text(step["from"]), "when": str(step["when"]), "classes": names}
 
 
 def _personal(layout: Layout) -> dict[str, Any]:
@@ -203,6 +210,8 @@ def _paths(card: Mapping[str, Any]) -> Iterator[str]:
         yield from _strings((card.get(name) or {}).get("source"))
     pool = card.get("unlabelled") or {}
     yield from _strings([pool.get("sources"), list(pool.get("sha256") or ())])
+    for step in card.get("grown") or []:
+        yield from _strings([step["file"], step["sources"], (step["test"] or {}).get("source")])
 
 
 def _items(card: Mapping[str, Any]) -> Iterator[str]:

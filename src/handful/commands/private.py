@@ -117,6 +117,7 @@ def private_card(model: Model, learnt: Dataset, metric: str, revision: str | Non
         "test": None,
         "experiment": None,
         "unlabelled": None,
+        "reject": None,
         "certificate": None,
         "private": {**model.head.privacy_spent_.as_dict(), "withheld": list(WITHHELD), "public": list(PUBLIC)},
     }

@@ -25,7 +25,8 @@ def sqeuclidean(a: Tensor, b: Tensor) -> Tensor:
     origin = b.mean(-2, keepdim=True)
     a, b = a - origin, b - origin
     squares = a.norm(dim=-1).square()[..., :, None] + b.norm(dim=-1).square()[..., None, :]
-    return (squares - 2 * (a @ b.mT)).clamp_min(0)
+    found: Tensor = (squares - 2 * (a @ b.mT)).clamp_min(0)
+    return found
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:

@@ -123,18 +123,45 @@ class Adam:
 
 @dataclass
 class SGD:
-    """With momentum: ``v <- momentum v + g``, ``p <- p - rate v``, and the decay as a penalty on the loss."""
+    """With momentum: ``v <- momentum v + g``, ``p <- p - rate v``, and the decay as a penalty on the loss.
+
+    With ``nesterov`` the step is along ``g + momentum v`` instead of ``v``.
+    """
 
     momentum: float = 0.9
     weight_decay: float = 0.0
+    nesterov: bool = False
     _velocity: list[Tensor] = field(default_factory=list)
 
     def __call__(self, parameters: list[Tensor], gradients: tuple[Tensor, ...], rate: float) -> None:
         """See `Update`."""
         self._velocity = self._velocity or [torch.zeros_like(p) for p in parameters]
         for p, g, v in zip(parameters, gradients, self._velocity, strict=True):
-            v.mul_(self.momentum).add_(g + self.weight_decay * p)
-            p.sub_(rate * v)
+            g = g + self.weight_decay * p
+            v.mul_(self.momentum).add_(g)
+            p.sub_(rate * (g + self.momentum * v if self.nesterov else v))
+
+
+@dataclass
+class Clipped:
+    """Another update, its gradients shortened to the length ``most`` where they are longer, each task's by itself.
+
+    Args:
+        update: what takes the step.
+        most: Euclidean length of all gradients of a task together.
+        batch: how many leading dimensions are tasks.
+    """
+
+    update: Update
+    most: float
+    batch: int = 0
+
+    def __call__(self, parameters: list[Tensor], gradients: tuple[Tensor, ...], rate: float) -> None:
+        """See `Update`."""
+        squares = [g.flatten(self.batch).square().sum(-1) if g.dim() > self.batch else g.square() for g in gradients]
+        share = (self.most / torch.stack(squares).sum(0).sqrt().clamp_min(1e-30)).clamp_max(1)
+        shorter = tuple(g * share.reshape(*share.shape, *[1] * (g.dim() - self.batch)) for g in gradients)
+        self.update(parameters, shorter, rate)
 
 
 def adamw(

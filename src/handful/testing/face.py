@@ -64,7 +64,7 @@ def saving(head: Head) -> None:
     for name, tensor in head.state_.items():
         rest = {k: t for k, t in head.state_.items() if k != name}
         spoilt: list[tuple[str, State]] = []
-        if tensor.is_floating_point():
+        if tensor.is_floating_point() and tensor.numel():
             spoilt.append(("NaN", {**rest, name: torch.full_like(tensor, torch.nan)}))
         if head.shapes:  # without them only what the head reads can be judged
             spoilt.append(("missing", rest))

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from handful.adapt.base import CHUNK, Features
+from handful.adapt.checks import check_shapes
 from handful.adapt.inputs import read_background, to_tensor
-from handful.adapt.shapes import check_shapes
 from handful.core.task import State, Task, make_task
 from handful.errors import BadInput
 
