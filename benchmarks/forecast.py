@@ -3,9 +3,9 @@
     python benchmarks/forecast.py curves [--data FOLDER] [--seeds 10]     makes results/curves.json (minutes)
     python benchmarks/forecast.py [--out FILE]                            makes results/forecast.json from it
 
-A curve is one task, one head, one draw: accuracy on items that are never learnt from with 1, 2, 4, … examples a class,
-each draw holding the smaller ones; and the pilots, what `estimate` says of 4 and 8 examples a class from nothing but
-them, which is what the card of a model says. Sub-tasks of one data set, and sets made of the same texts (SST-2, SST-5
+A curve is one task, one head, one draw: accuracy on items never learnt from, with 1, 2, 4, … examples a class, each draw
+holding the smaller ones; and the pilots, what `estimate` says of 4 and 8 examples a class from nothing but them, which
+is what the card of a model says. Sub-tasks of one data set, and sets made of the same texts (SST-2, SST-5
 and MR), are one family.
 """
 
@@ -27,7 +27,11 @@ import trust
 
 from handful.adapt import head as make_head
 from handful.adapt.base import Features
+from handful.core.intervals import percentiles, resample
 from handful.evaluate.estimate import estimate
+from handful.evaluate.forecast import Curve, Pilot, Seen, card_spread, forecast, learn, tested_spread
+from handful.evaluate.laws import fit_law
+from handful.evaluate.meta_forest import MetaForest, Whole, fit_meta
 from handful.files import whole_file
 
 HEADS = ("prototypes", "gda", "logistic")
@@ -36,6 +40,10 @@ MOST = 2000  # items tested on
 LARGEST, ROWS = 256, 1280  # shots, and examples learnt from, at most
 KEPT = 4  # items of a class that are left to test on, at least
 RESULTS = sets.HERE / "results"
+SHIPPED = sets.HERE.parent / "src" / "handful" / "evaluate" / "curves_seen.json"
+AHEAD = (2, 4)
+BOOTSTRAPS = 2000
+TREES = 100  # of 500, which took ten minutes
 
 
 @dataclass(frozen=True)
@@ -56,9 +64,22 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--curves", type=Path, default=RESULTS / "curves.json")
     parser.add_argument("--out", type=Path, default=RESULTS / "forecast.json")
+    parser.add_argument("--ship", action="store_true", help="also write what the package knows of curves")
     options = parser.parse_args()
     if options.what == "curves":
         return make_curves(options.data, options.seeds, options.curves)
+    if not options.curves.exists():
+        print(f"no curves in {options.curves}: make them with {Path(__file__).name} curves", file=sys.stderr)
+        return 2
+    rows = json.loads(options.curves.read_text(encoding="utf-8"))
+    found = judge(rows)
+    for name, value in found.items():
+        print(f"{name:8} {json.dumps(value)}")
+    with whole_file(options.out) as file:
+        file.write((json.dumps(found, indent=1) + "\n").encode())
+    if options.ship:
+        with whole_file(SHIPPED) as file:
+            file.write((json.dumps(learn([read(row) for row in rows]).as_dict()) + "\n").encode())
     return 0
 
 
@@ -114,6 +135,97 @@ def curve(task: Task, key: str, seed: int) -> dict[str, Any]:
         "task": task.name, "family": task.family, "ways": ways, "head": key, "seed": seed, "tested": len(test),
         "truth": truth, "pilots": pilots,
     }  # fmt: skip
+
+
+# --- judging ---------------------------------------------------------------------------------------------------------
+
+
+def read(row: Mapping[str, Any]) -> Curve:
+    """A curve and its pilots: from the labels themselves, and from the items that are tested on."""
+    shots, accuracy = zip(*row["truth"], strict=True)
+    pilots = []
+    for last, points in row["pilots"].items():
+        m, value, low, high = np.array(points).T
+        pilots.append(Pilot(tuple(m), tuple(value), tuple(card_spread(low, high)), row["ways"], True))
+        few = np.array(shots) <= int(last)
+        value = np.array(accuracy)[few]
+        spread = tested_spread(value, np.full(len(value), row["tested"]))
+        pilots.append(Pilot(tuple(np.array(shots, float)[few]), tuple(value), tuple(spread), row["ways"], False))
+    return Curve(row["family"], row["ways"], shots, accuracy, tuple(pilots))
+
+
+def judge(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Absolute errors in points, and how often 90 % intervals hold the truth; each family forecast from the others."""
+    curves = [read(row) for row in rows]
+    found: list[dict[str, Any]] = []
+    for family in sorted({c.family for c in curves}):
+        rest = [c for c in curves if c.family != family]
+        seen, forests = learn(rest), {k: fit_meta(whole(rest, k), k, trees=TREES) for k in (3, 4)}
+        for row, c in zip(rows, curves, strict=True):
+            if c.family == family:
+                found += [line for pilot in c.pilots for line in one(row, c, pilot, seen, forests)]
+    out: dict[str, Any] = {"curves": len(rows), "families": len({c.family for c in curves})}
+    out["tasks"] = len({row["task"] for row in rows})
+    for own in (True, False):
+        some = [f for f in found if f["own"] == own]
+        names = sorted({f["family"] for f in some})
+        out["card" if own else "test set"] = {
+            "all": summary(some),
+            **{f"x{k}": summary([f for f in some if f["ahead"] == k]) for k in AHEAD},
+            "by family": {name: summary([f for f in some if f["family"] == name], False) for name in names},
+        }
+    return out
+
+
+def whole(curves: list[Curve], pilot: int) -> list[Whole]:
+    """Curves long enough to learn from, without the points where nothing was wrong, which have no logarithm."""
+    cut = [Whole(c.family, c.ways, *zip(*points(c), strict=True)) for c in curves if len(points(c)) >= pilot + 2]
+    return cut
+
+
+def points(c: Curve) -> list[tuple[float, float]]:
+    """Sizes and accuracies below 1."""
+    return [(float(m), a) for m, a in zip(c.shots, c.accuracy, strict=True) if a < 1]
+
+
+def one(
+    row: Mapping[str, Any], c: Curve, pilot: Pilot, seen: Seen, forests: Mapping[int, MetaForest]
+) -> Iterator[dict[str, Any]]:
+    """Forecasts of two and four times the labels, and the truth."""
+    truth, last = dict(zip(c.shots, c.accuracy, strict=True)), int(pilot.shots[-1])
+    ahead = [k for k in AHEAD if k * last in truth]
+    capped = tuple(min(a, 1 - 1 / (2 * row["tested"])) for a in pilot.accuracy)  # an error of 0 has no logarithm
+    power = fit_law(pilot.shots, capped, "power")
+    told = forecast(pilot, seen)
+    forest = forests[min(len(capped), 4)].forecast(pilot.shots, capped, c.ways, [k * last for k in ahead])
+    for k, paper in zip(ahead, forest, strict=True):
+        true, ours = truth[k * last], told.at(k * last)
+        yield {
+            "family": c.family, "own": pilot.own, "ahead": k,
+            "power": abs(float(power.accuracy([k * last])[0]) - true),
+            "forecast": abs(ours.value - true), "held": ours.low <= true <= ours.high, "width": ours.high - ours.low,
+            "forest": abs(paper.value - true), "forest held": paper.low <= true <= paper.high,
+        }  # fmt: skip
+
+
+def summary(found: list[dict[str, Any]], intervals: bool = True) -> dict[str, Any]:
+    """Means; 95 % intervals by resampling families."""
+    family = np.unique([f["family"] for f in found], return_inverse=True)[1]
+    names = ("power", "forecast", "forest", "held", "forest held", "width")
+    values = np.array([[f[name] for name in names] for f in found], float)
+
+    def means(sums: np.ndarray) -> np.ndarray:
+        m = sums[:, :-1] / sums[:, -1:]
+        return np.column_stack([100 * m, 100 * (1 - m[:, 1] / m[:, 0]), 100 * (1 - m[:, 2] / m[:, 0])])
+
+    table = np.column_stack([values, np.ones(len(values))])
+    value = means(table.sum(axis=0)[None])[0]
+    labels = (*names, "below power", "forest below power")
+    if not intervals:
+        return {"n": len(found)} | {k: round(float(v), 2) for k, v in zip(labels, value, strict=True)}
+    drawn = resample(table, means, groups=family, replicates=BOOTSTRAPS)
+    each = {k: percentiles(float(v), d) for k, v, d in zip(labels, value, drawn.T, strict=True)}
+    return {"n": len(found)} | {k: {n: round(v, 2) for n, v in e.as_dict().items()} for k, e in each.items()}
 
 
 # --- tasks -----------------------------------------------------------------------------------------------------------

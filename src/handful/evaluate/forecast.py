@@ -193,6 +193,20 @@ def posterior(pilot: Pilot, shots: np.ndarray, seen: Seen) -> tuple[np.ndarray, 
     return v, np.sqrt(np.maximum(left, 1e-9))
 
 
+def card_spread(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Standard deviation of accuracies ``[k]`` of a card from their 95 % intervals."""
+    out: np.ndarray = NOISE * np.maximum(np.asarray(high) - np.asarray(low), 1e-3) / (2 * 1.96)
+    return out
+
+
+def tested_spread(accuracy: np.ndarray, tested: np.ndarray) -> np.ndarray:
+    """Standard deviation of accuracies ``[k]`` found on so many items; one error and one success are added to each."""
+    n = np.asarray(tested, float)
+    p = (np.asarray(accuracy, float) * n + 1) / (n + 2)
+    out: np.ndarray = np.sqrt(p * (1 - p) / n)
+    return out
+
+
 def on_grid(x: np.ndarray) -> np.ndarray:
     """Weights ``[m, G]`` of the grid's points for ``x [m]``: linear between, and beyond the ends, their neighbours."""
     j = np.clip(np.floor(x).astype(np.int64), 0, GRID - 2)

@@ -1,10 +1,10 @@
-"""What to label next: items the model is unsure of, unlike each other, of classes with few labels. And whether that pays.
+"""What to label next: items the model is unsure of, unlike each other, of classes with few labels. Whether that pays.
 
 BADGE, Ash et al., "Deep Batch Active Learning by Diverse, Uncertain Gradient Embeddings", 2020 (arXiv 1906.03671), with
 the coverage of classes as a further weight:
 
     g_i    = (p_i - onehot(best_i)) x h_i        gradient of a linear readout if its best answer were the label
-    D_i    = min over picked j of |g_i - g_j|    |g_i| before the first pick: an item one is sure of has a small gradient
+    D_i    = min over picked j of |g_i - g_j|    |g_i| before the first pick: small where one is sure
     need_i = sum_c p_ic / (1 + n_c)              n_c: labels of class c, those the picks are taken for among them
     pick i with probability ~ D_i^2 need_i       k-means++, Arthur and Vassilvitskii 2007
 

@@ -8,8 +8,8 @@ PPL-forecast (069): Jain et al., "A Meta-Learning Approach to Predicting Perform
     piecewise        y = theta_0 + theta_1 x + theta_2 g(x)
                      g(x) = x^2 up to the knee X = log N*, its tangent 2 X x - X^2 beyond
 
-For a given X the piecewise law is linear in theta; its value and slope are continuous, and theta_2 = 0 is the power law.
-The final slope, theta_1 + 2 theta_2 X, is at most 0.
+For a given X the piecewise law is linear in theta; value and slope are continuous, and theta_2 = 0 is the power law. The
+final slope, theta_1 + 2 theta_2 X, is at most 0.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Law:
     knee: np.ndarray
     offset: np.ndarray
 
-    def log_error(self, n: np.ndarray | float) -> np.ndarray:
+    def log_error(self, n: np.ndarray | Sequence[float]) -> np.ndarray:
         """y at ``n [m]`` examples ``[*b, m]``."""
         x = np.log(np.asarray(n, float))
         power = (design(x, self.knee[..., None]) * self.theta[..., None, :]).sum(axis=-1)
@@ -53,7 +53,7 @@ class Law:
         )
         return out
 
-    def accuracy(self, n: np.ndarray | float) -> np.ndarray:
+    def accuracy(self, n: np.ndarray | Sequence[float]) -> np.ndarray:
         """``1 - error`` at ``n [m]`` examples ``[*b, m]``, not below 0."""
         out: np.ndarray = 1 - np.exp(np.minimum(self.log_error(n), 0.0))
         return out
