@@ -3,8 +3,8 @@
     python benchmarks/forecast.py curves [--data FOLDER] [--seeds 10]     makes results/curves.json (minutes)
     python benchmarks/forecast.py [--out FILE]                            makes results/forecast.json from it
 
-A curve is one task, one head, one draw: accuracy on items never learnt from, with 1, 2, 4, … examples a class, each draw
-holding the smaller ones; and the pilots, what `estimate` says of 4 and 8 examples a class from nothing but them, which
+A curve is one task, one head, one draw: accuracy on items never learnt from with 1, 2, 4, … examples a class, each draw
+holding the smaller; and the pilots, what `estimate` says of 4 and 8 examples a class from nothing but them, which
 is what the card of a model says. Sub-tasks of one data set, and sets made of the same texts (SST-2, SST-5
 and MR), are one family.
 """

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from handful.adapt import head as head
     from handful.commands.fit import fit as fit
+    from handful.commands.forecast import forecast as forecast
+    from handful.commands.next import next_ as next_
     from handful.core.task import ClassText as ClassText
     from handful.encode import encoder as encoder
     from handful.read import Dataset as Dataset
@@ -23,6 +25,8 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "fit": "handful.commands.fit",
+    "forecast": "handful.commands.forecast",
+    "next_": "handful.commands.next",
     "load": "handful.ship.model",
     "Model": "handful.ship.model",
     "encoder": "handful.encode",
@@ -31,7 +35,7 @@ _WHERE = {
     "ClassText": "handful.core.task",
 }
 _ROOMS = ("adapt", "commands", "core", "encode", "evaluate", "read", "ship", "testing")
-__all__ = ["ClassText", "Dataset", "Model", "encoder", "fit", "head", "load"]
+__all__ = ["ClassText", "Dataset", "Model", "encoder", "fit", "forecast", "head", "load", "next_"]
 
 
 def __getattr__(name: str) -> Any:

@@ -139,9 +139,8 @@ def _rows(data: Dataset, out: str | Path | None) -> pl.DataFrame:
     else:
         column = data.item_columns[0] if data.item_columns else "file"
         files = [_file(item, out) for item in data.items]
-        table = (
-            pl.DataFrame({column: files}) if data.table is None else data.table.with_columns(pl.Series(column, files))
-        )
+        named = pl.Series(column, files)
+        table = named.to_frame() if data.table is None else data.table.with_columns(named)
     return table
 
 

@@ -8,8 +8,8 @@ PPL-forecast (069): Jain et al., "A Meta-Learning Approach to Predicting Perform
     piecewise        y = theta_0 + theta_1 x + theta_2 g(x)
                      g(x) = x^2 up to the knee X = log N*, its tangent 2 X x - X^2 beyond
 
-For a given X the piecewise law is linear in theta; value and slope are continuous, and theta_2 = 0 is the power law. The
-final slope, theta_1 + 2 theta_2 X, is at most 0.
+For a given X the piecewise law is linear in theta; value and slope are continuous, and theta_2 = 0 is the power law.
+The final slope, theta_1 + 2 theta_2 X, is at most 0.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""PPL-forecast (069): which piecewise power law a pilot is the start of, as a random forest learnt it from whole curves.
+"""PPL-forecast (069): which piecewise power law a pilot is the start of, as a random forest learnt it from curves.
 
-Jain et al., "A Meta-Learning Approach to Predicting Performance and Data Requirements", 2023. The law is that of `laws`;
+Jain et al., "A Meta-Learning Approach to Predicting Performance and Data Requirements", 2023. The law is in `laws`;
 sizes are counted from the last of the pilot, x = log(n / n_last), so that the forest need not know how large they are.
 
     meta-fit   of each whole curve the piecewise law, hence (theta_2, X); features of its pilots (`features`)
@@ -60,9 +60,8 @@ class MetaForest:
         """One law a tree, in x = log(n / n_last)."""
         x, y = checked(n, accuracy)
         x = x - x.max()
-        told = np.stack(
-            [tree.predict(features(x, y, x.max(), float(np.log(n).max()), ways)[None])[0] for tree in self.trees]
-        )
+        seen = features(x, y, 0.0, math.log(max(n)), ways)[None]
+        told = np.stack([tree.predict(seen)[0] for tree in self.trees])
         return _through(x, y, told[:, 0], told[:, 1])
 
     def forecast(
