@@ -29,7 +29,7 @@ from handful.adapt import head as make_head
 from handful.adapt.base import Features
 from handful.core.intervals import percentiles, resample
 from handful.evaluate.estimate import estimate
-from handful.evaluate.forecast import Curve, Pilot, Seen, card_spread, forecast, learn, tested_spread
+from handful.evaluate.forecast import Curve, Pilot, Seen, binomial_spread, card_spread, forecast, learn
 from handful.evaluate.laws import fit_law
 from handful.evaluate.meta_forest import MetaForest, Whole, fit_meta
 from handful.files import whole_file
@@ -149,7 +149,7 @@ def read(row: Mapping[str, Any]) -> Curve:
         pilots.append(Pilot(tuple(m), tuple(value), tuple(card_spread(low, high)), row["ways"], True))
         few = np.array(shots) <= int(last)
         value = np.array(accuracy)[few]
-        spread = tested_spread(value, np.full(len(value), row["tested"]))
+        spread = binomial_spread(value, np.full(len(value), row["tested"]))
         pilots.append(Pilot(tuple(np.array(shots, float)[few]), tuple(value), tuple(spread), row["ways"], False))
     return Curve(row["family"], row["ways"], shots, accuracy, tuple(pilots))
 

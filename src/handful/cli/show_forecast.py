@@ -20,10 +20,6 @@ def show_forecast(found: Outlook) -> None:
     """Print an outlook."""
     rows = [[*_row("now", found.now, found.now["measured"]), ""]]
     rows += [_ahead(point) for point in found.ahead]
-    rows = [
-        [*row, "" if point.get("trusted", True) else "not to be trusted"]
-        for row, point in zip(rows, [{}, *found.ahead], strict=True)
-    ]
     show(table(["", "labels", "expected accuracy, 90 % interval", "power law", ""], rows, right=[1, 3]), "")
     if found.need is not None and found.target is not None:
         show(strong(_sentence(found)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,12 @@ import numpy as np
 
 from handful.core.intervals import Estimate
 from handful.errors import BadInput
-from handful.evaluate.forecast import FARTHEST, Forecast, Pilot, card_spread, tested_spread
+from handful.evaluate.forecast import FARTHEST, Forecast, Pilot, binomial_spread, card_spread
 from handful.evaluate.forecast import forecast as forecast_of
 from handful.evaluate.laws import required
 from handful.read.columns import first_usual
 from handful.read.delimited import decode
+from handful.read.formats import TABLES
 from handful.read.jsons import parse
 from handful.read.places import columns_are, existing, file_bytes, quoted
 from handful.ship.model import Model
@@ -78,8 +78,8 @@ def forecast(
 
     Args:
         results: a `Model` or its file, whose card holds accuracy with fewer labels; or a JSON or CSV file (or a list)
-            of points: columns ``shots`` (labels a class), ``accuracy`` and ``tested`` (on how many items), perhaps ``n``
-            (labels in all).
+            of points: columns ``shots`` (labels a class), ``accuracy`` and ``tested`` (on how many items), perhaps
+            ``n`` (labels in all).
         target: accuracy to reach, between 0 and 1.
         ways: how many classes; needed for results that do not give ``n``.
 
@@ -94,10 +94,8 @@ def forecast(
     name, card = "results", {}
     if isinstance(results, (str, Path)):
         name, path = str(results), existing(Path(results))
-        if zipfile.is_zipfile(path):
-            results = Model.load(path)
-        else:
-            results = _points_of(path)
+        points = path.suffix.lower() == ".json" or path.suffix.lower() in TABLES
+        results = _points_of(path) if points else Model.load(path)
     if isinstance(results, Model):
         card = results.card
         if ways is not None:
@@ -166,7 +164,8 @@ def weakest(card: Mapping[str, Any], more: int | None) -> tuple[dict[str, Any], 
     rows = [row for row in rows if row.get("n")]
     if not rows:
         return ()
-    n, recall = (np.array([v(row) for row in rows], float) for v in (lambda r: r["n"], lambda r: r["recall"]["value"]))
+    n = np.array([row["n"] for row in rows], float)
+    recall = np.array([row["recall"]["value"] for row in rows], float)
     mean = float((n * recall).sum() / n.sum())
     missed = 1 - (n * recall + SHRINK * mean) / (n + SHRINK)
     counts = {row["name"]: row["count"] for row in card["task"]["classes"]}
@@ -240,7 +239,7 @@ def _of_points(rows: Sequence[Mapping[str, Any]], name: str, ways: int | None) -
         tested = [_number(g[-1].get(tested_), f"{name}, {quoted(tested_)} at {s:g} shots") for s, g in pairs]
         if min(tested) < 1:
             raise BadInput(f"{name}: accuracy is found on at least 1 item, not {min(tested):g}")
-        spread = tested_spread(np.clip(value, 0, 1), np.array(tested))
+        spread = binomial_spread(np.clip(value, 0, 1), np.array(tested))
     last = points[-1][-1]
     labels = None if labels_ is None or last.get(labels_) is None else _number(last[labels_], f"{name}, labels")
     if ways is None:

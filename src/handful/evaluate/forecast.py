@@ -199,7 +199,7 @@ def card_spread(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return out
 
 
-def tested_spread(accuracy: np.ndarray, tested: np.ndarray) -> np.ndarray:
+def binomial_spread(accuracy: np.ndarray, tested: np.ndarray) -> np.ndarray:
     """Standard deviation of accuracies ``[k]`` found on so many items; one error and one success are added to each."""
     n = np.asarray(tested, float)
     p = (np.asarray(accuracy, float) * n + 1) / (n + 2)
