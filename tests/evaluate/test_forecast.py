@@ -230,7 +230,7 @@ def test_what_the_package_knows_is_whole() -> None:
 
 
 def test_spreads_of_cards_and_of_test_sets() -> None:
-    np.testing.assert_allclose(card_spread(np.array([0.4]), np.array([0.6])), 0.7 * 0.2 / 3.92)
+    np.testing.assert_allclose(card_spread(np.array([0.4]), np.array([0.6])), 0.2 / 3.92)
     alone = binomial_spread(np.array([1.0, 0.5]), np.array([100, 100]))
     assert 0 < alone[0] < alone[1] == pytest.approx(0.05)
 

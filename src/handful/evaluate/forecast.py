@@ -40,8 +40,6 @@ FARTHEST = 4.0
 WIDTH = math.log(4)
 """Width of the interval of log error beyond which a forecast tells nothing that could be acted on."""
 CONFIDENCE = 0.9
-NOISE = 0.7
-"""Standard deviation of a point of a card over what its interval says: that one covers the draw of the labels too."""
 FLOOR = 0.02
 """Least error at which the spread of a point is taken, one right answer in a row of few not being certainty."""
 
@@ -195,7 +193,7 @@ def posterior(pilot: Pilot, shots: np.ndarray, seen: Seen) -> tuple[np.ndarray, 
 
 def card_spread(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Standard deviation of accuracies ``[k]`` of a card from their 95 % intervals."""
-    out: np.ndarray = NOISE * np.maximum(np.asarray(high) - np.asarray(low), 1e-3) / (2 * 1.96)
+    out: np.ndarray = np.maximum(np.asarray(high) - np.asarray(low), 1e-3) / (2 * 1.96)
     return out
 
 
@@ -262,9 +260,12 @@ def _moments(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
     design = np.stack([np.ones(len(curves)), np.log([c.ways for c in curves])], axis=1)
     there = np.isfinite(v)
     mean = np.zeros((GRID, 2))
-    for g in range(GRID):
-        a = design[there[:, g]] * w[there[:, g]]
-        mean[g] = np.linalg.solve(a.T @ design[there[:, g]] + np.diag([1e-6, RIDGE]), a.T @ v[there[:, g], g])
+    for g in range(GRID):  # by steps: the curves that go far are not like those that end early
+        step = v[:, g] - (v[:, g - 1] if g else 0)
+        seen = np.isfinite(step)
+        a = design[seen] * w[seen]
+        step_mean = np.linalg.solve(a.T @ design[seen] + np.diag([1e-6, RIDGE]), a.T @ step[seen])
+        mean[g] = step_mean + (mean[g - 1] if g else 0)
     gap = np.where(there, v - design @ mean.T, 0)
     covariance = (gap * w).T @ gap / np.maximum((there * w).T @ there.astype(float), 1e-9)
     values, vectors = np.linalg.eigh(covariance)  # pairs from different curves need not fit together
