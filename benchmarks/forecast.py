@@ -16,6 +16,7 @@ import json
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,6 +172,7 @@ def judge(rows: list[dict[str, Any]]) -> dict[str, Any]:
         names = sorted({f["family"] for f in some})
         out["card" if own else "test set"] = {
             "all": summary(some),
+            "families equal": equal(some),
             **{f"x{k}": summary([f for f in some if f["ahead"] == k]) for k in AHEAD},
             "by family": {name: summary([f for f in some if f["family"] == name], False) for name in names},
         }
@@ -206,6 +208,13 @@ def one(
             "forecast": abs(ours.value - true), "held": ours.low <= true <= ours.high, "width": ours.high - ours.low,
             "forest": abs(paper.value - true), "forest held": paper.low <= true <= paper.high,
         }  # fmt: skip
+
+
+def equal(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """`summary` with every family weighing the same, however many tasks it has."""
+    size = Counter(f["family"] for f in found)
+    most = max(size.values())
+    return summary([f for f in found for _ in range(round(most / size[f["family"]]))])
 
 
 def summary(found: list[dict[str, Any]], intervals: bool = True) -> dict[str, Any]:

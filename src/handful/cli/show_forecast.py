@@ -18,7 +18,7 @@ FAR = 100_000
 
 def show_forecast(found: Outlook) -> None:
     """Print an outlook."""
-    rows = [[*_row("now", found.now, found.now["measured"]), ""]]
+    rows = [[*_row(f"now, measured {100 * found.now['measured']:.1f} %", found.now, None), ""]]
     rows += [_ahead(point) for point in found.ahead]
     show(table(["", "labels", "expected accuracy, 90 % interval", "power law", ""], rows, right=[1, 3]), "")
     if found.need is not None and found.target is not None:
@@ -54,7 +54,7 @@ def _row(name: str, point: Mapping[str, Any], power: float | None) -> list[str]:
         name,
         f"{round(point['labels']):,}",
         short("accuracy", point["accuracy"]),
-        "–" if power is None else f"{100 * power:.1f} %",
+        "" if power is None else f"{100 * power:.1f} %",
     ]
 
 
