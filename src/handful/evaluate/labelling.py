@@ -1,14 +1,12 @@
 """What to label next: items the model is unsure of, unlike each other, of classes with few labels. Whether that pays.
 
 BADGE, Ash et al., "Deep Batch Active Learning by Diverse, Uncertain Gradient Embeddings", 2020 (arXiv 1906.03671), with
-two further weights: what is like the pool (information density, Settles and Craven 2008), for with few labels outliers
-teach little, and the coverage of classes:
+the coverage of classes as a further weight:
 
     g_i    = (p_i - onehot(best_i)) x h_i        gradient of a linear readout if its best answer were the label
     D_i    = min over picked j of |g_i - g_j|    |g_i| before the first pick: small where one is sure
     need_i = sum_c p_ic / (1 + n_c)              n_c: labels of class c, those the picks are taken for among them
-    like_i = max(0, mean_j cos(x_i, x_j))        over the pool
-    pick i with probability ~ D_i^2 like_i^2 need_i      k-means++, Arthur and Vassilvitskii 2007
+    pick i with probability ~ D_i^2 need_i       k-means++, Arthur and Vassilvitskii 2007
 
 Gradients are never written down: |g_i - g_j|^2 follows from the products of their two factors.
 
@@ -32,8 +30,6 @@ from handful.evaluate.crossfit import answers
 if TYPE_CHECKING:
     from handful.adapt.base import Features, Head
 
-LIKE = 2
-"""Power of what is like the pool; of 0, 2 and 4 the best on parts of Banking77, TREC and CR."""
 TEST = 1 / 3
 """Share of the labelled items that a replay is judged by."""
 CHOICE = 3
@@ -83,10 +79,9 @@ def pick(proba: np.ndarray, x: np.ndarray, counts: np.ndarray, n: int, *, seed: 
     a = proba - np.eye(proba.shape[1])[proba.argmax(axis=1)]
     size = (a**2).sum(axis=1)  # |g|^2, h being of length 1
     labels, gap, free = np.asarray(counts, float).copy(), size.copy(), np.ones(len(proba), dtype=bool)
-    like = np.maximum(h @ h.mean(axis=0), 1e-3) ** LIKE
     rng, chosen = np.random.default_rng(seed), np.empty(n, dtype=np.int64)
     for k in range(n):  # each pick depends on the one before
-        weight = np.where(free, gap * like * (proba @ (1 / (1 + labels))), 0.0)
+        weight = np.where(free, gap * (proba @ (1 / (1 + labels))), 0.0)
         if not weight.sum() > 0:  # copies of what is picked, or nothing to learn: any other
             weight = free.astype(float)
         j = int(rng.choice(len(weight), p=weight / weight.sum()))
