@@ -2,8 +2,8 @@
 
     python benchmarks/next.py [--data FOLDER] [--draws 20]                makes results/next.json (minutes)
 
-Each draw starts from 3 labels a class and adds 30; the pool is as frequent in its classes as the set is, or one class in
-two is cut to a tenth ("skewed"): there, rare classes must be found. At most 1500 items a set.
+Each draw starts from 3 labels a class and adds 30. The pool has its classes as often as the set has, or every second
+one a tenth as often ("skewed"): there, rare classes must be found. At most 1500 items a set.
 """
 
 from __future__ import annotations
