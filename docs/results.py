@@ -150,6 +150,43 @@ def _episodes() -> str:
     return table(("Method", "Shots", "Handful, episodes/s", "easyfsl, episodes/s", "Ratio", "Accuracy, %"), rows)
 
 
+def _forecast() -> str:
+    found = _read("forecast")
+    words = {"card": "a model's card", "test set": "accuracy on a test set"}
+    rows = [
+        (
+            f"{start}, {weight}",
+            *(_estimate(found[kind][key][name]) for name in ("power", "forecast", "below power", "forest", "held")),
+        )
+        for kind, start in words.items()
+        for key, weight in (("all", "all curves equal"), ("families equal", "families equal"))
+    ]
+    head = (
+        "Pilot",
+        "Power law, points",
+        "`forecast`, points",
+        "Less, %",
+        "Forest of 069, points",
+        "90 % interval held, %",
+    )
+    return table(head, rows)
+
+
+def _next() -> str:
+    rows = [
+        (
+            row["task"],
+            row["pool"],
+            row["head"],
+            f"{100 * row['picked']:.1f}",
+            f"{100 * row['random']:.1f}",
+            _estimate({name: 100 * value for name, value in row["gain"].items()}, "+.1f"),
+        )
+        for row in _read("next")["rows"]
+    ]
+    return table(("Task", "Pool", "Head", "Chosen, %", "Random, %", "Gain, points"), rows)
+
+
 def _setfit() -> str:
     runs = {"20 iterations": _read("setfit"), "all pairs, stopped": _read("setfit_default")}
     rows = [(how, str(len(run["rows"])), _estimate(run["gain"], "+.1f"), *_seconds(run)) for how, run in runs.items()]
@@ -220,4 +257,6 @@ _TABLES = {
     "private": _private,
     "multipliers": _multipliers,
     "attacks": _attacks,
+    "forecast": _forecast,
+    "next": _next,
 }

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from handful.adapt import head as head
     from handful.commands.fit import fit as fit
+    from handful.commands.forecast import forecast as forecast
     from handful.commands.grow import grow as grow
+    from handful.commands.next import next_ as next_
     from handful.core.task import ClassText as ClassText
     from handful.encode import encoder as encoder
     from handful.read import Dataset as Dataset
@@ -25,6 +27,8 @@ __version__ = "0.1.0"
 _WHERE = {
     "fit": "handful.commands.fit",
     "grow": "handful.commands.grow",
+    "forecast": "handful.commands.forecast",
+    "next_": "handful.commands.next",
     "load": "handful.ship.model",
     "Model": "handful.ship.model",
     "encoder": "handful.encode",
@@ -34,6 +38,7 @@ _WHERE = {
 }
 _ROOMS = ("adapt", "commands", "core", "encode", "evaluate", "read", "ship", "testing")
 __all__ = ["ClassText", "Dataset", "Model", "encoder", "fit", "grow", "head", "load"]
+__all__ = ["ClassText", "Dataset", "Model", "encoder", "fit", "forecast", "head", "load", "next_"]
 
 
 def __getattr__(name: str) -> Any:

@@ -89,11 +89,16 @@ def test_on_a_terminal_and_in_a_pipe(
     monkeypatch.setenv("TERM", "dumb")  # a terminal that takes no escapes: all that come are from the data
     monkeypatch.setenv("COLUMNS", "200")
     columns = ("--text", TEXT, "--label", LABEL)
+    pool = tmp_path / "pool.csv"
+    with pool.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([[TEXT], *([f"{text} unlabelled"] for text in HOSTILE)])
     for args in (
         ("fit", source, *columns, *HEAD, "--out", tmp_path / "m.handful", "--report", tmp_path / "[r]\x1b.html"),
         ("fit", source, *columns, *HEAD, "--shots", 2),
         ("evaluate", fitted[0], source),
         ("inspect", fitted[0]),
+        ("forecast", fitted[0], "--target", 0.9),
+        ("next", fitted[0], pool, "-n", 3),
         ("predict", fitted[0], source, "--top", 3, "--out", tmp_path / "[p]\u202e.csv"),
         ("bench", source, *columns, "--head", "prototypes", "--ways", 2, "--shots", 1, "--queries", 1, "--episodes", 2),
         *([("predict", fitted[0], source, "--top", 3)] if terminal else []),  # a pipe gets the table as it is

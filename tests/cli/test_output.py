@@ -101,6 +101,28 @@ def test_list(run, what: str) -> None:
     assert len(plain.out.splitlines()) >= max(1, len(found["items"]))
 
 
+def test_forecast(run, tmp_path: Path) -> None:
+    results = tmp_path / "r.csv"
+    results.write_text("shots,accuracy,tested\n1,0.52,500\n2,0.63,500\n4,0.72,500\n8,0.79,500\n", encoding="utf-8")
+    asked = ("forecast", results, "--ways", 10, "--target", 0.82)
+    check(json.loads(run(*asked, "--json").out))
+    shown = run(*asked).out
+    for part in ("2 x the labels", "4 x the labels", "For 82 % label about", "power law", "To be trusted"):
+        assert part in shown, part
+    assert "takes more labels than can be said" in run("forecast", results, "--ways", 10, "--target", 0.99).out
+
+
+def test_next(run, model: Path, tickets: Path, tmp_path: Path) -> None:
+    pool, out = tmp_path / "pool.csv", tmp_path / "l.csv"
+    pool.write_text("text\nwhere is my parcel\nI forgot my password\nhello\n", encoding="utf-8")
+    found = json.loads(run("next", model, pool, "-n", 2, "--json").out)
+    check(found)
+    assert len(found["rows"]) == 2
+    assert "2 rows of 3 to label next; --out" in run("next", model, pool, "-n", 2).out
+    shown = run("next", model, pool, "-n", 2, "--out", out, "--replay", tickets).out
+    assert "fill in column 'label'" in shown and "Replay: " in shown and out.exists()
+
+
 def test_cite(run) -> None:
     assert run("list", "papers", "--cite", "92").out.startswith("@")
 

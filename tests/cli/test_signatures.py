@@ -16,7 +16,7 @@ from handful.cli.app import app
 PYTHON_ONLY = {"labels", "progress"}  # items that are in memory, and a callback
 CLI_ONLY = {"json", "quiet", "debug", "help"}  # how the result is shown
 MODULES = {"list": "listing"}  # others have the command's name
-FUNCTIONS = {"list": "list_"}
+FUNCTIONS = {"list": "list_", "next": "next_"}
 
 
 def function(command: str) -> Callable[..., Any]:

@@ -11,9 +11,11 @@ from handful.cli.bench import bench
 from handful.cli.demo import demo
 from handful.cli.evaluate import evaluate
 from handful.cli.fit import fit
+from handful.cli.forecast import forecast
 from handful.cli.grow import grow
 from handful.cli.inspect import inspect
 from handful.cli.listing import cache, list_
+from handful.cli.next import next_
 from handful.cli.predict import predict
 
 app = Typer(
@@ -51,6 +53,8 @@ app.command(short_help="Learn from labelled examples.")(fit)
 app.command(short_help="Label a table, images, or lines as they come.")(predict)
 app.command(short_help="Compare a model's answers with known labels.")(evaluate)
 app.command(short_help="Add classes to a model.")(grow)
+app.command(short_help="Say what more labels would bring.")(forecast)
+app.command("next", short_help="Choose what to label next.")(next_)
 app.command(short_help="Say what a model file is and what it gives away.")(inspect)
 app.command(short_help="Compare heads on the same small tasks.")(bench)
 app.command("list", short_help="List heads, encoders, papers, recipes.")(list_)

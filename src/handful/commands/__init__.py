@@ -7,3 +7,6 @@ from __future__ import annotations
 
 COMMANDS = ("bench", "cache", "demo", "evaluate", "fit", "grow", "inspect", "list", "predict")
 """Every command of the command line; ``list`` is ``handful.commands.listing.list_``."""
+COMMANDS = ("bench", "cache", "demo", "evaluate", "fit", "forecast", "inspect", "list", "next", "predict")
+"""Every command of the command line; ``list`` is ``handful.commands.listing.list_``, ``next`` is
+``handful.commands.next.next_``."""

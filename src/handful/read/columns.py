@@ -25,6 +25,9 @@ IMAGE = ("image", "images", "img", "picture", "photo", "image_path", "img_path",
          "filepath", "file_path", "filename", "file_name", "image_name")  # fmt: skip
 """Usual names, lower case with underscores; the first that is there is taken."""
 
+OURS = "handful_"
+"""How columns begin that Handful wrote; they are answers, not items."""
+
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".webp",
                             ".ppm", ".pgm", ".pbm", ".pnm", ".mpo"})  # fmt: skip
 
@@ -71,7 +74,7 @@ def roles(
 
 
 def _guess_items(table: Table, label: str | None, group: str | None) -> tuple[tuple[str, ...], str | None]:
-    others = [name for name in table.frame.columns if name not in (label, group)]
+    others = [name for name in table.frame.columns if name not in (label, group) and not name.startswith(OURS)]
     text = first_usual(TEXT, [name for name in others if not holds_images(table.frame[name])])
     image = first_usual(IMAGE, [name for name in others if holds_images(table.frame[name])])
     if text and image:

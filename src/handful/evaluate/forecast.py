@@ -1,0 +1,297 @@
+"""How accurate with more labels, how many labels for a target, and how far to believe it.
+
+A pilot of a few noisy points fixes no law: its line in logarithms follows the noise. Curves of other data sets say what
+is usual, how far curves differ, and how bent they are; the pilot moves the usual curve as far as its noise allows.
+
+    v(x)   = (error / (1 - 1/C))^(1/3) at x = log2 shots      the cube root makes noise about as large at any error
+    v      ~ N(B (1, log C), S)                               mean and covariance over curves seen, families equal
+    S      + `LEVEL` + `SLOPE` x x'                           data unlike all that was seen
+    pilot  = v(x_pilot) + N(0, spread^2)
+    v(x)   | pilot: mean and variance of the Gaussian, between powers of two and beyond the last linearly
+    90 %   quantiles of (truth - mean) / deviation of families left out (cluster cross-validation), not the Gaussian's
+    bound  four times the shots of the pilot, as far as was checked, and less where the interval of log error is wider
+           than `WIDTH` (the horizon of paper 069)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from handful.core.intervals import Estimate
+from handful.errors import BadInput
+from handful.evaluate.laws import Law, fit_law
+
+GRID = 9
+"""Curves are known at 1, 2, 4, … 256 shots."""
+LEVEL, SLOPE, CENTRE = 0.02, 0.0005, 2.5
+"""Variance of level and slope (in x from `CENTRE`) that is added to what was seen."""
+RIDGE = 0.3
+"""Penalty of the slope in log C: the number of classes says little where few data sets say it."""
+FARTHEST = 4.0
+"""Times the shots of the pilot that forecasts were checked at."""
+WIDTH = math.log(4)
+"""Width of the interval of log error beyond which a forecast tells nothing that could be acted on."""
+CONFIDENCE = 0.9
+FLOOR = 0.02
+"""Least error at which the spread of a point is taken, one right answer in a row of few not being certainty."""
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """Points of a curve.
+
+    Attributes:
+        shots: examples a class ``[k]``, ascending, three or more.
+        accuracy: at each ``[k]``.
+        spread: standard deviation of each accuracy ``[k]``.
+        ways: C, how many classes.
+        own: whether the points were found from the very labels that were learnt from (a card), not on a test set.
+    """
+
+    shots: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    spread: tuple[float, ...]
+    ways: int
+    own: bool
+
+    def __post_init__(self) -> None:
+        shots, accuracy, spread = (np.asarray(v, float) for v in (self.shots, self.accuracy, self.spread))
+        if not len(shots) == len(accuracy) == len(spread):
+            raise BadInput(f"{len(shots)} numbers of shots, {len(accuracy)} accuracies, {len(spread)} spreads")
+        if len(shots) < 3:
+            raise BadInput(f"a forecast needs at least 3 different numbers of shots, not {len(shots)}")
+        if not np.isfinite(shots).all() or (shots <= 0).any() or (np.diff(shots) <= 0).any():
+            raise BadInput("numbers of shots are above 0, each once, in ascending order")
+        if (accuracy > 1).any():
+            raise BadInput(f"accuracies are shares between 0 and 1, not percent: {accuracy.max():g} is above 1")
+        if not (accuracy >= 0).all() or not (np.isfinite(spread) & (spread > 0)).all():
+            raise BadInput("accuracies are at least 0 and their spreads above 0")
+        if self.ways < 2:
+            raise BadInput(f"a curve is of two or more classes, not {self.ways}")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A whole curve to learn from: of one data set, one head, one draw; sets of one ``family`` leave together."""
+
+    family: str
+    ways: int
+    shots: tuple[int, ...]
+    accuracy: tuple[float, ...]
+    pilots: tuple[Pilot, ...]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What curves seen before say.
+
+    Attributes:
+        mean: B ``[G, 2]``.
+        covariance: S ``[G, G]``, with what is added to it.
+        tails: 5 % and 95 % quantile of deviations, for pilots of ``own`` labels and for those of a test set.
+        families, curves: how many it rests on.
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    tails: Mapping[bool, tuple[float, float]]
+    families: int
+    curves: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "mean": self.mean.round(5).tolist(),
+            "covariance": self.covariance.round(6).tolist(),
+            "own": list(self.tails[True]),
+            "test": list(self.tails[False]),
+            "families": self.families,
+            "curves": self.curves,
+        }
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is expected of more labels.
+
+    Attributes:
+        pilot: what it rests on.
+        power: the plain power law through the pilot, for comparison; ``None`` where an accuracy of 1 has no logarithm.
+        seen: what was seen before.
+    """
+
+    pilot: Pilot
+    power: Law | None
+    seen: Seen
+
+    def accuracy(self, shots: np.ndarray | Sequence[float] | float) -> np.ndarray:
+        """Accuracy of one model with so many ``shots [m]``: value, 5 % and 95 % quantile ``[m, 3]``."""
+        v, deviation = posterior(self.pilot, np.atleast_1d(np.asarray(shots, float)), self.seen)
+        low, high = self.seen.tails[self.pilot.own]
+        bounds = np.stack([v, v + high * deviation, v + low * deviation], axis=1)  # v is of errors
+        out: np.ndarray = 1 - np.clip(np.maximum(bounds, 0) ** 3 * chance(self.pilot.ways), 0, 1)
+        return out
+
+    def at(self, shots: float) -> Estimate:
+        """`accuracy` at one number of shots, its interval holding 90 %."""
+        value, low, high = map(float, self.accuracy(shots)[0])
+        return Estimate(value, min(low, value), max(high, value))
+
+    @property
+    def horizon(self) -> float:
+        """Shots up to which the forecast can be acted on; those of the pilot where it says nothing of more."""
+        last = self.pilot.shots[-1]
+        sizes = last * np.geomspace(1, FARTHEST, 65)
+        found = self.accuracy(sizes)
+        least = 1e-3
+        width = np.log(np.maximum(1 - found[:, 1], least)) - np.log(np.maximum(1 - found[:, 2], least))
+        wide = np.flatnonzero(width > WIDTH)
+        return float(sizes[-1] if not len(wide) else sizes[max(int(wide[0]) - 1, 0)])
+
+    def required(self, target: float) -> Estimate:
+        """Fewest shots for ``target``: expected, if things go well, if they go badly; infinite beyond the `horizon`.
+
+        Raises:
+            BadInput: the target is no accuracy between 0 and 1.
+        """
+        if not 0 < target < 1:
+            raise BadInput(f"a target is an accuracy between 0 and 1, not {target:g}")
+        last = self.pilot.shots[-1]
+        sizes = last * np.geomspace(1, max(self.horizon / last, 1.0), 513)
+        reached = np.maximum.accumulate(self.accuracy(sizes), axis=0) >= target - 1e-12
+        need = [float(sizes[int(np.argmax(r))]) if r.any() else math.inf for r in reached.T]
+        return Estimate(need[0], need[2], need[1])
+
+
+def forecast(pilot: Pilot, seen: Seen | None = None) -> Forecast:
+    """What more labels bring, from a pilot and the curves ``seen`` before (by default those of the package)."""
+    able = max(pilot.accuracy) < 1
+    power = fit_law(pilot.shots, pilot.accuracy, "power") if able else None
+    return Forecast(pilot, power, curves_seen() if seen is None else seen)
+
+
+def posterior(pilot: Pilot, shots: np.ndarray, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of v at ``shots [m]``."""
+    error, top = 1 - np.asarray(pilot.accuracy), chance(pilot.ways)
+    noise = np.asarray(pilot.spread) / (3 * np.maximum(error, FLOOR) ** (2 / 3) * top ** (1 / 3))
+    have, want = on_grid(np.log2(pilot.shots)), on_grid(np.log2(shots))
+    usual = seen.mean @ np.array([1.0, math.log(pilot.ways)])
+    among = have @ seen.covariance @ have.T + np.diag(noise**2)
+    across = want @ seen.covariance @ have.T
+    v = want @ usual + across @ np.linalg.solve(among, (error / top) ** (1 / 3) - have @ usual)
+    left = np.einsum("mg,gh,mh->m", want, seen.covariance, want) - (across * np.linalg.solve(among, across.T).T).sum(1)
+    return v, np.sqrt(np.maximum(left, 1e-9))
+
+
+def card_spread(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Standard deviation of accuracies ``[k]`` of a card from their 95 % intervals."""
+    out: np.ndarray = np.maximum(np.asarray(high) - np.asarray(low), 1e-3) / (2 * 1.96)
+    return out
+
+
+def binomial_spread(accuracy: np.ndarray, tested: np.ndarray) -> np.ndarray:
+    """Standard deviation of accuracies ``[k]`` found on so many items; one error and one success are added to each."""
+    n = np.asarray(tested, float)
+    p = (np.asarray(accuracy, float) * n + 1) / (n + 2)
+    out: np.ndarray = np.sqrt(p * (1 - p) / n)
+    return out
+
+
+def on_grid(x: np.ndarray) -> np.ndarray:
+    """Weights ``[m, G]`` of the grid's points for ``x [m]``: linear between, and beyond the ends, their neighbours."""
+    j = np.clip(np.floor(x).astype(np.int64), 0, GRID - 2)
+    rows = np.arange(len(x))
+    out = np.zeros((len(x), GRID))
+    out[rows, j], out[rows, j + 1] = 1 - (x - j), x - j
+    return out
+
+
+def chance(ways: int) -> float:
+    """The error of guessing among so many classes."""
+    return 1 - 1 / ways
+
+
+def learn(curves: Sequence[Curve]) -> Seen:
+    """Mean, covariance and tails of curves; every family weighs the same.
+
+    Raises:
+        BadInput: fewer than three families: none could be left out.
+    """
+    families = sorted({curve.family for curve in curves})
+    if len(families) < 3:
+        raise BadInput(f"curves of at least 3 families of data sets are needed, not {len(families)}")
+    mean, covariance = _moments(curves)
+    off: dict[bool, list[tuple[np.ndarray, float]]] = {True: [], False: []}
+    for family in families:
+        rest = Seen(*_moments([c for c in curves if c.family != family]), {}, len(families) - 1, 0)
+        for own, z in off.items():
+            found = np.array([d for c in curves if c.family == family for d in _deviations(c, rest, own)])
+            if len(found):
+                z.append((found, 1 / len(found)))
+    tails = {own: _tails(z) for own, z in off.items()}
+    return Seen(mean, covariance, tails, len(families), len(curves))
+
+
+@lru_cache(maxsize=1)
+def curves_seen() -> Seen:
+    """What the package knows of curves; ``benchmarks/forecast.py`` makes it."""
+    text = (resources.files("handful.evaluate") / "curves_seen.json").read_text(encoding="utf-8")
+    d = json.loads(text)
+    mean, covariance = np.asarray(d["mean"]), np.asarray(d["covariance"])
+    return Seen(mean, covariance, {True: tuple(d["own"]), False: tuple(d["test"])}, d["families"], d["curves"])
+
+
+def _moments(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
+    """B and S, pairs of sizes that a curve lacks left out."""
+    v = np.full((len(curves), GRID), np.nan)
+    for row, curve in zip(v, curves, strict=True):
+        for shots, accuracy in zip(curve.shots, curve.accuracy, strict=True):
+            row[round(math.log2(shots))] = ((1 - accuracy) / chance(curve.ways)) ** (1 / 3)
+    sizes = {family: sum(c.family == family for c in curves) for family in {c.family for c in curves}}
+    w = np.array([1 / sizes[c.family] for c in curves])[:, None]
+    design = np.stack([np.ones(len(curves)), np.log([c.ways for c in curves])], axis=1)
+    there = np.isfinite(v)
+    mean = np.zeros((GRID, 2))
+    for g in range(GRID):  # by steps: the curves that go far are not like those that end early
+        step = v[:, g] - (v[:, g - 1] if g else 0)
+        seen = np.isfinite(step)
+        a = design[seen] * w[seen]
+        step_mean = np.linalg.solve(a.T @ design[seen] + np.diag([1e-6, RIDGE]), a.T @ step[seen])
+        mean[g] = step_mean + (mean[g - 1] if g else 0)
+    gap = np.where(there, v - design @ mean.T, 0)
+    covariance = (gap * w).T @ gap / np.maximum((there * w).T @ there.astype(float), 1e-9)
+    values, vectors = np.linalg.eigh(covariance)  # pairs from different curves need not fit together
+    x = np.arange(GRID) - CENTRE
+    return mean, (vectors * np.maximum(values, 1e-5)) @ vectors.T + LEVEL + SLOPE * np.outer(x, x)
+
+
+def _deviations(curve: Curve, seen: Seen, own: bool) -> list[float]:
+    """How many standard deviations the truth is off, at two and four times the shots of each pilot."""
+    truth = dict(zip(curve.shots, curve.accuracy, strict=True))
+    found = []
+    for pilot in (p for p in curve.pilots if p.own == own):
+        ahead = [m for m in (2 * pilot.shots[-1], 4 * pilot.shots[-1]) if m in truth]
+        if ahead:
+            v, deviation = posterior(pilot, np.array(ahead), seen)
+            true = (np.array([1 - truth[int(m)] for m in ahead]) / chance(curve.ways)) ** (1 / 3)
+            found += ((true - v) / deviation).tolist()
+    return found
+
+
+def _tails(off: Sequence[tuple[np.ndarray, float]]) -> tuple[float, float]:
+    """Weighted quantiles, each family weighing the same; the Gaussian's where there are no pilots of that kind."""
+    if not off:
+        return -1.645, 1.645
+    z, w = np.concatenate([d for d, _ in off]), np.concatenate([np.full(len(d), s) for d, s in off])
+    order = np.argsort(z)
+    at = (np.cumsum(w[order]) - w[order] / 2) / w.sum()
+    low, high = np.interp([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], at, z[order])
+    return float(min(low, 0)), float(max(high, 0))

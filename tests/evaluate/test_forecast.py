@@ -1,0 +1,251 @@
+"""Power laws, the meta-learnt forest of paper 069, and forecasts from curves seen before."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from handful.errors import BadInput
+from handful.evaluate.forecast import (
+    FARTHEST,
+    Curve,
+    Pilot,
+    Seen,
+    binomial_spread,
+    card_spread,
+    curves_seen,
+    forecast,
+    learn,
+    posterior,
+)
+from handful.evaluate.laws import fit_law, required
+from handful.evaluate.meta_forest import MetaForest, Whole, fit_meta
+
+SIZES = 2.0 ** np.arange(9)
+
+
+def piecewise(n: np.ndarray, theta: tuple[float, float, float], knee: float) -> np.ndarray:
+    """Accuracy of the law as the paper writes it: a parabola, then its tangent."""
+    x = np.log(n)
+    a, b, c = theta
+    y = np.where(x <= knee, a + b * x + c * x**2, (b + 2 * c * knee) * x + a - c * knee**2)
+    return 1 - np.exp(y)
+
+
+@pytest.mark.paper(69, oracle="a")
+def test_noise_free_points_give_their_parameters_back() -> None:
+    theta, knee = (-0.3, -0.05, -0.06), math.log(20)
+    accuracy = piecewise(SIZES, theta, knee)
+    given = fit_law(SIZES, accuracy, knee=knee)
+    np.testing.assert_allclose(given.theta, theta, atol=1e-6)
+    found = fit_law(SIZES, accuracy)
+    np.testing.assert_allclose([*found.theta, float(found.knee)], [*theta, knee], atol=1e-3)
+
+
+@pytest.mark.paper(69, oracle="b")
+def test_without_a_bend_it_is_linear_regression_of_logarithms() -> None:
+    accuracy = 1 - np.array([0.5, 0.41, 0.3, 0.27, 0.2])
+    line = stats.linregress(np.log(SIZES[:5]), np.log(1 - accuracy))
+    law = fit_law(SIZES[:5], accuracy, "power")
+    np.testing.assert_allclose(law.theta, [line.intercept, line.slope, 0], atol=1e-12)
+    exact = 1 - np.exp(-0.4 - 0.3 * np.log(SIZES))
+    np.testing.assert_allclose(fit_law(SIZES, exact, knee=2.0).theta, [-0.4, -0.3, 0], atol=1e-9)
+
+
+@pytest.mark.paper(69, oracle="c")
+def test_value_and_slope_are_continuous_at_the_knee() -> None:
+    law = fit_law(SIZES, piecewise(SIZES, (-0.2, -0.02, -0.05), math.log(30)))
+    knee, h = float(law.knee), 1e-5
+    y = law.log_error(np.exp(knee + h * np.array([-2, -1, 0, 1, 2])))
+    slopes = np.diff(y) / h
+    np.testing.assert_allclose(slopes, slopes[0], atol=1e-4)
+    assert float(law.final_slope) == pytest.approx(slopes[-1], abs=1e-4)
+
+
+def laws_drawn(count: int, noise: float, seed: int, families: int = 20) -> list[Whole]:
+    """Curves of one known law of laws: errors fall slowly at first, then faster beyond a knee, more so the flatter."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for i in range(count):
+        early = rng.uniform(-0.25, -0.05)
+        bend = -0.02 - 0.2 * (early + 0.25)  # what starts flat bends more
+        knee = math.log(4) + rng.uniform(1.2, 1.6)
+        y = np.log(1 - piecewise(SIZES, (rng.uniform(-0.6, -0.1), early, bend), knee))
+        accuracy = 1 - np.exp(np.minimum(y + noise * rng.normal(size=len(y)), -1e-3))
+        out.append(Whole(f"family {i % families}", 10, tuple(SIZES), tuple(accuracy)))
+    return out
+
+
+@pytest.fixture(scope="module")
+def forest() -> MetaForest:
+    return fit_meta(laws_drawn(200, 0.01, 0), 4, trees=60)
+
+
+@pytest.mark.paper(69, oracle="d")
+def test_the_forest_beats_the_power_law_and_its_band_holds(forest: MetaForest) -> None:
+    better, held = [], []
+    for curve in laws_drawn(100, 0.01, 1):
+        n, accuracy, true = curve.n[:4], curve.accuracy[:4], np.array(curve.accuracy[4:])
+        told = forest.forecast(n, accuracy, curve.ways, curve.n[4:])
+        plain = fit_law(n, accuracy, "power").accuracy(curve.n[4:])
+        better.append(np.abs([e.value for e in told] - true).mean() < np.abs(plain - true).mean())
+        held += [e.low <= t <= e.high for e, t in zip(told, true, strict=True)]
+    assert np.mean(better) >= 0.8
+    assert 0.85 <= np.mean(held) <= 0.97
+
+
+@pytest.mark.paper(69, oracle="e")
+def test_what_a_size_reaches_requires_that_size(forest: MetaForest) -> None:
+    law = fit_law(SIZES, piecewise(SIZES, (-0.2, -0.02, -0.05), math.log(30)))
+    for n in (3.0, 30.0, 300.0):
+        assert required(law, float(law.accuracy([n])[0])) == pytest.approx(n, rel=1e-6)
+    curve = laws_drawn(1, 0.0, 2)[0]
+    target = forest.forecast(curve.n[:4], curve.accuracy[:4], 10, [40.0])[0].value
+    assert forest.required(curve.n[:4], curve.accuracy[:4], 10, target) == pytest.approx(40, rel=0.01)
+
+
+def test_an_asymptote_is_found_and_never_passed() -> None:
+    accuracy = 1 - (0.5 * SIZES**-0.7 + 0.1)
+    law = fit_law(SIZES, accuracy, "offset")
+    assert float(law.offset) == pytest.approx(0.1, abs=1e-3)
+    assert required(law, 0.95) == math.inf
+    assert law.accuracy([64.0])[0] == pytest.approx(accuracy[6], abs=1e-4)
+
+
+def test_the_final_slope_never_rises() -> None:
+    law = fit_law(SIZES, 1 - np.array([0.5, 0.4, 0.35, 0.33, 0.34, 0.36, 0.39, 0.42, 0.46]))
+    assert float(law.final_slope) <= 1e-9
+
+
+def test_horizon_narrows_with_the_width(forest: MetaForest) -> None:
+    curve = laws_drawn(1, 0.01, 3)[0]
+    wide, narrow = (forest.horizon(curve.n[:4], curve.accuracy[:4], 10, w) for w in (1.0, 1e-6))
+    assert narrow == curve.n[3] < wide
+
+
+@pytest.mark.parametrize(
+    ("n", "accuracy", "says"),
+    [
+        ([1, 2], [0.5, 0.6], "3 different sizes"),
+        ([1, 2, 0], [0.5, 0.6, 0.7], "above 0"),
+        ([1, 2, 4], [50, 60, 70], "percent"),
+        ([1, 2, 4], [0.5, 0.6, 1.0], "below 1"),
+        ([1, 2, 4], [0.5, 0.6], "one length"),
+    ],
+)
+def test_what_is_no_curve_is_refused(n: list[float], accuracy: list[float], says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        fit_law(n, accuracy, "power")
+
+
+def test_too_few_families_are_refused() -> None:
+    with pytest.raises(BadInput, match="3 families"):
+        fit_meta(laws_drawn(8, 0.0, 0, families=2), 4)
+
+
+# --- curves seen before ----------------------------------------------------------------------------------------------
+
+
+def some_curves(count: int, seed: int) -> list[Curve]:
+    """Power laws of random level and slope, 12 families, each with a noisy pilot and a good one."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for i in range(count):
+        error = 0.5 * rng.uniform(0.5, 1) * SIZES ** -rng.uniform(0.1, 0.5)
+        first = SIZES[:4]
+        noisy = np.clip(1 - error[:4] + 0.08 * rng.normal(size=4), 0, 1)
+        good = 1 - error[:4] + 0.003 * rng.normal(size=4)
+        pilots = (
+            Pilot(tuple(first), tuple(noisy), (0.08,) * 4, 2, True),
+            Pilot(tuple(first), tuple(good), (0.003,) * 4, 2, False),
+        )
+        out.append(Curve(f"family {i % 12}", 2, tuple(map(int, SIZES)), tuple(1 - error), pilots))
+    return out
+
+
+@pytest.fixture(scope="module")
+def seen() -> Seen:
+    return learn(some_curves(120, 0))
+
+
+def test_a_noisy_pilot_is_drawn_to_what_is_usual_and_a_good_one_is_followed(seen: Seen) -> None:
+    ours, power, held = {True: [], False: []}, {True: [], False: []}, []
+    for curve in some_curves(120, 1):
+        for pilot in curve.pilots:
+            told, true = forecast(pilot, seen).at(32), curve.accuracy[5]
+            ours[pilot.own].append(abs(told.value - true))
+            capped = np.minimum(pilot.accuracy, 0.99)
+            power[pilot.own].append(abs(float(fit_law(pilot.shots, capped, "power").accuracy([32])[0]) - true))
+            held.append(told.low <= true <= told.high)
+    assert np.mean(ours[True]) < 0.7 * np.mean(power[True])
+    assert np.mean(ours[False]) < 0.02
+    assert 0.84 <= np.mean(held) <= 0.96
+
+
+def test_less_noise_is_less_doubt() -> None:
+    shots, accuracy = (1.0, 2.0, 4.0, 8.0), (0.5, 0.6, 0.68, 0.75)
+    widths = []
+    for spread in (0.1, 0.03, 0.005):
+        told = forecast(Pilot(shots, accuracy, (spread,) * 4, 10, False)).at(16)
+        widths.append(told.high - told.low)
+    assert widths[0] > widths[1] > widths[2]
+
+
+def test_points_known_exactly_are_met() -> None:
+    pilot = Pilot((1.0, 2.0, 4.0, 8.0), (0.5, 0.6, 0.68, 0.75), (1e-6,) * 4, 10, False)
+    v, deviation = posterior(pilot, np.array([1.0, 2.0, 4.0, 8.0]), curves_seen())
+    np.testing.assert_allclose(1 - 0.9 * v**3, pilot.accuracy, atol=1e-4)
+    assert deviation.max() < 1e-3
+
+
+def test_what_is_required_is_within_the_horizon_or_not_said(seen: Seen) -> None:
+    pilot = some_curves(1, 5)[0].pilots[1]
+    told = forecast(pilot, seen)
+    assert pilot.shots[-1] <= told.horizon <= FARTHEST * pilot.shots[-1]
+    target = told.at(math.sqrt(told.horizon * 8)).value
+    need = told.required(target)
+    assert need.low <= need.value <= told.horizon
+    assert need.value == pytest.approx(math.sqrt(told.horizon * 8), rel=0.02)
+    assert told.required(0.9999).value == math.inf
+    with pytest.raises(BadInput, match="between 0 and 1"):
+        told.required(1.0)
+
+
+def test_more_labels_are_never_said_to_need_fewer(seen: Seen) -> None:
+    told = forecast(some_curves(1, 6)[0].pilots[1], seen)
+    needs = [told.required(t).value for t in (0.5, 0.6, 0.7, 0.8, 0.9)]
+    assert needs == sorted(needs)
+
+
+def test_what_the_package_knows_is_whole() -> None:
+    known = curves_seen()
+    assert known.families >= 11
+    assert np.linalg.eigvalsh(known.covariance).min() > 0
+    for low, high in known.tails.values():
+        assert -5 < low < 0 < high < 5
+    assert np.all(np.diff(known.mean @ [1, math.log(2)]) < 0.02)  # errors of two classes fall
+
+
+def test_spreads_of_cards_and_of_test_sets() -> None:
+    np.testing.assert_allclose(card_spread(np.array([0.4]), np.array([0.6])), 0.2 / 3.92)
+    alone = binomial_spread(np.array([1.0, 0.5]), np.array([100, 100]))
+    assert 0 < alone[0] < alone[1] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"shots": (1.0, 2.0)}, "2 numbers of shots"),
+        ({"shots": (2.0, 1.0, 4.0)}, "ascending"),
+        ({"accuracy": (50.0, 60.0, 70.0)}, "percent"),
+        ({"spread": (0.1, 0.0, 0.1)}, "above 0"),
+        ({"ways": 1}, "two or more classes"),
+    ],
+)
+def test_pilots_that_are_none_are_refused(change: dict, says: str) -> None:
+    usual = {"shots": (1.0, 2.0, 4.0), "accuracy": (0.5, 0.6, 0.7), "spread": (0.1,) * 3, "ways": 2, "own": True}
+    with pytest.raises(BadInput, match=says):
+        Pilot(**{**usual, **change})
