@@ -37,8 +37,7 @@ _WHERE = {
     "ClassText": "handful.core.task",
 }
 _ROOMS = ("adapt", "commands", "core", "encode", "evaluate", "read", "ship", "testing")
-__all__ = ["ClassText", "Dataset", "Model", "encoder", "fit", "grow", "head", "load"]
-__all__ = ["ClassText", "Dataset", "Model", "encoder", "fit", "forecast", "head", "load", "next_"]
+__all__ = ["ClassText", "Dataset", "Model", "encoder", "fit", "forecast", "grow", "head", "load", "next_"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,8 +5,6 @@ They are not re-exported here: a package cannot show a function and a module und
 
 from __future__ import annotations
 
-COMMANDS = ("bench", "cache", "demo", "evaluate", "fit", "grow", "inspect", "list", "predict")
-"""Every command of the command line; ``list`` is ``handful.commands.listing.list_``."""
-COMMANDS = ("bench", "cache", "demo", "evaluate", "fit", "forecast", "inspect", "list", "next", "predict")
+COMMANDS = ("bench", "cache", "demo", "evaluate", "fit", "forecast", "grow", "inspect", "list", "next", "predict")
 """Every command of the command line; ``list`` is ``handful.commands.listing.list_``, ``next`` is
 ``handful.commands.next.next_``."""
