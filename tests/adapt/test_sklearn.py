@@ -138,8 +138,8 @@ def with_all(cls: type[Head]) -> type[Head]:
         finally:
             self.text = self.background = None
 
-    def logits(self: Any, data: Any) -> Any:
-        return cls.logits(self, _with_views(cls, data))
+    def logits(self: Any, data: Any, classes: Any = None) -> Any:
+        return cls.logits(self, _with_views(cls, data), classes)
 
     name = f"{cls.__name__}WithAll"
     body = {"fit": fit, "logits": logits, "__init__": cls.__init__, "__module__": __name__}

@@ -177,7 +177,7 @@ class Head(ClassifierMixin, BaseEstimator):
         else:
             codes, self.classes_ = sets
             counts = codes[weight > 0].sum(0)
-        check_needs(self, counts, views)
+        self._check_needs(counts, views)
         task = self._task(x, views, codes, weight, read_items(X, len(x)))
         with torch.no_grad():
             state = self.adapt(task)
@@ -226,6 +226,9 @@ class Head(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = tags.target_tags.multi_output = self.needs.multi_label
         return tags
+
+    def _check_needs(self, counts: np.ndarray, views: Mapping[str, np.ndarray]) -> None:
+        check_needs(self, counts, views)
 
     def _task(
         self, x: np.ndarray, views: Mapping[str, np.ndarray], codes: np.ndarray, weight: np.ndarray, items: np.ndarray
