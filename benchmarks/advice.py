@@ -3,8 +3,8 @@
     python benchmarks/advice.py
 
 Writes ``src/handful/evaluate/measured.json``: points of accuracy behind the best head of the same row, averaged over
-data sets, by number of shots, apart for sets with class names and without. Numbers of shots are taken together under the
-nearest of 1, 5, 16.
+data sets, by number of shots, apart for sets with class names and without. Numbers of shots are taken together under
+the nearest of 1, 5, 16.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def test_a_split_file(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"names 1 images that are not there: .*gone\.jpg"):
         read_split(path)
     path.write_text(json.dumps({**rows, "train": rows["train"][:1], "val": rows["train"][1:]}))
-    with pytest.raises(BadInput, match="class 'b' of .* has no image to train on"):
+    with pytest.raises(BadInput, match=r"class 'b' of .* has no image to train on"):
         read_split(path)
     path.write_text("[]")
     with pytest.raises(BadInput, match="is no split"):

@@ -3,7 +3,7 @@
 Paper 111: Luo et al., "A Closer Look at Few-shot Classification Again", 2023.
 
     score[a, b] = m + u[a] + v[b] + rest        R^2 = 1 - |rest|^2 / |score - m|^2
-    rank correlations between rows: do encoders agree on the order of heads? between columns: do heads agree on encoders?
+    rank correlations between rows: do encoders agree on the order of heads? between columns: heads on encoders?
 
 Where both are near 1, encoder and head can be chosen one at a time. The paper also finds that error falls as a power of
 the number of classes an encoder was trained on, and little with images a class (`scaling_probe`), and that changing the
@@ -105,7 +105,8 @@ def scaling_probe(classes: Any, images: Any, error: Any) -> Scaling:
     solution = np.linalg.lstsq(design, np.log(e), rcond=None)[0]
     rest, spread = np.log(e) - design @ solution, np.log(e) - np.log(e).mean()
     total = float(spread @ spread)
-    return Scaling(*map(float, solution), 1 - float(rest @ rest) / total if total > 0 else 1.0)
+    r2 = 1 - float(rest @ rest) / total if total > 0 else 1.0
+    return Scaling(float(solution[0]), float(solution[1]), float(solution[2]), r2)
 
 
 class TakesOver(NamedTuple):

@@ -171,7 +171,7 @@ class Predictions:
     num_backbone_params: int
 
     def save(self, path: str | Path) -> None:
-        """Write the JSON file, six decimals each. Raises `BadInput` where the tensor is not finite ``[seeds, n, C]``."""
+        """Write the JSON file, six decimals. Raises `BadInput` where the tensor is not finite ``[seeds, n, C]``."""
         array = _checked(self.predictions, len(self.rnd_seeds))
         content = {**asdict(self), "rnd_seeds": list(self.rnd_seeds), "predictions": np.round(array, 6).tolist()}
         with whole_file(path) as file:
@@ -187,10 +187,11 @@ class Predictions:
         try:
             content: Mapping[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
             seeds = tuple(int(seed) for seed in content["rnd_seeds"])
-            sizes = {name: int(content[name]) for name in cls.__dataclass_fields__ if name.startswith("num_")}
+            names = "num_trainable_params", "num_params", "num_visual_params", "num_backbone_params"
+            sizes = [int(content[name]) for name in names]
             array = _checked(content["predictions"], len(seeds))
-            names = str(content["model_name"]), str(content["dataset_name"])
-            return cls(*names, array, int(content["n_shot"]), seeds, **sizes)
+            model, data = str(content["model_name"]), str(content["dataset_name"])
+            return cls(model, data, array, int(content["n_shot"]), seeds, *sizes)
         except FileNotFoundError as error:
             raise BadInput(f"no such file: {path}") from error
         except (OSError, ValueError, KeyError, TypeError) as error:

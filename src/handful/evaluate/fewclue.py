@@ -1,8 +1,8 @@
 """FewCLUE: nine Chinese tasks with five fixed splits each, read, scored and handed in.
 
 Paper 066: Xu et al., "FewCLUE: A Chinese Few-shot Learning Evaluation Benchmark", 2021. For every task and split i a
-method learns from ``train_i.json``, chooses by ``dev_i.json`` and is judged by accuracy on ``test_public.json``; then once
-more on the union of the splits (``all``). The score of a task is the mean over the five, the score of a method the mean
+method learns from ``train_i.json``, chooses by ``dev_i.json`` and is judged by accuracy on ``test_public.json``; then
+once more on the union of the splits (``all``). The score of a task is the mean over the five, the score of a method the mean
 over tasks. The files are one JSON object a line, and no two tasks agree on their fields.
 """
 
@@ -168,7 +168,7 @@ def accuracy(items: Sequence[Item], predicted: Sequence[str]) -> float:
 
 @dataclass(frozen=True)
 class TaskScore:
-    """Accuracies in percent on the public test: of the five splits, their mean and standard deviation, and of ``all``."""
+    """Accuracies in percent on the public test: of the splits, their mean and standard deviation, and of ``all``."""
 
     task: str
     splits: tuple[float, ...]

@@ -1,8 +1,8 @@
 """Halves and quarters: the fixed partition and few-shot draws of a benchmark over data sets.
 
 Paper 013: El Khoury et al., "Few-Shot Adaptation Benchmark for Remote Sensing Vision-Language Models", 2025. Each class
-is shuffled once; the first half (rounded up) trains, the next quarter (rounded up) validates, the rest tests. K shots of
-every class are drawn from the training half, seeds 1, 2, 3; accuracy is reported as mean and standard deviation over
+is shuffled once; the first half (rounded up) trains, the next quarter (rounded up) validates, the rest tests. K shots
+of every class are drawn from the training half, seeds 1, 2, 3; accuracy is reported as mean and standard deviation over
 the seeds, beside the gain over the same model without examples, and methods are ranked within each data set.
 """
 
@@ -80,7 +80,7 @@ def read_split(path: str | Path, folder: str | Path | None = None) -> dict[str, 
         folder: where the images lie; by default beside the file.
 
     Raises:
-        BadInput: not such a file, an image that is missing (the first five are named), a class with nothing to train on.
+        BadInput: not such a file, images that are missing (the first five are named), a class with none to train on.
     """
     path = Path(path)
     folder = path.parent if folder is None else Path(folder)

@@ -54,7 +54,7 @@ def search(
     Args:
         try_out: score of a rate and a decay, the larger the better.
         rates: all are tried.
-        decays: a grid on which every ``coarse``-th is tried, then neighbours of the best at half the distance, and so on.
+        decays: a grid of which every ``coarse``-th is tried, then neighbours of the best at half the distance, …
 
     Raises:
         BadInput: an empty grid.
@@ -106,8 +106,9 @@ def text_start(text: Any, scale: float = 100.0) -> Probe:
 
 
 def merge_projection(weight: Any, projection: Any) -> np.ndarray:
-    """``W P^T [C, d]`` for ``W [C, p]`` and a projection ``x P`` with ``P [d, p]``: the same logits before projecting."""
-    return np.asarray(weight) @ np.asarray(projection).T
+    """``W P^T [C, d]`` of ``W [C, p]`` and a projection ``x P``, ``P [d, p]``: the same logits before projecting."""
+    merged: np.ndarray = np.asarray(weight) @ np.asarray(projection).T
+    return merged
 
 
 def train(

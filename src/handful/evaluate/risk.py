@@ -5,8 +5,8 @@ Paper 038: Wang et al., "Generalizing from a Few Examples: A Survey on Few-Shot 
     E[R(h_I) - R(h^)] = (R(h*) - R(h^)) + E[R(h_I) - R(h*)]
                          approximation      estimation
 
-h^ is the best of all functions, h* the best of the family, h_I what the family makes of I examples. R(h*) is estimated by
-a fit on all the data, R(h^) is the Bayes risk, 0 unless it is known.
+h^ is the best of all functions, h* the best of the family, h_I what the family makes of I examples. R(h*) is estimated
+by a fit on all the data, R(h^) is the Bayes risk, 0 unless it is known.
 """
 
 from __future__ import annotations
