@@ -14,7 +14,7 @@ import handful.commands
 from handful.cli.app import app
 
 PYTHON_ONLY = {"labels", "progress"}  # items that are in memory, and a callback
-CLI_ONLY = {"json", "quiet", "debug", "help"}  # how the result is shown
+CLI_ONLY = {"json", "quiet", "debug", "help", "table"}  # how the result is shown
 MODULES = {"list": "listing"}  # others have the command's name
 FUNCTIONS = {"list": "list_"}
 

@@ -41,7 +41,7 @@ def test_cards_are_found_by_place_need_and_cost() -> None:
         search(needs_not=["gradients"])
 
 
-@pytest.mark.paper(38, oracle="a", part="risk")
+@pytest.mark.paper(38, oracle="a", part="cards")
 def test_advice_names_only_what_can_run() -> None:
     """The cards' needs decide: a head that is named runs with what was said to be there."""
     plain = recommend((), 5)

@@ -2,7 +2,7 @@
 
 Paper 066: Xu et al., "FewCLUE: A Chinese Few-shot Learning Evaluation Benchmark", 2021. For every task and split i a
 method learns from ``train_i.json``, chooses by ``dev_i.json`` and is judged by accuracy on ``test_public.json``; then
-once more on the union of the splits (``all``). The score of a task is the mean over the five, the score of a method the mean
+once more on the union of the splits (``all``). The score of a task is the mean over the five, that of a method the mean
 over tasks. The files are one JSON object a line, and no two tasks agree on their fields.
 """
 
