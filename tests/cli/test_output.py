@@ -212,3 +212,19 @@ def test_fit_json_of_a_model_that_rejects(run, tmp_path: Path) -> None:
     for told in (run("fit", tmp_path / "f.npz", *HEAD, *how), run("inspect", tmp_path / "m.handful")):
         assert told.status == 0 and "none of" in told.out and "AUROC" in told.out
         assert not any(c in told.out for c in "\x1b\x9b\u202e")
+
+
+def test_advice_and_suites_keep_their_schemas(run, tickets: Path, tmp_path: Path) -> None:
+    method = run("advise", "method", "--have", "class-names,unlabelled", "--json")
+    check(json.loads(method.out))
+    encoder = run("advise", "encoder", tickets, "--json")
+    assert encoder.status == 0, encoder.err
+    check(json.loads(encoder.out))
+    args = ("bench", tickets, "--head", "prototypes,zero-shot", "--suite", "rsvlm-benchmark", "--shots", 1)
+    suite = run(*args, "--out", tmp_path / "s.json", "--json")
+    assert suite.status == 0, suite.err
+    found = json.loads(suite.out)
+    check(found)
+    check(json.loads((tmp_path / "s.json").read_text(encoding="utf-8")))
+    prototypes, zero = found["rows"][0]["cells"]
+    assert prototypes["gain"] == prototypes["value"] - zero["value"]

@@ -5,5 +5,17 @@ They are not re-exported here: a package cannot show a function and a module und
 
 from __future__ import annotations
 
-COMMANDS = ("bench", "cache", "demo", "evaluate", "fit", "inspect", "list", "predict")
-"""Every command of the command line; ``list`` is ``handful.commands.listing.list_``."""
+COMMANDS = (
+    "advise encoder",
+    "advise method",
+    "bench",
+    "cache",
+    "demo",
+    "evaluate",
+    "fit",
+    "inspect",
+    "list",
+    "predict",
+)
+"""Every command of the command line; ``list`` is ``handful.commands.listing.list_``, ``advise method``
+``handful.commands.advise.advise_method``."""
