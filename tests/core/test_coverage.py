@@ -1,9 +1,9 @@
 """How often intervals hold the truth, over a grid of truths and sizes; tests of pairs over the same grid are in
 `tests/evaluate/test_significance.py`.
 
-Coverage of a proportion is exact: binomial chances times what holds. Wilson's interval dips below 93 % at single truths
-while n is below 50 (to 91 % at n = 10), as is known of it, and Student's for the mean of 10 episodes to 92 % where accuracy is high and so
-lopsided; on average over truths neither does, at any size.
+Coverage of a proportion is exact: binomial chances times what holds. Two are known to dip below 93 % at single truths:
+Wilson's interval while n is below 50 (91 % at n = 10), and Student's for the mean of 10 episodes where accuracy is high
+and so lopsided (92 %). On average over truths neither does, at any size.
 """
 
 from __future__ import annotations
