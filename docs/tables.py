@@ -18,7 +18,7 @@ from results import numbers, table  # beside this file: MkDocs looks there when 
 
 from handful.papers import Paper, papers
 
-MARKER = re.compile(r"(?m)^<!-- (heads|papers|command|numbers|file)(?:: ([\w.]+))? -->$")
+MARKER = re.compile(r"(?m)^<!-- (heads|papers|command|numbers|file)(?:: ([\w.]+(?: \w+)?))? -->$")
 ROOT = Path(__file__).parents[1]
 ROOMS = ("adapt", "tune", "pretrain", "curate", "generate", "retrieve", "locate", "extract", "compress")
 ROOMS += ("evaluate", "ship", "engine")
@@ -51,7 +51,9 @@ def _command(name: str | None) -> str:
     from handful.cli.app import app
 
     group: Any = typer.main.get_command(app)
-    command = group.commands[name]
+    command = group
+    for part in str(name).split():
+        command = command.commands[part]
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option"]
     usage = " ".join(["handful", str(name), *(p.metavar + "…" * (p.nargs < 0) for p in arguments), "[OPTIONS]"])

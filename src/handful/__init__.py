@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from handful.adapt import head as head
+    from handful.commands.advise import advise_encoder as advise_encoder
+    from handful.commands.advise import advise_method as advise_method
     from handful.commands.fit import fit as fit
     from handful.commands.forecast import forecast as forecast
     from handful.commands.grow import grow as grow
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "advise_encoder": "handful.commands.advise",
+    "advise_method": "handful.commands.advise",
     "fit": "handful.commands.fit",
     "grow": "handful.commands.grow",
     "forecast": "handful.commands.forecast",
@@ -37,7 +41,20 @@ _WHERE = {
     "ClassText": "handful.core.task",
 }
 _ROOMS = ("adapt", "commands", "core", "encode", "evaluate", "read", "ship", "testing")
-__all__ = ["ClassText", "Dataset", "Model", "encoder", "fit", "forecast", "grow", "head", "load", "next_"]
+__all__ = [
+    "ClassText",
+    "Dataset",
+    "Model",
+    "advise_encoder",
+    "advise_method",
+    "encoder",
+    "fit",
+    "forecast",
+    "grow",
+    "head",
+    "load",
+    "next_",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -252,3 +252,19 @@ def test_a_private_fit_says_what_is_withheld(run, tickets: Path, tmp_path: Path)
     found = json.loads(run("inspect", out, "--json").out)
     check(found)
     assert "--seed does not go with --private" in run("fit", tickets, "--private", "8", "--seed", "1").complaint
+
+
+def test_advice_and_suites_keep_their_schemas(run, tickets: Path, tmp_path: Path) -> None:
+    method = run("advise", "method", "--have", "class-names,unlabelled", "--json")
+    check(json.loads(method.out))
+    encoder = run("advise", "encoder", tickets, "--json")
+    assert encoder.status == 0, encoder.err
+    check(json.loads(encoder.out))
+    args = ("bench", tickets, "--head", "prototypes,zero-shot", "--suite", "rsvlm-benchmark", "--shots", 1)
+    suite = run(*args, "--out", tmp_path / "s.json", "--json")
+    assert suite.status == 0, suite.err
+    found = json.loads(suite.out)
+    check(found)
+    check(json.loads((tmp_path / "s.json").read_text(encoding="utf-8")))
+    prototypes, zero = found["rows"][0]["cells"]
+    assert prototypes["gain"] == prototypes["value"] - zero["value"]

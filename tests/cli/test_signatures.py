@@ -14,22 +14,33 @@ import handful.commands
 from handful.cli.app import app
 
 PYTHON_ONLY = {"labels", "progress"}  # items that are in memory, and a callback
-CLI_ONLY = {"json", "quiet", "debug", "help"}  # how the result is shown
+CLI_ONLY = {"json", "quiet", "debug", "help", "table"}  # how the result is shown
 MODULES = {"list": "listing"}  # others have the command's name
 FUNCTIONS = {"list": "list_", "next": "next_"}
 
 
 def function(command: str) -> Callable[..., Any]:
     """The public function of a command."""
-    module = importlib.import_module(f"handful.commands.{MODULES.get(command, command)}")
-    return getattr(module, FUNCTIONS.get(command, command))
+    name = command.replace(" ", "_")
+    module = importlib.import_module(f"handful.commands.{MODULES.get(command, command.split()[0])}")
+    return getattr(module, FUNCTIONS.get(command, name))
 
 
-COMMANDS = {name: function(name) for name in get_command(app).commands}
+def parsers(group: Any, before: str = "") -> dict[str, Any]:
+    """Every command by what is typed, those of groups too."""
+    found = {}
+    for name, command in group.commands.items():
+        inside = hasattr(command, "commands")
+        found |= parsers(command, f"{before}{name} ") if inside else {before + name: command}
+    return found
+
+
+PARSERS = parsers(get_command(app))
+COMMANDS = {name: function(name) for name in PARSERS}
 
 
 def options(command: str) -> dict[str, Any]:
-    return {p.name: p for p in get_command(app).commands[command].params if p.name not in CLI_ONLY}
+    return {p.name: p for p in PARSERS[command].params if p.name not in CLI_ONLY}
 
 
 def test_every_public_command_is_there() -> None:
@@ -58,7 +69,7 @@ def test_defaults_are_the_same(command: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_flags_are_the_names_with_dashes(command: str) -> None:
-    other_names = {"heads": "head"}  # one --head each
+    other_names = {"heads": "head", "encoders": "encoder"}  # one --head each
     for name, option in options(command).items():
         if option.param_type_name == "option":
             assert "--" + other_names.get(name, name).rstrip("_").replace("_", "-") in option.opts, name
@@ -66,6 +77,6 @@ def test_flags_are_the_names_with_dashes(command: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_everything_is_explained(command: str) -> None:
-    assert get_command(app).commands[command].help
-    for parameter in get_command(app).commands[command].params:
+    assert PARSERS[command].help
+    for parameter in PARSERS[command].params:
         assert parameter.help, parameter.name

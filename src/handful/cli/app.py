@@ -7,6 +7,7 @@ from typing import Annotated
 from typer import Exit, Option, Typer, echo
 
 from handful.cli import options as o
+from handful.cli.advise import advise
 from handful.cli.bench import bench
 from handful.cli.demo import demo
 from handful.cli.evaluate import evaluate
@@ -57,6 +58,7 @@ app.command(short_help="Say what more labels would bring.")(forecast)
 app.command("next", short_help="Choose what to label next.")(next_)
 app.command(short_help="Say what a model file is and what it gives away.")(inspect)
 app.command(short_help="Compare heads on the same small tasks.")(bench)
+app.add_typer(advise, short_help="Which method, which encoder.")
 app.command("list", short_help="List heads, encoders, papers, recipes.")(list_)
 app.command(short_help="Look at the kept features, or remove them.")(cache)
 app.command(short_help="Two models from nothing: support tickets and digits.")(demo)

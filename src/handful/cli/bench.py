@@ -47,6 +47,18 @@ def bench(
     merge_labels: o.MergeLabels = False,
     skip_bad: o.SkipBad = False,
     cache: o.Cache = True,
+    suite: Annotated[
+        str | None,
+        Option(
+            metavar="NAME",
+            help="A published protocol: closer-look, rsvlm-benchmark, elevater, fewclue, cross-domain, fscil, "
+            "generalised. Each source is a data set; --encoder may be a,b; --out FILE.json goes on where it stopped.",
+        ),
+    ] = None,
+    table: Annotated[
+        Literal["md", "tex"] | None,
+        Option(metavar="md|tex", help="Print a Markdown or LaTeX table; bold only what a test shows."),
+    ] = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -55,6 +67,8 @@ def bench(
 
     The table gives the mean accuracy over episodes and the paired difference from the first head, with 95 % intervals.
     """
+    if table not in (None, "md", "tex"):
+        raise BadInput(f"--table is md or tex, not {table!r}")
     with progress_bar(quiet, then="Judging") as progress:
         from handful.commands.bench import bench as run
 
@@ -82,16 +96,12 @@ def bench(
             merge_labels=merge_labels,
             skip_bad=skip_bad,
             cache=cache,
+            suite=suite,
             progress=progress,
         )
-    if json:
-        from handful.cli.objects import bench_object, print_object
+    from handful.cli.show_suite import show_comparison
 
-        print_object(bench_object(result))
-    elif not quiet:
-        from handful.cli.show_bench import show_bench
-
-        show_bench(result, out)
+    show_comparison(result, out, markup=table, json=json, quiet=quiet)
 
 
 def split(values: Sequence[str]) -> list[str]:

@@ -5,6 +5,20 @@ They are not re-exported here: a package cannot show a function and a module und
 
 from __future__ import annotations
 
-COMMANDS = ("bench", "cache", "demo", "evaluate", "fit", "forecast", "grow", "inspect", "list", "next", "predict")
-"""Every command of the command line; ``list`` is ``handful.commands.listing.list_``, ``next`` is
-``handful.commands.next.next_``."""
+COMMANDS = (
+    "advise encoder",
+    "advise method",
+    "bench",
+    "cache",
+    "demo",
+    "evaluate",
+    "fit",
+    "forecast",
+    "grow",
+    "inspect",
+    "list",
+    "next",
+    "predict",
+)
+"""Every command of the command line; ``list`` is ``handful.commands.listing.list_``, ``next``
+``handful.commands.next.next_``, ``advise method`` ``handful.commands.advise.advise_method``."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,8 @@ from handful.ship.model import Encoded, class_text_vectors, encode_dataset
 
 TUNING_EPISODES = 200
 """Validation episodes that each setting of a head is judged on, at most."""
+if TYPE_CHECKING:
+    from handful.evaluate.suite_results import SuiteResult
 
 
 def bench(
@@ -55,8 +57,9 @@ def bench(
     merge_labels: bool = False,
     skip_bad: bool = False,
     cache: bool = True,
+    suite: str | None = None,
     progress: Progress | None = None,
-) -> BenchResult:
+) -> BenchResult | SuiteResult:
     """Judge heads on many small tasks drawn from labelled data, the same tasks for each.
 
     With several ``shots``, classes and queries stay the same and the support grows, so that numbers of shots are paired
@@ -86,6 +89,10 @@ def bench(
         merge_labels: treat labels that differ only in case or blanks as one.
         skip_bad: leave out items that cannot be read.
         cache: use the feature cache.
+        suite: a published protocol instead (`handful.evaluate.suites.SUITES`), with ways, shots, queries and seeds of
+            its own; each source is then a data set, ``encoder`` may name several with commas, and ``out`` is a
+            ``.json`` file from which a run that was stopped goes on. Shots and episodes that are not the defaults
+            replace its own.
 
     Raises:
         BadInput: one line that says what is wrong: a head or parameter there is not, more ways than classes, a class
@@ -94,6 +101,31 @@ def bench(
     _check_heads(heads)
     if budget < 1:
         raise BadInput(f"--budget must be at least 1, not {budget}")
+    if suite is not None:
+        from handful.commands.suites import run_suite
+
+        own = {"ways": ways != 5, "queries": queries != 15, "imbalance": imbalance is not None}
+        own |= {"save-episodes": save_episodes is not None, "episodes-from": episodes_from is not None}
+        if given_too := next((name for name, is_given in own.items() if is_given), None):
+            raise BadInput(f"--suite {suite} has a protocol of its own: leave out --{given_too}")
+        return run_suite(
+            suite,
+            sources,
+            heads,
+            head_parameters(heads, set_ or {}),
+            shots=None if list(shots) == [1, 5] else _check_shots(shots),
+            episodes=None if episodes == 600 else episodes,
+            base=base,
+            seed=seed,
+            out=out,
+            columns=Columns(text, image, label),
+            class_names=class_names,
+            encoder=encoder,
+            merge_labels=merge_labels,
+            skip_bad=skip_bad,
+            cache=cache,
+            progress=progress,
+        )
     if out is not None:
         table_format(out)
     parameters = head_parameters(heads, set_ or {})

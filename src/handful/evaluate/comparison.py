@@ -13,6 +13,7 @@ from handful.core.intervals import Estimate, mean_interval
 from handful.errors import BadInput
 from handful.evaluate.episodic import EpisodeResult, run
 from handful.evaluate.indices import Count, Episodes
+from handful.evaluate.significance import Pair, holm, paired_test, winner
 from handful.protocols import Progress
 
 
@@ -116,6 +117,25 @@ def paired(one: EpisodeResult, other: EpisodeResult) -> Estimate:
     if a.source != b.source or a.query.shape != b.query.shape or not (a.query == b.query).all():
         raise BadInput("results are compared on the same episodes only")
     return mean_interval(one.accuracy - other.accuracy, within=(-1.0, 1.0))
+
+
+def winners(rows: Sequence[Row]) -> dict[Count, str | None]:
+    """For each number of shots the head that is better than each of the others, if there is one.
+
+    By paired tests, corrected for all comparisons of the table. Nothing else is printed bold.
+    """
+    shots, heads = list(dict.fromkeys(row.shots for row in rows)), list(dict.fromkeys(row.head for row in rows))
+    of = {(row.head, row.shots): row for row in rows}
+    pairs = [(k, a, b) for k in shots for i, a in enumerate(heads) for b in heads[i + 1 :]]
+    if not pairs or len(of[heads[0], shots[0]].result.accuracy) < 2:
+        return dict.fromkeys(shots)
+    tests = [paired_test(of[a, k].result.accuracy, of[b, k].result.accuracy) for k, a, b in pairs]
+    found = [
+        (k, Pair(a, b, test.difference, float(p)))
+        for (k, a, b), test, p in zip(pairs, tests, holm([test.p for test in tests]), strict=True)
+    ]
+    names = dict.fromkeys(heads)
+    return {k: winner(names, [pair for at, pair in found if at == k]) for k in shots}
 
 
 def _statement(key: str, result: EpisodeResult, first: str, reference: EpisodeResult) -> str:

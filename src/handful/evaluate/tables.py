@@ -12,7 +12,7 @@ from typing import Any
 
 from handful.core.intervals import Estimate
 from handful.errors import BadInput
-from handful.evaluate.comparison import Row
+from handful.evaluate.comparison import Row, winners
 from handful.files import whole_file
 
 SCHEMA = "handful/bench/1"
@@ -95,14 +95,15 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def as_latex(rows: Sequence[Row], caption: str) -> str:
     """A ``tabular`` for booktabs, in percent: a line a head; for each number of shots accuracy with its interval's half
-    width, the best in bold, and the paired difference from the first head."""
+    width, bold where paired tests show a winner (`winners`), and the paired difference from the first head."""
     shots = list(dict.fromkeys(row.shots for row in rows))
     heads = list(dict.fromkeys(row.head for row in rows))
     cell = {(row.head, row.shots): row for row in rows}
+    won = winners(rows)
     top = " & ".join(f"\\multicolumn{{2}}{{c}}{{{escape(str(k))} {'shot' if k == 1 else 'shots'}}}" for k in shots)
     sub = " & ".join("accuracy & difference" for _ in shots)
     body = [
-        " & ".join([escape(head), *(_cells(cell[head, k], compared=len(heads) > 1) for k in shots)]) + r" \\"
+        " & ".join([escape(head), *(_cells(cell[head, k], bold=won[k] == head) for k in shots)]) + r" \\"
         for head in heads
     ]
     return "\n".join(
@@ -126,11 +127,11 @@ def escape(text: str) -> str:
     return "".join(_LATEX.get(c, c) for c in text if c.isprintable())
 
 
-def _cells(row: Row, compared: bool) -> str:
+def _cells(row: Row, bold: bool) -> str:
     mean = row.result.mean
     accuracy = f"{100 * mean.value:.2f} \\pm {100 * (mean.high - mean.value):.2f}"
-    bold = rf"$\mathbf{{{accuracy}}}$" if compared and row.to_best is None else f"${accuracy}$"
-    return f"{bold} & {_signed(row.difference)}"
+    shown = rf"$\mathbf{{{accuracy}}}$" if bold else f"${accuracy}$"
+    return f"{shown} & {_signed(row.difference)}"
 
 
 def _signed(d: Estimate | None) -> str:

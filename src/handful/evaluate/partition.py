@@ -1,0 +1,135 @@
+"""Halves and quarters: the fixed partition and few-shot draws of a benchmark over data sets.
+
+Paper 013: El Khoury et al., "Few-Shot Adaptation Benchmark for Remote Sensing Vision-Language Models", 2025. Each class
+is shuffled once; the first half (rounded up) trains, the next quarter (rounded up) validates, the rest tests. K shots
+of every class are drawn from the training half, seeds 1, 2, 3; accuracy is reported as mean and standard deviation over
+the seeds, beside the gain over the same model without examples, and methods are ranked within each data set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from handful.errors import BadInput
+from handful.evaluate.significance import Friedman, friedman
+
+SEED = 42
+PARTS = ("train", "val", "test")
+
+
+class Partition(NamedTuple):
+    """Rows of each part, ascending."""
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+
+def partition(labels: Any, *, seed: int = SEED, train: float = 0.5, val: float = 0.25) -> Partition:
+    """Split n items class by class; both cut points are rounded up, so small classes lose test items first.
+
+    Raises:
+        BadInput: a class that has nothing to train or to test on, shares that leave nothing.
+    """
+    names, codes = np.unique(np.asarray(labels), return_inverse=True)
+    if not 0 < train < 1 or not 0 <= val < 1 or train + val >= 1:
+        raise BadInput(f"shares of train {train} and val {val} must leave something to test on")
+    rng, parts = np.random.default_rng(seed), ([], [], [])  # type: tuple[Any, tuple[list[Any], ...]]
+    for code, name in enumerate(names):
+        rows = rng.permutation(np.flatnonzero(codes == code))
+        first = int(np.ceil(train * len(rows)))
+        second = first + int(np.ceil(val * len(rows)))
+        if second >= len(rows):
+            raise BadInput(f"class {str(name)!r} has {len(rows)} items: none is left to test on")
+        for part, taken in zip(parts, np.split(rows, [first, second]), strict=True):
+            part.append(taken)
+    return Partition(*(np.sort(np.concatenate(part)) for part in parts))
+
+
+def few_shot_subset(labels: Any, rows: Any, shots: int, seed: int) -> np.ndarray:
+    """``shots`` of ``rows`` of each class, ascending; the same seed draws the same, and more shots contain fewer.
+
+    Raises:
+        BadInput: a class with fewer.
+    """
+    labels, rows = np.asarray(labels), np.asarray(rows)
+    if shots < 1:
+        raise BadInput(f"shots must be at least 1, not {shots}")
+    names, codes = np.unique(labels, return_inverse=True)
+    counts = np.bincount(codes[rows], minlength=len(names))
+    if counts.min() < shots:
+        few = int(counts.argmin())
+        raise BadInput(f"{shots} shots asked for, but class {str(names[few])!r} has {counts[few]} items to train on")
+    draw = np.random.default_rng(seed).random(len(labels))[rows]
+    order = np.lexsort((draw, codes[rows]))
+    start = np.searchsorted(codes[rows][order], codes[rows][order])
+    return np.sort(rows[order[np.arange(len(rows)) - start < shots]])
+
+
+def read_split(path: str | Path, folder: str | Path | None = None) -> dict[str, list[tuple[Path, int, str]]]:
+    """A ``split.json``: lists of ``[path, label, class name]`` under ``train``, ``val`` and ``test``.
+
+    Args:
+        path: the file.
+        folder: where the images lie; by default beside the file.
+
+    Raises:
+        BadInput: not such a file, images that are missing (the first five are named), a class with none to train on.
+    """
+    path = Path(path)
+    folder = path.parent if folder is None else Path(folder)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        parts = {
+            part: [(folder / str(place), int(label), str(name)) for place, label, name in content[part]]
+            for part in PARTS
+        }
+    except FileNotFoundError as error:
+        raise BadInput(f"no such file: {path}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path} is no split: lists of [path, label, class name] under train, val, test") from error
+    missing = [str(place) for rows in parts.values() for place, _, _ in rows if not place.is_file()]
+    if missing:
+        raise BadInput(f"{path} names {len(missing)} images that are not there: {', '.join(missing[:5])}")
+    if untaught := {name for rows in parts.values() for *_, name in rows} - {name for *_, name in parts["train"]}:
+        raise BadInput(f"class {min(untaught)!r} of {path} has no image to train on")
+    return parts
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a benchmark says of methods over data sets.
+
+    Attributes:
+        methods: names, as the columns.
+        ranks: rank of each method on each data set ``[n, k]``, 1 the best, ties share.
+        overall: mean ranks and Friedman's test; ``None`` with a single data set.
+    """
+
+    methods: tuple[str, ...]
+    ranks: np.ndarray
+    overall: Friedman | None
+
+
+def standing(table: Mapping[str, Sequence[float]]) -> Standing:
+    """Ranks within each data set, and whether they differ at all.
+
+    Args:
+        table: scores by method, one a data set, in the same order.
+
+    Raises:
+        BadInput: fewer than two methods, or lists of different length.
+    """
+    from scipy.stats import rankdata
+
+    lengths = {len(scores) for scores in table.values()}
+    if len(table) < 2 or len(lengths) != 1 or not lengths - {0}:
+        raise BadInput("ranks need two methods or more, with a score on every data set")
+    scores = np.array([list(row) for row in table.values()], dtype=float).T
+    return Standing(tuple(table), rankdata(-scores, axis=1), friedman(scores) if len(scores) > 1 else None)

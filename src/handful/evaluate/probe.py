@@ -1,0 +1,217 @@
+"""A linear probe that starts from class text, its two strengths found on training items alone.
+
+Paper 063: Li et al., "ELEVATER", 2022.
+
+    logits = s (W norm(x) + b),   W = class text, b = 0 at the start: without a step this is zero-shot
+    SGD, momentum 0.9, batches of 64, weight decay as a penalty; 10 epochs while searching, 50 in the end
+
+Search: each of six learning rates; for each the weight decays 1e-6 … 1e6 on a grid of 97, seven of them first, then the
+neighbours 8, 4, 2, 1 steps away from the best so far. The best epoch on the validation items counts.
+
+The authors report the best epoch on the *test* items (``published=True``) and, when they try a neighbour, always train
+with the left one; here the last epoch is reported and each neighbour is tried.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handful.core.distances import unit
+from handful.core.train import SGD, batches, descend
+from handful.errors import BadInput
+from handful.evaluate.elevater import Halves, Metric, score, validation_split
+
+RATES = tuple(np.logspace(-6, -1, 6).tolist())
+DECAYS = tuple(np.logspace(-6, 6, 97).tolist())
+COARSE = 16
+EPOCHS, MORE_EPOCHS = 10, 40
+BATCH = 64
+
+
+class Found(NamedTuple):
+    """The best pair of strengths, its score, and how many were tried."""
+
+    rate: float
+    decay: float
+    score: float
+    tried: int
+
+
+def search(
+    try_out: Callable[[float, float], float],
+    rates: tuple[float, ...] = RATES,
+    decays: tuple[float, ...] = DECAYS,
+    coarse: int = COARSE,
+) -> Found:
+    """Find the best learning rate and weight decay with few trials; of equals the first is kept.
+
+    Args:
+        try_out: score of a rate and a decay, the larger the better.
+        rates: all are tried.
+        decays: a grid of which every ``coarse``-th is tried, then neighbours of the best at half the distance, …
+
+    Raises:
+        BadInput: an empty grid.
+    """
+    if not rates or not decays:
+        raise BadInput("the grids of learning rates and weight decays are empty")
+    best, tried = Found(rates[0], decays[0], -math.inf, 0), 0
+    for rate in rates:
+        known: dict[int, float] = {}
+
+        def at(i: int, rate: float = rate, known: dict[int, float] = known) -> float:
+            if i not in known:
+                known[i] = try_out(rate, decays[i])
+            return known[i]
+
+        peak = max(range(0, len(decays), coarse), key=at)
+        step = coarse // 2
+        while step:
+            for i in (max(peak - step, 0), min(peak + step, len(decays) - 1)):
+                if at(i) > at(peak):
+                    peak = i
+            step //= 2
+        tried += len(known)
+        if known[peak] > best.score:
+            best = Found(rate, decays[peak], known[peak], 0)
+    return best._replace(tried=tried)
+
+
+class Probe(NamedTuple):
+    """A linear classifier of unit rows: ``scale * (x @ weight.T + bias)``."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    scale: float
+
+    def __call__(self, x: Any) -> np.ndarray:
+        """Logits ``[n, C]`` of features ``[n, d]``."""
+        x = np.asarray(x, dtype=np.float32)
+        x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+        return np.asarray(self.scale * (x @ self.weight.T + self.bias))
+
+
+def text_start(text: Any, scale: float = 100.0) -> Probe:
+    """The probe before any step: class text ``[C, d]``, unit rows, and no bias."""
+    text = np.asarray(text, dtype=np.float32)
+    if text.ndim != 2 or not np.isfinite(text).all():
+        raise BadInput(f"class text is a finite array [classes, width], not {text.shape}")
+    return Probe(text / np.linalg.norm(text, axis=1, keepdims=True), np.zeros(len(text), np.float32), scale)
+
+
+def merge_projection(weight: Any, projection: Any) -> np.ndarray:
+    """``W P^T [C, d]`` of ``W [C, p]`` and a projection ``x P``, ``P [d, p]``: the same logits before projecting."""
+    merged: np.ndarray = np.asarray(weight) @ np.asarray(projection).T
+    return merged
+
+
+def train(
+    start: Probe,
+    x: Any,
+    labels: Any,
+    *,
+    rate: float,
+    decay: float,
+    epochs: int,
+    seed: int = 0,
+    judge: Callable[[Probe], float] | None = None,
+) -> tuple[Probe, float]:
+    """The probe after ``epochs``, and its best score by ``judge`` after any of them (NaN without).
+
+    Args:
+        x: features ``[n, d]``.
+        labels: class numbers ``[n]``, or 0/1 ``[n, C]`` where an item has several.
+
+    Raises:
+        BadInput: shapes that do not fit.
+    """
+    rows = unit(torch.as_tensor(np.asarray(x, dtype=np.float32)))
+    y = torch.as_tensor(np.asarray(labels))
+    if rows.ndim != 2 or rows.shape[1] != start.weight.shape[1] or len(rows) != len(y):
+        raise BadInput(f"features {tuple(rows.shape)} and {len(y)} labels do not fit weights {start.weight.shape}")
+
+    def losses(parameters: list[Tensor], seen: Tensor) -> Tensor:
+        weight, bias = parameters
+        logits = start.scale * (rows[seen] @ weight.T + bias)
+        if y.ndim == 2:
+            return torch.nn.functional.binary_cross_entropy_with_logits(logits, y[seen].to(logits.dtype))
+        return torch.nn.functional.cross_entropy(logits, y[seen].long())
+
+    probe, best, update = start, -math.inf, SGD(0.9, decay)
+    parameters = [torch.as_tensor(start.weight), torch.as_tensor(start.bias)]
+    for epoch in range(epochs):
+        steps = batches(torch.arange(len(rows)), 1, BATCH, seed + epoch)
+        parameters = descend(parameters, losses, steps, lambda _: rate, update)
+        probe = Probe(parameters[0].numpy(), parameters[1].numpy(), start.scale)
+        if judge is not None:
+            best = max(best, judge(probe))
+    return probe, best if judge is not None else math.nan
+
+
+class Tuned(NamedTuple):
+    """The final probe, the strengths it was trained with, and, with ``published``, the best score on test items."""
+
+    probe: Probe
+    found: Found
+    published: float | None
+
+
+def probe(
+    start: Probe,
+    x: Any,
+    labels: Any,
+    *,
+    metric: Metric = "accuracy",
+    split: Halves | None = None,
+    rates: tuple[float, ...] = RATES,
+    decays: tuple[float, ...] = DECAYS,
+    seed: int = 0,
+    published: tuple[Any, Any] | None = None,
+) -> Tuned:
+    """Search on the training items, then train on all of them.
+
+    Args:
+        start: see `text_start`.
+        x, labels: the few-shot training items.
+        metric: what the search maximises.
+        split: rows to fit on and to choose by; by default `validation_split`. For one shot: draw two items a class, fit
+            on one and choose by the other, and do not give the second back.
+        published: test features and labels, to report what the authors report; leaks the choice of the epoch.
+
+    Raises:
+        BadInput: see `validation_split`, `train`, `score`.
+    """
+    x, labels = np.asarray(x), np.asarray(labels)
+    fit, val = validation_split(labels) if split is None else split
+
+    def judge(on_x: Any, on_y: Any) -> Callable[[Probe], float]:
+        def judged(probe: Probe) -> float:
+            logits = probe(on_x)
+            return score(on_y, logits, metric) if np.isfinite(logits).all() else 0.0  # a trial that diverges scores 0
+
+        return judged
+
+    def try_out(rate: float, decay: float) -> float:
+        on_val = judge(x[val], labels[val])
+        return train(start, x[fit], labels[fit], rate=rate, decay=decay, epochs=EPOCHS, seed=seed, judge=on_val)[1]
+
+    found = search(try_out, rates, decays)
+    everything = np.concatenate([fit, val]) if split is None else fit
+    on_test = None if published is None else judge(np.asarray(published[0]), np.asarray(published[1]))
+    final, best = train(
+        start,
+        x[everything],
+        labels[everything],
+        rate=found.rate,
+        decay=found.decay,
+        epochs=EPOCHS + MORE_EPOCHS,
+        seed=seed,
+        judge=on_test,
+    )
+    return Tuned(final, found, None if published is None else best)
