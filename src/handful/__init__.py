@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from handful.adapt import head as head
+    from handful.commands.audit import audit as audit
     from handful.commands.fit import fit as fit
     from handful.core.task import ClassText as ClassText
     from handful.encode import encoder as encoder
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "audit": "handful.commands.audit",
     "fit": "handful.commands.fit",
     "load": "handful.ship.model",
     "Model": "handful.ship.model",
@@ -31,7 +33,7 @@ _WHERE = {
     "ClassText": "handful.core.task",
 }
 _ROOMS = ("adapt", "commands", "core", "encode", "evaluate", "read", "ship", "testing")
-__all__ = ["ClassText", "Dataset", "Model", "encoder", "fit", "head", "load"]
+__all__ = ["ClassText", "Dataset", "Model", "audit", "encoder", "fit", "head", "load"]
 
 
 def __getattr__(name: str) -> Any:

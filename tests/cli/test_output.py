@@ -212,3 +212,13 @@ def test_fit_json_of_a_model_that_rejects(run, tmp_path: Path) -> None:
     for told in (run("fit", tmp_path / "f.npz", *HEAD, *how), run("inspect", tmp_path / "m.handful")):
         assert told.status == 0 and "none of" in told.out and "AUROC" in told.out
         assert not any(c in told.out for c in "\x1b\x9b\u202e")
+
+
+def test_audit_json_and_summary(run, model: Path, tickets: Path) -> None:
+    result = run("audit", model, tickets, "--against", tickets, "--json")
+    assert result.status == 0, result.err
+    found = json.loads(result.out)
+    check(found)
+    assert found["overlap"]["same_file"] and found["overlap"]["copies"] == 12
+    told = run("audit", model, tickets).out
+    assert "problems found on 12 labelled items" in told and "PROBLEM: the model learnt from this very file" in told

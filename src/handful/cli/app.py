@@ -7,6 +7,7 @@ from typing import Annotated
 from typer import Exit, Option, Typer, echo
 
 from handful.cli import options as o
+from handful.cli.audit import audit
 from handful.cli.bench import bench
 from handful.cli.demo import demo
 from handful.cli.evaluate import evaluate
@@ -49,6 +50,7 @@ def handful(
 app.command(short_help="Learn from labelled examples.")(fit)
 app.command(short_help="Label a table, images, or lines as they come.")(predict)
 app.command(short_help="Compare a model's answers with known labels.")(evaluate)
+app.command(short_help="Say whether a model can be trusted on other data.")(audit)
 app.command(short_help="Say what a model file is and what it gives away.")(inspect)
 app.command(short_help="Compare heads on the same small tasks.")(bench)
 app.command("list", short_help="List heads, encoders, papers, recipes.")(list_)

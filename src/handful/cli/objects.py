@@ -9,6 +9,7 @@ from handful.cli.text import to_json
 
 if TYPE_CHECKING:
     from handful.evaluate import Assessment
+    from handful.evaluate.audit import Audit
     from handful.evaluate.tables import BenchResult
     from handful.ship.model import Model
 
@@ -29,6 +30,11 @@ def evaluate_object(assessment: Assessment, model: str, source: str) -> dict[str
     required = [verdict.as_dict() for verdict in assessment.verdicts]
     found = {"model": model, "source": source, **assessment.as_dict(), "requirements": required}
     return {"schema": "handful/evaluate/1", **found}
+
+
+def audit_object(audit: Audit, model: str, source: str) -> dict[str, Any]:
+    """Verdicts first, then the numbers they rest on."""
+    return {"schema": "handful/audit/1", "model": model, "source": source, **audit.as_dict()}
 
 
 def bench_object(result: BenchResult) -> dict[str, Any]:

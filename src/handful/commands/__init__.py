@@ -5,5 +5,5 @@ They are not re-exported here: a package cannot show a function and a module und
 
 from __future__ import annotations
 
-COMMANDS = ("bench", "cache", "demo", "evaluate", "fit", "inspect", "list", "predict")
+COMMANDS = ("audit", "bench", "cache", "demo", "evaluate", "fit", "inspect", "list", "predict")
 """Every command of the command line; ``list`` is ``handful.commands.listing.list_``."""
