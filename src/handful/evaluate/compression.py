@@ -123,10 +123,8 @@ def compression_groups(original: Mapping[str, Any], cheap: Mapping[str, Any]) ->
     groups: dict[tuple[bool, bool], list[str]] = {}
     for name in sorted(original):
         groups.setdefault((_right(original, name), _right(cheap, name)), []).append(name)
-    both = (groups.get((False, False), []), groups.get((False, True), []))
-    return Groups(
-        tuple(groups.get((True, False), ())), tuple(groups.get((True, True), ())), tuple(sorted(sum(both, [])))
-    )
+    hard, easy = groups.get((True, False), ()), groups.get((True, True), ())
+    return Groups(tuple(hard), tuple(easy), tuple(name for name in sorted(original) if not _right(original, name)))
 
 
 def compare_methods(

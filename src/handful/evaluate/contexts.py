@@ -151,8 +151,8 @@ class _Table:
             wanted = "three contexts" if rho < 1 and disjoint else "two contexts"
             has = f"{int((counts[which] > 0).sum())} contexts and {counts[which].sum()} items"
             raise BadInput(
-                f"concept {str(names[which])!r} has {has}: {shots} shots from one and {shots + queries} items of others "
-                f'need {wanted} at least; few="skip" leaves it out'
+                f"concept {str(names[which])!r} has {has}: {shots} shots from one and {shots + queries} items of "
+                f'others need {wanted} at least; few="skip" leaves it out'
             )
         size = counts.sum(1)
         order = np.argsort(y, kind="stable")
