@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from handful.adapt import head as head
     from handful.commands.advise import advise_encoder as advise_encoder
     from handful.commands.advise import advise_method as advise_method
+    from handful.commands.audit import audit as audit
     from handful.commands.fit import fit as fit
     from handful.commands.forecast import forecast as forecast
     from handful.commands.grow import grow as grow
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "advise_encoder": "handful.commands.advise",
     "advise_method": "handful.commands.advise",
+    "audit": "handful.commands.audit",
     "fit": "handful.commands.fit",
     "grow": "handful.commands.grow",
     "forecast": "handful.commands.forecast",
@@ -47,6 +49,7 @@ __all__ = [
     "Model",
     "advise_encoder",
     "advise_method",
+    "audit",
     "encoder",
     "fit",
     "forecast",

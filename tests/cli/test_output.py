@@ -268,3 +268,13 @@ def test_advice_and_suites_keep_their_schemas(run, tickets: Path, tmp_path: Path
     check(json.loads((tmp_path / "s.json").read_text(encoding="utf-8")))
     prototypes, zero = found["rows"][0]["cells"]
     assert prototypes["gain"] == prototypes["value"] - zero["value"]
+
+
+def test_audit_json_and_summary(run, model: Path, tickets: Path) -> None:
+    result = run("audit", model, tickets, "--against", tickets, "--json")
+    assert result.status == 0, result.err
+    found = json.loads(result.out)
+    check(found)
+    assert found["overlap"]["same_file"] and found["overlap"]["copies"] == 12
+    told = run("audit", model, tickets).out
+    assert "problems found on 12 labelled items" in told and "PROBLEM: the model learnt from this very file" in told

@@ -26,7 +26,20 @@ sys.exit(f"imported: {{loaded}}" if loaded else 0)
 
 
 def test_every_command_has_help(run) -> None:
-    commands = ["fit", "predict", "evaluate", "forecast", "next", "inspect", "bench", "list", "cache", "demo"]
+    commands = [
+        "fit",
+        "predict",
+        "evaluate",
+        "audit",
+        "forecast",
+        "next",
+        "grow",
+        "inspect",
+        "bench",
+        "list",
+        "cache",
+        "demo",
+    ]
     overview = run("--help")
     assert overview.status == 0
     for name in commands:

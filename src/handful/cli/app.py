@@ -8,6 +8,7 @@ from typer import Exit, Option, Typer, echo
 
 from handful.cli import options as o
 from handful.cli.advise import advise
+from handful.cli.audit import audit
 from handful.cli.bench import bench
 from handful.cli.demo import demo
 from handful.cli.evaluate import evaluate
@@ -56,6 +57,7 @@ app.command(short_help="Compare a model's answers with known labels.")(evaluate)
 app.command(short_help="Add classes to a model.")(grow)
 app.command(short_help="Say what more labels would bring.")(forecast)
 app.command("next", short_help="Choose what to label next.")(next_)
+app.command(short_help="Say whether a model can be trusted on other data.")(audit)
 app.command(short_help="Say what a model file is and what it gives away.")(inspect)
 app.command(short_help="Compare heads on the same small tasks.")(bench)
 app.add_typer(advise, short_help="Which method, which encoder.")

@@ -9,6 +9,7 @@ from handful.cli.text import to_json
 
 if TYPE_CHECKING:
     from handful.evaluate import Assessment
+    from handful.evaluate.audit import Audit
     from handful.evaluate.tables import BenchResult
     from handful.ship.model import Model
 
@@ -35,6 +36,11 @@ def grow_object(model: Model, out: str | None) -> dict[str, Any]:
     """How the model grew this time, what it knows now, and where it lies."""
     classes = {"classes": model.card["task"]["classes"], "n": model.card["task"]["n"], "model": out}
     return {"schema": "handful/grow/1", **classes, "grown": model.card["grown"][-1], "test": model.card["test"]}
+
+
+def audit_object(audit: Audit, model: str, source: str) -> dict[str, Any]:
+    """Verdicts first, then the numbers they rest on."""
+    return {"schema": "handful/audit/1", "model": model, "source": source, **audit.as_dict()}
 
 
 def bench_object(result: BenchResult) -> dict[str, Any]:

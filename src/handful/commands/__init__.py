@@ -8,6 +8,7 @@ from __future__ import annotations
 COMMANDS = (
     "advise encoder",
     "advise method",
+    "audit",
     "bench",
     "cache",
     "demo",

@@ -56,7 +56,7 @@ def inspect(model: str | Path) -> dict[str, Any]:
             "sha256": _digest(path),
             "format": layout.description["format"],
             **_what(layout.description, bool(parts)),
-            **_number(layout.description["card"]),
+            **quoted_number(layout.description["card"]),
             "reject": _reject(layout.description),
             **_guarantees(layout.description["card"]),
             "provenance": _provenance(layout.description["card"]),
@@ -130,8 +130,11 @@ def _guarantees(card: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _number(card: Mapping[str, Any]) -> dict[str, Any]:
-    """The quoted accuracy: on the test set if there was one, else the estimate, corrected where that was done."""
+def quoted_number(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The accuracy quoted in a card, how it was found, whom it speaks for.
+
+    It is that on the test set if there was one, else the estimate, corrected where that was done.
+    """
     test, estimate = card.get("test") or {}, card.get("estimate") or {}
     method: Any
     if test:

@@ -5,6 +5,7 @@ Clopper, Pearson (1934) Beta quantiles; never covers less than it says; one-side
 Student (1908)          mean -+ t s / sqrt(n)
 Korn, Graubard (1998)   groups of items: the interval of the n_eff = p (1-p) / var(p) items they are worth
 Kish (1965)             items of unequal weight: no more than (sum w)^2 / sum w^2 equal ones
+Newcombe (1998)         a difference of two proportions, from the interval of each
 Efron (1979)            percentiles of the statistic over resampled items, or over resampled groups
 """
 
@@ -107,6 +108,19 @@ def grouped_wilson(right: np.ndarray, n: np.ndarray, confidence: float = 0.95) -
     """Wilson's interval of ``right [G]`` out of ``n [G]`` in G groups, for the number of items they are `worth`."""
     items, p = worth(right, n, confidence), float(np.sum(right)) / float(np.sum(n))
     return replace(wilson(p * items, items, confidence), value=p)
+
+
+def difference(a: Estimate, b: Estimate) -> Estimate:
+    """``a - b`` of two independent proportions, at the confidence of their intervals (Newcombe's method 10).
+
+    d - sqrt((a - low_a)^2 + (high_b - b)^2)  to  d + sqrt((high_a - a)^2 + (b - low_b)^2)
+    """
+    d = a.value - b.value
+    return Estimate(
+        d,
+        max(-1.0, d - float(np.hypot(a.value - a.low, b.high - b.value))),
+        min(1.0, d + float(np.hypot(a.high - a.value, b.value - b.low))),
+    )
 
 
 def mean_interval(values: Any, confidence: float = 0.95, within: tuple[float, float] = (-np.inf, np.inf)) -> Estimate:
