@@ -94,6 +94,7 @@ def test_from_easyfsl(rows: tuple[np.ndarray, np.ndarray]) -> None:
 
 def test_a_head_of_ones_own(rows: tuple[np.ndarray, np.ndarray], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(here)
+    monkeypatch.delitem(sys.modules, "my_heads", raising=False)
     Path("my_heads.py").write_text(FILES["my_heads.py"], encoding="utf-8")
     exec(FILES["check_mine.py"], {})
     x, y = rows

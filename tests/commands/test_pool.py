@@ -139,15 +139,15 @@ def test_the_mix_of_classes_may_be_read_off_the_pool() -> None:
 
 
 def test_a_model_of_an_outside_head_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_heads.py").write_text(
+    (tmp_path / "their_heads.py").write_text(
         "from handful.adapt.prototypes import Prototypes\nclass Mine(Prototypes):\n    key = 'mine'\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     x, y = blobs(3, 0)
-    model = fit(x, y, head="my_heads:Mine")
+    model = fit(x, y, head="their_heads:Mine")
     assert model.predict(x) == y
     with pytest.raises(BadInput, match=r"never imports outside code.*handful\.heads"):
-        fit(x, y, head="my_heads:Mine", out=tmp_path / "m.handful")
+        fit(x, y, head="their_heads:Mine", out=tmp_path / "m.handful")
     with pytest.raises(BadInput, match="never imports outside code"):
         model.save(tmp_path / "m.handful")
     assert not (tmp_path / "m.handful").exists()
