@@ -8,7 +8,7 @@ from torch import Tensor
 from handful.core.task import mask_classes
 
 
-def fit_scale(logits: Tensor, y: Tensor, class_mask: Tensor, steps: int = 30) -> tuple[Tensor, Tensor]:
+def fit_scale(logits: Tensor, y: Tensor, class_mask: Tensor, steps: int = 50) -> tuple[Tensor, Tensor]:
     """The scale t that minimises the log loss of ``softmax(t logits)``, and that loss.
 
     The loss is convex in t; Newton's method in log t finds the zero of its slope, kept inside a bracket that bisection
@@ -81,5 +81,6 @@ def pick(logits: Tensor, y: Tensor, class_mask: Tensor) -> Tensor:
     tied = right > right.amax(0) - 0.5
     near = tied.reshape(len(tied), -1).any(1)  # the loss is dear: only for sets that are tied in some task
     loss = torch.full_like(right, torch.inf)
-    loss[near] = fit_scale(logits[near], y, class_mask)[1]
+    # Where all are right the loss has no least value: after so many steps it still tells who is surer.
+    loss[near] = fit_scale(logits[near], y, class_mask, steps=30)[1]
     return torch.where(tied, loss, torch.inf).argmin(0)
