@@ -22,7 +22,7 @@ from torch import Tensor
 
 from handful.adapt.base import Head
 from handful.adapt.dafos_nets import JUDGE, forward
-from handful.adapt.dafos_train import Base, Trained, Training, distances, judged
+from handful.adapt.dafos_train import Base, Trained, distances, judged, train
 from handful.adapt.inputs import read_rows, to_tensor
 from handful.core.gaussians import class_means, means_without_item
 from handful.core.task import Background, Query, State, Task, lowest
@@ -137,7 +137,7 @@ class DAFOSNet(Head):
         return np.array(answer.tolist())
 
     def _trained(self, task: Task) -> Trained:
-        return Training.of(self).train(_base(task.background, task.x), task.seed)
+        return train(self, _base(task.background, task.x), task.seed)
 
 
 def state_of(networks: Trained, x: Tensor, y: Tensor) -> State:

@@ -16,6 +16,7 @@ from handful.core.gaussians import class_means
 from handful.core.train import Adam
 
 EPS = 1e-5
+ADAM_EPS = 1e-7
 NOISE = 8
 """Numbers of the noise that a generator starts from."""
 GENERATOR, DISCRIMINATOR, JUDGE = (32, 48), (48, 32, 16, 8), (128, 64, 32, 16, 8)
@@ -118,7 +119,7 @@ class Learner:
     """A network that learns by Adam beside another one."""
 
     network: list[Tensor]
-    update: Adam = field(default_factory=Adam)
+    update: Adam = field(default_factory=lambda: Adam(ADAM_EPS))
 
     def free(self) -> list[Tensor]:
         """The network as leaves of a graph."""

@@ -17,7 +17,7 @@ steps on the examples (`handful.adapt.dafos_nets`), after it the judges take one
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
-from handful.adapt.dafos_nets import APART, JUDGE, Encoder, Learner, Rivals, forward, layers
+from handful.adapt.dafos_nets import ADAM_EPS, APART, JUDGE, Encoder, Learner, Rivals, forward, layers
 from handful.adapt.parameters import count, finite, one_of
 from handful.core.gaussians import class_means
 from handful.core.train import Adam, descend
@@ -73,94 +73,61 @@ class Trained:
     judge: list[Tensor]
 
 
-@dataclass(frozen=True)
-class Training:
-    """See `handful.adapt.dafos.DAFOSNet` for the parameters."""
+def train(how: DAFOSNet, base: Base, seed: int) -> Trained:
+    """The networks after all episodes.
 
-    way: int
-    unknown: int
-    shots: tuple[int, ...] | list[int]
-    queries: int
-    width: int
-    episodes: int
-    lr: float
-    weights: tuple[float, ...] | list[float]
-    gan_steps: int
-    gan_lr: float
-    meta_rate: float
-    low_noise: float
-    high_noise: float
-    apart: str
-    pseudo_known: bool
-    pseudo_unknown: bool
-    signed: bool
-    judge_steps: int
-    l1: float
-    l2: float
+    Args:
+        how: a head, for its parameters.
+        base: what is trained on.
+        seed: of all draws.
 
-    @classmethod
-    def of(cls, head: DAFOSNet) -> Training:
-        """As the parameters of a head say. Raises `BadInput` for one that makes no sense."""
-        training = cls(**{field.name: getattr(head, field.name) for field in fields(cls)})
-        training._check()
-        return training
+    Raises:
+        BadInput: a parameter that makes no sense, too few classes, or classes of one row.
+    """
+    _check(how)
+    draw = torch.Generator().manual_seed(seed)
+    run = _Run(how, base, draw)
+    start = Encoder.start(base.x.shape[1], how.width, base.domains, draw, base.x)
 
-    def _check(self) -> None:
-        for name, least in (
-            ("way", 2),
-            ("unknown", 0),
-            ("queries", 1),
-            ("width", 1),
-            ("episodes", 0),
-            ("gan_steps", 0),
-        ):
-            count(name, getattr(self, name), least)
-        if len(self.shots) != 2:
-            raise BadInput(f"shots are those of the source and of the target, not {self.shots!r}")
-        for shot in self.shots:
-            count("shots", shot, 1)
-        if len(self.weights) != 6:
-            raise BadInput(f"weights are those of six losses, not {self.weights!r}")
-        for value in self.weights:
-            finite("weights", value, least=0)
-        for name in ("lr", "gan_lr", "low_noise", "high_noise", "l1", "l2"):
-            finite(name, getattr(self, name), least=0)
-        finite("meta_rate", self.meta_rate, least=0, most=1)
-        one_of("apart", self.apart, tuple(APART))
+    def losses(tensors: list[Tensor], episode: Tensor) -> Tensor:
+        return run.loss(Encoder(*tensors), episode)
 
-    def train(self, base: Base, seed: int) -> Trained:
-        """The networks after all episodes.
-
-        Raises:
-            BadInput: too few classes, or classes of one row.
-        """
-        draw = torch.Generator().manual_seed(seed)
-        run = _Run(self, base, draw)
-        start = Encoder.start(base.x.shape[1], self.width, base.domains, draw, base.x)
-
-        def losses(tensors: list[Tensor], episode: Tensor) -> Tensor:
-            return run.loss(Encoder(*tensors), episode)
-
-        episodes = drawn_episodes(self, base, draw)
-        encoder = Encoder(*descend(start.tensors, losses, episodes, self.rate, Adam(eps=1e-7)))
-        return Trained(encoder.settled(base.x, base.domain, base.domains - 1), run.known.network)
-
-    def rate(self, episode: int) -> float:
-        """Of the encoder and the judges."""
-        return self.lr * FALL ** (episode // EVERY)
+    episodes = drawn_episodes(how, base, draw)
+    encoder = Encoder(*descend(start.tensors, losses, episodes, run.rate, Adam(ADAM_EPS)))
+    return Trained(encoder.settled(base.x, base.domain, base.domains - 1), run.known.network)
 
 
-def drawn_episodes(training: Training, base: Base, draw: torch.Generator) -> Iterator[Tensor]:
-    """``training.episodes`` of them: of each row its place in ``base`` (others come after it), its class in the episode
+def _check(how: DAFOSNet) -> None:
+    for name in ("queries", "width", "judge_steps"):
+        count(name, getattr(how, name), 1)
+    for name in ("unknown", "episodes", "gan_steps"):
+        count(name, getattr(how, name))
+    count("way", how.way, 2)
+    if len(how.shots) != 2:
+        raise BadInput(f"shots are those of the source and of the target, not {how.shots!r}")
+    for shot in how.shots:
+        count("shots", shot, 1)
+    if len(how.weights) != 6:
+        raise BadInput(f"weights are those of six losses, not {how.weights!r}")
+    for value in how.weights:
+        finite("weights", value, least=0)
+    for name in ("lr", "gan_lr", "low_noise", "high_noise", "l1", "l2"):
+        finite(name, getattr(how, name), least=0)
+    finite("meta_rate", how.meta_rate, least=0, most=1)
+    one_of("apart", how.apart, tuple(APART))
+
+
+def drawn_episodes(how: DAFOSNet, base: Base, draw: torch.Generator) -> Iterator[Tensor]:
+    """``how.episodes`` of them: of each row its place in ``base`` (others come after it), its class in the episode
     (those of the target after those of the source) or `OTHER`, and 1 for an example, 0 for a query: ``[n, 3]``.
     """
     of = [torch.unique(base.label[base.domain == m]).tolist() for m in range(base.domains)]
     rows = {c: ((base.label == c) & (base.domain == m)).nonzero()[:, 0] for m, names in enumerate(of) for c in names}
     if shared := sum(map(len, of)) - len(rows):
         raise BadInput(f"{shared} base classes are in both domains: give each the items of one domain only")
-    if any(len(names) < training.way + training.unknown for names in of):
+    if any(len(names) < how.way + how.unknown for names in of):
         raise BadInput(
-            f"episodes take {training.way} known and {training.unknown} other classes of each domain, but there are "
+            f"episodes take {how.way} known and {how.unknown} other classes of each domain, but there are "
             f"{' and '.join(str(len(names)) for names in of)}: give more base classes, or lower way or unknown"
         )
     if single := sum(len(items) < 2 for items in rows.values()):
@@ -169,19 +136,19 @@ def drawn_episodes(training: Training, base: Base, draw: torch.Generator) -> Ite
     def some(items: Tensor, n: int) -> Tensor:
         return items[torch.randperm(len(items), generator=draw).to(items.device)[:n]]
 
-    for _ in range(training.episodes):
+    for _ in range(how.episodes):
         parts = []
         for m, names in enumerate(of):
             order = [names[i] for i in torch.randperm(len(names), generator=draw).tolist()]
-            for k, c in enumerate(order[: training.way]):
-                items = some(rows[c], training.shots[m] + training.queries)
-                asked = min(training.queries, len(items) - 1)
-                parts += [(items[asked:], m * training.way + k, 1), (items[:asked], m * training.way + k, 0)]
-            other = order[training.way : training.way + training.unknown]
-            parts += [(some(rows[c], training.queries), OTHER, 0) for c in other]
+            for k, c in enumerate(order[: how.way]):
+                items = some(rows[c], how.shots[m] + how.queries)
+                asked = min(how.queries, len(items) - 1)
+                parts += [(items[asked:], m * how.way + k, 1), (items[:asked], m * how.way + k, 0)]
+            other = order[how.way : how.way + how.unknown]
+            parts += [(some(rows[c], how.queries), OTHER, 0) for c in other]
         if len(base.others):
             beyond = len(base.x) + torch.arange(len(base.others), device=base.x.device)
-            parts.append((some(beyond, max(1, training.unknown) * training.queries), OTHER, 0))
+            parts.append((some(beyond, max(1, how.unknown) * how.queries), OTHER, 0))
         yield torch.cat(
             [torch.stack([at, torch.full_like(at, c), torch.full_like(at, shown)], -1) for at, c, shown in parts]
         )
@@ -209,23 +176,26 @@ def alignment(encoder: Encoder, source: Tensor, target: Tensor, signed: bool) ->
 class _Run:
     """The networks that learn beside the encoder, and the loss of an episode."""
 
-    def __init__(self, training: Training, base: Base, draw: torch.Generator) -> None:
-        self.training, self.draw = training, draw
+    def __init__(self, how: DAFOSNet, base: Base, draw: torch.Generator) -> None:
+        self.how, self.draw = how, draw
         self.x = torch.cat([base.x, base.others])
         self.domain = torch.cat([base.domain, torch.zeros(len(base.others), dtype=torch.long, device=base.x.device)])
         self.domains = base.domains
-        depth = max(DEPTH, 2 * training.way)
+        depth = max(DEPTH, 2 * how.way)
         self.low, self.high = (
-            Rivals.start(training.width, depth, noise, draw, base.x)
-            for noise in (training.low_noise, training.high_noise)
+            Rivals.start(how.width, depth, noise, draw, base.x) for noise in (how.low_noise, how.high_noise)
         )
-        sizes = (training.way, *JUDGE, 2)
-        self.known, self.of_domain = (Learner(layers(sizes, draw, base.x), Adam(eps=1e-7)) for _ in range(2))
+        sizes = (how.way, *JUDGE, 2)
+        self.known, self.of_domain = (Learner(layers(sizes, draw, base.x)) for _ in range(2))
         self.episode = 0
+
+    def rate(self, episode: int) -> float:
+        """Of the encoder and the judges."""
+        return self.how.lr * FALL ** (episode // EVERY)
 
     def loss(self, encoder: Encoder, episode: Tensor) -> Tensor:
         """See the head of the file; the networks beside the encoder learn on the way."""
-        t, (at, code, shown) = self.training, episode.T
+        t, (at, code, shown) = self.how, episode.T
         domain, shown = self.domain[at], shown > 0
         f = encoder(self.x[at], domain)
         low, high = self._made(f[shown].detach(), code[shown])
@@ -263,7 +233,7 @@ class _Run:
 
     def _made(self, true: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
         """Features from little and from much noise, one of each for every example, after the generators' steps."""
-        t, of = self.training, one_hot(code, self.low.depth).to(true)
+        t, of = self.how, one_hot(code, self.low.depth).to(true)
         before = [(pair.generator.network, pair.discriminator.network) for pair in (self.low, self.high)]
         for _ in range(t.gan_steps):
             self.low.contest(true, of, self.draw, t.gan_lr, lambda made, _: made.new_zeros(()))
@@ -274,24 +244,21 @@ class _Run:
         return self.low.make(of, self.draw)[0], self.high.make(of, self.draw)[0]
 
     def _apart(self, low: Tensor, zeta: Tensor, made: Tensor, z: Tensor) -> Tensor:
-        return APART[self.training.apart](made, low, z, zeta)
+        return APART[self.how.apart](made, low, z, zeta)
 
     def _judged(self, judge: Learner, d: Tensor, answer: Tensor) -> Tensor:
         """Loss of a judge of distances ``[n, K]``, which then learns."""
-        t, first = self.training, None
-        nearest = d.sort(-1).values
-        for _ in range(max(1, t.judge_steps)):
-            free, x, cost = judge.free(), nearest if first is None else nearest.detach(), d.new_zeros(())
+        nearest, losses = d.sort(-1).values, []
+        for _ in range(self.how.judge_steps):
+            free = judge.free()
+            x, cost = nearest, d.new_zeros(())
             for at in range(0, len(free), 2):
                 x = (x if at == 0 else x.relu()) @ free[at].mT + free[at + 1]
-                if at + 2 < len(free):
-                    cost = cost + t.l1 * free[at].abs().sum() + t.l2 * x.relu().square().sum() / len(x)
-            loss = cross_entropy(x, answer)
-            first = loss if first is None else first
-            if t.judge_steps:
-                judge.learn(loss + cost, free, t.rate(self.episode))
-        assert first is not None
-        return first
+                if at + 2 < len(free):  # the penalties of all layers but the last
+                    cost = cost + self.how.l1 * free[at].abs().sum() + self.how.l2 * x.relu().square().sum() / len(x)
+            losses.append(cross_entropy(x, answer))
+            judge.learn(losses[-1] + cost, free, self.rate(self.episode))
+        return losses[0]
 
 
 def judged(network: list[Tensor], d: Tensor, there: Tensor) -> Tensor:

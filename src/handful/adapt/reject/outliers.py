@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from handful.adapt.dafos import DAFOSNet, beyond, state_of
-from handful.adapt.dafos_train import Base, Training
+from handful.adapt.dafos_train import Base, train
 from handful.adapt.reject.base import Rejecter
 from handful.core.distances import unit
 from handful.core.task import State, Task
@@ -82,4 +82,4 @@ class DAFOSRejecter(Rejecter):
         )
         use = several[code]
         base = Base(rows[use], code[use], torch.zeros_like(code[use]), others)
-        return state_of(Training.of(head).train(base, seed), x, y)
+        return state_of(train(head, base, seed), x, y)
