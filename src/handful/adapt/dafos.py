@@ -29,10 +29,10 @@ from handful.core.task import Background, Query, State, Task, lowest
 from handful.errors import BadInput
 from handful.protocols import Needs
 
-SIZES = ("K", *(f"J{size}" for size in JUDGE), "two")
+_SIZES = ("K", *(f"J{size}" for size in JUDGE), "two")
 _JUDGE = {
     f"judge.{kind}{i}": axes
-    for i, (columns, rows) in enumerate(pairwise(SIZES))
+    for i, (columns, rows) in enumerate(pairwise(_SIZES))
     for kind, axes in (("weight", f"{rows} {columns}"), ("bias", rows))
 }
 
@@ -44,6 +44,9 @@ class DAFOSNet(Head):
     ``background`` are labelled items of base classes; a view ``domain`` (`Features`) says which are of the source (0)
     and which of the target domain (1), the one of the items to classify. Without it there is one domain. `predict_open`
     answers "none of these".
+
+    Defaults are the authors', whose encoder sees images; on features of sentences larger episodes and steps did better:
+    ``way=5, queries=5, shots=(5, 5), lr=1e-3, width=256, pseudo_known=False``.
 
     Args:
         way, unknown: known and other classes of an episode, of each domain; the judge sees ``way`` distances.
