@@ -106,6 +106,7 @@ def bench(
 
         own = {"ways": ways != 5, "queries": queries != 15, "imbalance": imbalance is not None}
         own |= {"save-episodes": save_episodes is not None, "episodes-from": episodes_from is not None}
+        own |= {"tune-on": tune_on is not None}
         if given_too := next((name for name, is_given in own.items() if is_given), None):
             raise BadInput(f"--suite {suite} has a protocol of its own: leave out --{given_too}")
         return run_suite(

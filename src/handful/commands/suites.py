@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -61,8 +62,8 @@ def run_suite(
     protocol = find_suite(suite)
     protocol = protocol.changed(shots, episodes) if shots is not None or episodes is not None else protocol
     protocol_changed = protocol != find_suite(suite)
-    if not heads:
-        raise BadInput("name at least one head to judge")
+    if protocol.seeds and seed != 0:
+        raise BadInput(f"--suite {suite} draws with seeds of its own, {protocol.seeds}: leave out --seed")
     encoders: list[str | None] = [None] if encoder is None else [name.strip() for name in encoder.split(",")]
     parts = _read(protocol, sources, columns, merge_labels=merge_labels, skip_bad=skip_bad)
     others = None if base is None else read_source(base, None, columns, skip_bad=skip_bad)
@@ -190,6 +191,12 @@ def _fewclue(root: Any) -> list[Part]:
 
 
 def _digest(data: SuiteData) -> str:
-    """What tells these features and labels from others."""
-    named = "\0".join(map(str, data.labels)).encode()
-    return hashlib.sha256(named + np.ascontiguousarray(data.features.x).tobytes()).hexdigest()[:16]
+    """What tells this data set, with its class text and base classes, from others."""
+    text, base = data.text or {}, data.base
+    bases = base if isinstance(base, tuple) else () if base is None else (base,)
+    names = [*map(str, data.labels), *map(str, text)]
+    names += [str(label) for part in bases[1:] for label in part]
+    found = hashlib.sha256(json.dumps(names).encode())
+    for rows in (data.features.x, *data.features.views.values(), *text.values(), *bases[:1]):
+        found.update(np.ascontiguousarray(rows).tobytes())
+    return found.hexdigest()[:16]

@@ -72,9 +72,8 @@ class SuiteResult:
             cells = []
             for head in self.heads:
                 cell = self.cells[row, head]
-                shown = {"head": head, "value": cell.value, "deviation": cell.deviation, "figures": dict(cell.figures)}
-                shown["gain"] = None if zero is None or head == "zero-shot" else cell.value - zero.value
-                cells.append({**shown, **({"scores": _packed(cell.scores)} if scores else {})})
+                gain = None if zero is None or head == "zero-shot" else cell.value - zero.value
+                cells.append({**_written(head, cell, scores), "gain": gain})
             data, encoder, name = row
             found = {"data": data, "encoder": encoder, "setting": name, "cells": cells, "winner": won[row]}
             rows.append({**found, "pairs": [pair.as_dict() for pair in pairs[row]]})
@@ -90,11 +89,16 @@ class SuiteResult:
     def _ranks(self) -> dict[str, Any] | None:
         if len(self.heads) < 2:
             return None
-        found = standing({head: [self.cells[row, head].value for row in self.rows] for head in self.heads})
+        values = np.array([[self.cells[row, head].value for head in self.heads] for row in self.rows])
+        ranks = standing(dict(zip(self.heads, values.T, strict=True))).ranks
+        # Rows of one data set share its items: only data sets are independent, so their means are what is tested.
+        of = np.unique([data for data, *_ in self.rows], return_inverse=True)[1]
+        means = np.stack([values[of == i].mean(axis=0) for i in range(of.max() + 1)])
+        overall = standing(dict(zip(self.heads, means.T, strict=True))).overall
         return {
-            "mean": dict(zip(self.heads, found.ranks.mean(axis=0).tolist(), strict=True)),
-            "by_row": [dict(zip(self.heads, ranks, strict=True)) for ranks in found.ranks.tolist()],
-            "friedman_p": None if found.overall is None else found.overall.p,
+            "mean": dict(zip(self.heads, ranks.mean(axis=0).tolist(), strict=True)),
+            "by_row": [dict(zip(self.heads, row, strict=True)) for row in ranks.tolist()],
+            "friedman_p": None if overall is None else overall.p,
         }
 
     def _disentangled(self) -> list[dict[str, Any]]:
@@ -142,7 +146,7 @@ class SuiteResult:
         if many and any(pairs for pairs in self.pairs().values()):
             parts.append("bold: better than each other head of the row, paired t tests, Holm over the table, 5 % level")
         if ranks is not None and ranks["friedman_p"] is not None:
-            parts.append(f"ranks differ with p = {ranks['friedman_p']:.2g} (Friedman)")
+            parts.append(f"ranks differ with p = {ranks['friedman_p']:.2g} (Friedman, over data sets)")
         if self.setting.get("changed"):
             parts.append("shots or episodes are not those of the protocol")
         return "; ".join(parts) + "."
@@ -195,8 +199,7 @@ class Store:
             return
         rows: dict[Row, list[dict[str, Any]]] = {}
         for (of, key), cell in self.cells.items():
-            shown = {"head": key, "value": cell.value, "deviation": cell.deviation, "figures": dict(cell.figures)}
-            rows.setdefault(of, []).append({**shown, "scores": _packed(cell.scores)})
+            rows.setdefault(of, []).append(_written(key, cell, scores=True))
         listed = [{"data": d, "encoder": e, "setting": s, "cells": cells} for (d, e, s), cells in rows.items()]
         self._write({"schema": SCHEMA, **self.setting, "rows": listed})
 
@@ -209,6 +212,11 @@ class Store:
         if self.path is not None:
             with whole_file(self.path) as file:
                 file.write((json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n").encode())
+
+
+def _written(head: str, cell: Scores, scores: bool) -> dict[str, Any]:
+    shown = {"head": head, "value": cell.value, "deviation": cell.deviation, "figures": dict(cell.figures)}
+    return {**shown, **({"scores": _packed(cell.scores)} if scores else {})}
 
 
 def _packed(scores: np.ndarray) -> list[list[float]]:
