@@ -18,7 +18,6 @@ from handful.evaluate.compression import (
     read_correct,
 )
 
-
 GOLDEN = Path(__file__).parents[1] / "golden" / "vtc_bench.json"
 
 

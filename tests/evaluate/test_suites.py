@@ -84,6 +84,8 @@ def test_elevater_takes_the_metric_of_the_data_set() -> None:
     wanted = np.mean([[right[s][test == c].mean() for c in NAMES] for s in range(3)])
     assert per_class.value == pytest.approx(wanted)
     assert plain.value == pytest.approx(right.mean()) and plain.value != per_class.value
+    with pytest.raises(BadInput, match="hateful-memes: ELEVATER judges it by roc-auc"):
+        at("elevater", "prototypes", 0, replace(cut, name="hateful-memes"))
 
 
 def test_classes_that_come_later() -> None:

@@ -24,8 +24,12 @@ from handful.files import whole_file
 Metric = Literal["accuracy", "mean-per-class", "11point-map", "roc-auc"]
 METRICS: tuple[str, ...] = ("accuracy", "mean-per-class", "11point-map", "roc-auc")
 SHARE = 0.2
-MEAN_PER_CLASS = ("caltech", "flower", "pet", "aircraft")
-"""Data sets whose name holds one of these are judged by the mean over classes."""
+METRIC_OF: Mapping[str, Metric] = {
+    **dict.fromkeys(("caltech", "flower", "pet", "aircraft"), "mean-per-class"),
+    "voc": "11point-map",
+    "hateful": "roc-auc",
+}
+"""Data sets whose name holds one of these have that metric, all others accuracy."""
 
 
 class Halves(NamedTuple):
@@ -130,7 +134,7 @@ def _roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
 
 def metric_of(name: str) -> Metric:
     """Which metric a data set of that name has."""
-    return "mean-per-class" if any(part in name.lower() for part in MEAN_PER_CLASS) else "accuracy"
+    return next((metric for part, metric in METRIC_OF.items() if part in name.lower()), "accuracy")
 
 
 def parameter_efficiency(score: float, trainable: int) -> float:

@@ -216,6 +216,8 @@ def judge(suite: Suite, setting: Setting, head: Head, data: SuiteData, seed: int
         for seed in suite.seeds
     ]
     metric = metric_of(data.name) if suite.key == "elevater" else "accuracy"
+    if metric not in ("accuracy", "mean-per-class"):
+        raise BadInput(f"{data.name}: ELEVATER judges it by {metric}, which needs scores: handful.evaluate.elevater")
     return _split_scores(head, data, drawn, suite.seeds, metric)
 
 
