@@ -53,6 +53,11 @@ def test_advice_names_only_what_can_run() -> None:
     assert "wca" in {a.card.key for a in recommend(["class-names", "crops"], 5)}
     behind = [a.behind for a in plain if a.behind is not None]
     assert behind == sorted(behind) and all(a.behind is None for a in plain[len(behind) :])
+    cheap = {a.card.key for a in recommend(["class-names"], 5, "closed form")}
+    assert cheap == {a.card.key for a in recommend(["class-names"], 5) if a.card.cost == "closed form"} != named
+    assert recommend((), 5, "one by one") == plain
+    with pytest.raises(BadInput, match="no cost 'closed'"):
+        recommend((), 5, "closed")
     with pytest.raises(BadInput, match="'class-name'; did you mean 'class-names'"):
         recommend(["class-name"])
     with pytest.raises(BadInput, match="at least 1"):

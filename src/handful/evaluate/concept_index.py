@@ -2,8 +2,8 @@
 
 Paper 011: Udandarao et al., "No 'Zero-Shot' Without Exponential Data", 2024; `handful.evaluate.concepts` has the rest.
 
-    text hits        captions that hold every word of the name, as lemmas; words no caption has, and words like "of" that
-                     the authors' index of nouns has not, are left out first
+    text hits        captions that hold every word of the name, as lemmas; words no caption has, and words like "of"
+                     that the authors' index of nouns has not, are left out first
     image hits       images whose score of the concept is above 0.7
     integrated hits  both
     misalignment     samples with some text and some image concept but no common one
@@ -22,7 +22,7 @@ import numpy as np
 from handful.errors import BadInput
 
 THRESHOLD = 0.7
-FUNCTION_WORDS = frozenset("a an and at by for from in of on or the to with".split())
+FUNCTION_WORDS = frozenset(["a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with"])
 """Words that say nothing of what is shown; a name of nothing else keeps them."""
 
 
