@@ -227,7 +227,8 @@ def probe(
 
     def judge(on_x: Any, on_y: Any) -> Callable[[Probe], float]:
         def judged(probe: Probe) -> float:
-            logits = probe(on_x)
+            with np.errstate(invalid="ignore", over="ignore"):
+                logits = probe(on_x)
             return score(on_y, logits, metric) if np.isfinite(logits).all() else 0.0  # a trial that diverges scores 0
 
         return judged
