@@ -13,9 +13,9 @@ import numpy as np
 from handful.core.intervals import mean_interval
 from handful.errors import BadInput
 from handful.evaluate.disentangle import disentangle
-from handful.evaluate.grids import Grid
+from handful.evaluate.grids import Grid, interval_cell
 from handful.evaluate.partition import standing
-from handful.evaluate.significance import Pair, holm, paired_test, winner
+from handful.evaluate.significance import Pair, pairs_by_row, winner
 from handful.evaluate.suites import Scores
 from handful.files import whole_file
 
@@ -44,19 +44,11 @@ class SuiteResult:
 
     def pairs(self) -> dict[Row, list[Pair]]:
         """Every two heads of every row compared, p-values adjusted for all comparisons of the whole table."""
-        tests = []
+        table: dict[Row, dict[str, np.ndarray]] = {}
         for row in self.rows:
-            of = {head: self.cells[row, head].scores for head in self.heads}
-            if any(not scores.size for scores in of.values()):
-                continue
-            tests += [
-                (row, a, b, paired_test(of[a], of[b])) for i, a in enumerate(self.heads) for b in self.heads[i + 1 :]
-            ]
-        adjusted = holm([test.p for *_, test in tests])
-        found: dict[Row, list[Pair]] = {row: [] for row in self.rows}
-        for (row, a, b, test), p in zip(tests, adjusted, strict=True):
-            found[row].append(Pair(a, b, test.difference, float(p)))
-        return found
+            scores = {head: self.cells[row, head].scores for head in self.heads}
+            table[row] = scores if all(each.size for each in scores.values()) else {}
+        return pairs_by_row(table)
 
     def winners(self) -> dict[Row, str | None]:
         """The head of each row that is better than each of the others; most rows have none."""
@@ -134,8 +126,7 @@ class SuiteResult:
 
     def _cell(self, cell: Scores) -> str:
         if self.setting["kind"] == "episodes":
-            mean = mean_interval(cell.scores[0])
-            return f"{100 * mean.value:.2f} ± {100 * (mean.high - mean.value):.2f}"
+            return interval_cell(mean_interval(cell.scores[0]))
         return f"{100 * cell.value:.2f} ± {100 * cell.deviation:.2f}"
 
     def _note(self, many: bool, ranks: Mapping[str, Any] | None) -> str:
