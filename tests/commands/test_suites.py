@@ -157,6 +157,10 @@ def test_cross_domain_learns_its_base_elsewhere(sources: list[str]) -> None:
 
 
 def test_settings_the_data_are_too_small_for_are_named(sources: list[str]) -> None:
+    assert [row[2] for row in run(sources[0], shots=[1, 5]).rows] == [
+        "1-shot",
+        "5-shot",
+    ]  # not all five of the protocol
     found = run(sources[0], shots=[2, 16])
     assert found.left_out == ("one, 16-shot: class 'a' has 12 of the 16 items needed",)
     with pytest.raises(BadInput, match=r"nothing of --suite .* can be run: one, 16-shot"):
@@ -171,7 +175,8 @@ def test_settings_the_data_are_too_small_for_are_named(sources: list[str]) -> No
         ({"imbalance": 2.0}, "leave out --imbalance"),
         ({"tune_on": "v.csv"}, "leave out --tune-on"),
         ({"out": "r.csv"}, r"a suite writes a \.json file"),
-        ({"suite": "fewclue", "shots": (1, 5)}, "reads a folder with its tasks"),
+        ({"suite": "fewclue", "shots": None}, "reads a folder with its tasks"),
+        ({"suite": "fewclue", "shots": (1, 5)}, "leave out --shots"),
     ],
 )
 def test_what_does_not_fit_is_refused(sources: list[str], change: dict, message: str) -> None:
