@@ -184,6 +184,15 @@ def test_what_does_not_fit_is_refused(sources: list[str], change: dict, message:
         run(sources, **change)
 
 
+def test_a_class_folder_without_items_is_refused(tmp_path: Path) -> None:
+    for name in ("cat", "dog", "empty"):
+        (tmp_path / name).mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / name / "a.txt").write_text("a text", encoding="utf-8")
+    with pytest.raises(BadInput, match="class folder 'empty' holds no items"):
+        run(str(tmp_path))
+
+
 def test_twins_and_foreign_files(sources: list[str], tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     twin = table(tmp_path / "other", "one")

@@ -164,11 +164,21 @@ def _read(suite: Suite, sources: Any, columns: Columns, *, merge_labels: bool, s
         path = (
             source if isinstance(source, (str, Path)) else next(iter(data.provenance.sources), f"data {len(parts) + 1}")
         )
+        _refuse_bare_folders(source, data)
         parts.append((Path(str(path)).stem or str(path), data, ()))
     names = [name for name, *_ in parts]
     if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
         raise BadInput(f"two sources are called {twice!r}: rename one, so that the table can tell them apart")
     return parts
+
+
+def _refuse_bare_folders(source: Any, data: Dataset) -> None:
+    """A class folder without items would make the benchmark an easier one."""
+    if isinstance(source, (str, Path)) and Path(source).is_dir():
+        folders = {f.name for f in Path(source).iterdir() if f.is_dir() and not f.name.startswith(".")}
+        bare = folders - set(data.classes)
+        if bare and set(data.classes) <= folders:
+            raise BadInput(f"{source}: class folder {min(bare)!r} holds no items; fill it, or remove it")
 
 
 def _fewclue(root: Any) -> list[Part]:

@@ -168,7 +168,7 @@ def search(
         raise BadInput(f"no place {place!r}{nearest(place, TAXONOMY)}; there are {', '.join(TAXONOMY)}")
     known = [field.name for field in fields(Needs)]
     if wrong := next((need for need in (*needs, *needs_not) if need not in known), None):
-        raise BadInput(f"no need {wrong!r}{nearest(wrong, known)}; there are {', '.join(known)}")
+        raise BadInput(f"no need {wrong!r}{nearest(wrong, known)}")
     return [
         card
         for card in cards()
@@ -238,11 +238,11 @@ def recommend(
     views = {view for card in cards() for view in card.needs.views}
     if wrong := next((word for word in have if word not in HAVE and word not in views), None):
         known = [*HAVE, *sorted(views)]
-        raise BadInput(f"no head knows what to do with {wrong!r}{nearest(wrong, known)}; it may be {', '.join(known)}")
+        raise BadInput(f"no head knows what to do with {wrong!r}{nearest(wrong, known)}")
     if shots < 1:
         raise BadInput(f"shots must be at least 1, not {shots}")
     if cost is not None and cost not in COSTS:
-        raise BadInput(f"no cost {cost!r}{nearest(cost, COSTS)}; there are {', '.join(COSTS)}")
+        raise BadInput(f"no cost {cost!r}{nearest(cost, COSTS)}")
     cheap = COSTS if cost is None else COSTS[: COSTS.index(cost) + 1]
     measured = measurements() if measured is None else measured
     at = min(measured["shots"], key=lambda k: (abs(k - shots), k), default=None)

@@ -132,7 +132,7 @@ SUITES: Mapping[str, Suite] = {
 def find_suite(key: str) -> Suite:
     """The protocol of that name. Raises `BadInput` naming the nearest there is."""
     if key not in SUITES:
-        raise BadInput(f"no suite {key!r}{nearest(key, SUITES)}: {', '.join(SUITES)}")
+        raise BadInput(f"no suite {key!r}{nearest(key, SUITES)}")
     return SUITES[key]
 
 
