@@ -116,6 +116,9 @@ def test_what_cannot_be_run_is_said() -> None:
     assert feasible(SUITES["elevater"], Setting(None, 8), small) is None  # validation items may be learnt from
     assert "there are 8 classes" in (feasible(SUITES["closer-look"], Setting(9, 1), small) or "")
     assert feasible(SUITES["closer-look"], Setting("any", "any"), small) is None
+    assert feasible(SUITES["fscil"], Setting(5, 1), np.array(["a", "b", "b", "b", "b"])) == (
+        "5-way 1-shot: class 'a' has 1 items: none is left to test on"
+    )
     with pytest.raises(BadInput, match="no suite 'elevator'; did you mean 'elevater'"):
         find_suite("elevator")
     with pytest.raises(BadInput, match="leave out --shots"):

@@ -211,7 +211,7 @@ def _written(head: str, cell: Scores, scores: bool) -> dict[str, Any]:
 
 
 def _packed(scores: np.ndarray) -> list[list[float]]:
-    """Whole numbers as such: most scores are 0 and 1. Fifteen digits, so that a run that goes on gives the same."""
+    """Whole numbers as such: most scores are 0 and 1."""
     return [[int(x) if x == int(x) else float(x) for x in row] for row in scores]
 
 
