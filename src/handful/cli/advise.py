@@ -28,6 +28,9 @@ def advise_method(
         ),
     ] = None,
     shots: Annotated[int, Option(metavar="K", help="Labelled examples a class.")] = 5,
+    cost: Annotated[
+        str | None, Option(metavar="COST", help="The most a method may cost: closed-form, gradient or one-by-one.")
+    ] = None,
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
@@ -37,7 +40,7 @@ def advise_method(
     from handful.commands.advise import advise_method as run
 
     given = split(have or [])
-    found = run(have=given, shots=shots)
+    found = run(have=given, shots=shots, cost=cost)
     if json:
         from handful.cli.objects import print_object
 

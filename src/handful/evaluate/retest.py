@@ -113,8 +113,9 @@ def resample_test_set(
         previous: rows of an earlier revision, kept as far as they are still eligible.
 
     Raises:
-        BadInput: frequencies out of range, lists of different length, a class with too few candidates, ``"matched"``
-            without the old set or with an old class that has no item enough people were asked about.
+        BadInput: frequencies out of range, lists of different length, a class with too few candidates, earlier rows
+            that the pool has not, ``"matched"`` without the old set or with an old class that has no item enough
+            people were asked about.
     """
     if strategy not in STRATEGIES:
         raise BadInput(f"unknown strategy {strategy!r}{nearest(strategy, STRATEGIES)}")
@@ -129,8 +130,11 @@ def resample_test_set(
     enough, reaches = asked >= least_asked, f >= (least if strategy == "threshold" else 0)
     eligible = enough & reaches & ~copies
     left_out = {"asked too few": ~enough, "below the threshold": enough & ~reaches, "duplicate": copies}
+    kept = np.asarray(previous, int)
+    if len(kept) and not 0 <= kept.min() <= kept.max() < len(f):
+        raise BadInput(f"previous rows {kept.min()} to {kept.max()} of {len(f)} candidates: rows are those of the pool")
     earlier = np.zeros(len(f), bool)
-    earlier[np.asarray(previous, int)] = True
+    earlier[kept] = True
     goal = _goals(old, np.asarray(edges, float), per_class, least_asked) if strategy == "matched" else {}
 
     rng, rows, borrowed = np.random.default_rng(seed), [], {}
