@@ -64,6 +64,12 @@ def test_a_larger_margin_never_makes_a_known_item_unknown(blobs: Any) -> None:
     assert shares[0] < shares[2] < shares[4] <= shares[5] == 1
 
 
+def test_an_infinite_margin_leaves_nothing_unknown_even_between_equal_classes(blobs: Any) -> None:
+    x, _ = blobs(ways=2, shots=5)
+    twins = head("gpam", margin=INF).fit(np.concatenate([x, x]), np.repeat([0, 1], len(x)))
+    assert (twins.unknownness(100 * x) <= 0).all()
+
+
 @pytest.mark.paper(58, oracle="d")
 def test_uniform_outliers_are_told_as_well_as_the_densities_tell_them() -> None:
     rng, d, ways = np.random.default_rng(0), 6, 4
@@ -171,8 +177,10 @@ class TestBadInput:
     def test_no_class_of_any_name(self, blobs: Any) -> None:
         x, y = blobs()
         names = np.array(["a", "b", "c", "d"])[y]
-        found = head("gpam", margin=0.0).fit(x, names).predict_open(10 * x, nota_label="none")
-        assert set(found) <= {"a", "b", "c", "d", "none"} and "none" in found
+        asked, fitted = np.concatenate([x, 10 * x]), head("gpam", margin=0.0).fit(x, names)
+        found, mixed = fitted.predict_open(asked, nota_label="none"), fitted.predict_open(asked)
+        assert set(found) <= {"a", "b", "c", "d", "none"} and "none" in found and set(found) != {"none"}
+        np.testing.assert_array_equal(mixed == -1, found == "none")
 
     def test_before_fit(self) -> None:
         with pytest.raises(NotFittedError):

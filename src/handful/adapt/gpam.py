@@ -92,7 +92,7 @@ class GPAM(Head):
             u = self._learn(task, x, y, fitted, found, inside, gap)
             margin = torch.nn.functional.softplus(u)[..., None] * gap
         else:
-            margin = torch.where(gap > 0, gap * float(self.margin), 0.0)
+            margin = torch.full_like(gap, math.inf) if self.margin == math.inf else gap * float(self.margin)
         radius = (inside + margin).clamp_max(-lowest(x))
         return {
             "mean": fitted.mean, "variance": fitted.variance, "share": fitted.share, "mass": fitted.mass,
@@ -116,7 +116,8 @@ class GPAM(Head):
         return out
 
     def predict_open(self, X: Any, nota_label: Any = -1) -> np.ndarray:
-        """The label of each row, ``nota_label`` where it is none of the classes ``[n]``.
+        """The label of each row, ``nota_label`` where it is none of the classes ``[n]``; objects where the two are of
+        different types.
 
         Raises:
             BadInput: ``nota_label`` is a class; as `unknownness`.
@@ -126,7 +127,8 @@ class GPAM(Head):
             raise BadInput(f"nota_label {nota_label!r} is one of the classes: choose another")
         answer = self.predict(X).astype(object)
         answer[self.unknownness(X) > 0] = nota_label
-        return np.array(answer.tolist())
+        alike = np.asarray(nota_label).dtype.kind == self.classes_.dtype.kind
+        return np.array(answer.tolist()) if alike else answer  # -1 among words must not become "-1"
 
     def _rows(self, task: Task) -> tuple[Tensor, Tensor]:
         """Rows ``[*b, N (1 + V), D]`` and labels of the items and their variants."""
