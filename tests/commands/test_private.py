@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from sklearn.base import clone
 import safetensors.numpy
+from sklearn.base import clone
 
 from handful.adapt.private import PrivateLogistic
 from handful.adapt.steel import Steel
