@@ -6,7 +6,7 @@ Margin", 2024. The part in feature space; the authors train an encoder below it,
     x_i        <- a x_i + (1 - a) mean of its variants; variants stay as further rows
     sigma2_kj  = (n_kj s2_kj + nu s2_pool) / (n_kj + nu),  s2_pool where n_kj <= 1
     d_k(q)     = -log sum_j pi_kj N(q; mu_kj, diag sigma2_kj)
-    b_k        = mean_i d_k(x_i) + m_k,  x_i not being in mu_k
+    b_k        = mean_i d_k(x_i) + m_k,  x_i not being in mu_k and sigma2_k
     m_k        = softplus(u) min_j (d_k(mu_j) - d_k(mu_k))
     known  <=>   d_k(q) <= b_k for the nearest k
 
@@ -85,7 +85,7 @@ class GPAM(Head):
         fitted = Mixtures.of(x, y, self.n_components, self.shrinkage)
         if bool(fitted.raised.any()):
             warnings.warn("a class without spread: its variance is that of all classes", UserWarning, stacklevel=2)
-        found = fitted.distances_left_out(x, y)
+        found = fitted.distances_left_out(x, y, self.shrinkage)
         inside = (y * found).sum(-2) / fitted.mass.clamp_min(torch.finfo(x.dtype).tiny)
         gap = _gap(fitted)
         if self.margin == "adaptive":
