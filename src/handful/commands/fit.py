@@ -230,7 +230,9 @@ def fit(
     model.card["unlabelled"] = unlabelled_card(estimator, features, names, shared, transductive)
     model.card |= {
         "private": None,
-        "certificate": certificate_card(estimator, class_prior == "labels" and cost is None),
+        "certificate": certificate_card(
+            estimator, class_prior == "labels" and cost is None and reject is None, learn.groups
+        ),
     }
     answers = judge(
         model,
