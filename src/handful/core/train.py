@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -215,6 +216,14 @@ def adamw(
     steps = epochs * math.ceil(len(rows) / batch_size)
     seen = batches(rows, epochs, batch_size, seed)
     return descend(start, losses, seen, cosine(lr, steps), AdamW(eps, weight_decay))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, what a module draws by itself (dropout) follows from ``seed``; outside, nothing was drawn."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def each_of(parameter: Tensor, mass: Tensor) -> Tensor:

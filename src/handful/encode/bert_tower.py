@@ -1,12 +1,13 @@
 """BERT as a module that can be tuned: the padding-free network of `handful.encode.bert`, its parameters in the open.
 
-Names are those of ``transformers``' ``BertModel``, so that what is learnt about one fits the other. Query, key and value
-are three maps here, each a site of its own; `handful.encode.bert` joins them for speed.
+Names are those of ``transformers``' ``BertModel``, so that what is learnt about one fits the other. Query, key and
+value are three maps here, each a site of its own; `handful.encode.bert` joins them for speed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -31,13 +32,8 @@ class BertTower(nn.Module):
         depth = sum(name.endswith("intermediate.dense.bias") for name in tensors)
         inner = tensors["encoder.layer.0.intermediate.dense.bias"].shape[0]
         with torch.device("meta"):
-            self.embeddings = nn.Module()
-            self.embeddings.word_embeddings = nn.Embedding(*words.shape)
-            self.embeddings.position_embeddings = nn.Embedding(*places.shape)
-            self.embeddings.token_type_embeddings = nn.Embedding(2, words.shape[1])
-            self.embeddings.LayerNorm = nn.LayerNorm(words.shape[1], EPSILON)
-            self.encoder = nn.Module()
-            self.encoder.layer = nn.ModuleList(_Layer(words.shape[1], inner) for _ in range(depth))
+            self.embeddings = _Embeddings(words.shape[0], words.shape[1], len(places))
+            self.encoder = _Stack(depth, words.shape[1], inner)
         mine = {name: tensors[name].float().clone() for name in self.state_dict()}
         self.load_state_dict(mine, assign=True)
         self.heads, self.dropout = heads, dropout
@@ -48,13 +44,11 @@ class BertTower(nn.Module):
         runs = runs_of([len(sentences[i]) for i in order])
         ids = torch.tensor([token for i in order for token in sentences[i]])
         places = torch.cat([torch.arange(run.length).repeat(run.count) for run in runs])
-        e = self.embeddings
-        h = e.word_embeddings(ids) + e.position_embeddings(places) + e.token_type_embeddings.weight[0]
-        h = self._drop(e.LayerNorm(h))
+        h = self._drop(self.embeddings(ids, places))
         for layer in self.encoder.layer:
-            assert isinstance(layer, _Layer)
-            at, q, k, v = layer.attention, *layer.parts(h)
-            mixed = torch.cat([self._attend(*(run.of(x) for x in (q, k, v))) for run in runs])
+            at = layer.attention
+            q, k, v = at.self.query(h), at.self.key(h), at.self.value(h)
+            mixed = torch.cat([self._attend(run.of(q), run.of(k), run.of(v)) for run in runs])
             h = at.output.LayerNorm(h + self._drop(at.output.dense(mixed)))
             inner = functional.gelu(layer.intermediate.dense(h))
             h = layer.output.LayerNorm(h + self._drop(layer.output.dense(inner)))
@@ -63,7 +57,7 @@ class BertTower(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """``[count · length, d]`` of ``[count, length, d]`` each."""
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        q, k, v = (x.view(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in (q, k, v))
         drop = self.dropout if self.training else 0.0
         mixed = functional.scaled_dot_product_attention(q, k, v, dropout_p=drop)
         return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
@@ -72,26 +66,54 @@ class BertTower(nn.Module):
         return functional.dropout(x, self.dropout, self.training)
 
 
+class _Embeddings(nn.Module):
+    def __init__(self, words: int, width: int, places: int) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(words, width)
+        self.position_embeddings = nn.Embedding(places, width)
+        self.token_type_embeddings = nn.Embedding(2, width)
+        self.LayerNorm = nn.LayerNorm(width, EPSILON)
+
+    def forward(self, ids: Tensor, places: Tensor) -> Tensor:
+        """``[tokens, d]``; every token is of type 0."""
+        added: Tensor = self.word_embeddings(ids) + self.position_embeddings(places)
+        return cast(Tensor, self.LayerNorm(added + self.token_type_embeddings.weight[0]))
+
+
+class _Stack(nn.Module):
+    def __init__(self, depth: int, width: int, inner: int) -> None:
+        super().__init__()
+        self.layer: Sequence[_Layer] = nn.ModuleList(_Layer(width, inner) for _ in range(depth))  # type: ignore[assignment]
+
+
 class _Layer(nn.Module):
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.attention = nn.Module()
-        self.attention.self = nn.Module()
-        for name in ("query", "key", "value"):
-            setattr(self.attention.self, name, nn.Linear(width, width))
-        self.attention.output = _output(width, width)
-        self.intermediate = nn.Module()
-        self.intermediate.dense = nn.Linear(width, inner)
-        self.output = _output(inner, width)
-
-    def parts(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value of ``h [tokens, d]``."""
-        at = self.attention.self
-        return at.query(h), at.key(h), at.value(h)
+        self.attention = _Attention(width)
+        self.intermediate = _Intermediate(width, inner)
+        self.output = _Output(inner, width)
 
 
-def _output(into: int, width: int) -> nn.Module:
-    block = nn.Module()
-    block.dense = nn.Linear(into, width)
-    block.LayerNorm = nn.LayerNorm(width, EPSILON)
-    return block
+class _Attention(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.self = _Projections(width)
+        self.output = _Output(width, width)
+
+
+class _Projections(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+
+
+class _Intermediate(nn.Module):
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, inner)
+
+
+class _Output(nn.Module):
+    def __init__(self, into: int, width: int) -> None:
+        super().__init__()
+        self.dense, self.LayerNorm = nn.Linear(into, width), nn.LayerNorm(width, EPSILON)

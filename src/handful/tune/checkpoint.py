@@ -7,6 +7,7 @@ place in it.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,7 +57,7 @@ class Checkpoint:
             module.load_state_dict(state)
         seen = list(where["losses"])
         if where["stage"] > stage:
-            return 1 << 62, seen
+            return sys.maxsize, seen
         for number, update in enumerate(updates):
             many = sum(key.startswith(f"update.{number}.") for key in tensors)
             update.recall([tensors[f"update.{number}.{i}"] for i in range(many)])

@@ -20,7 +20,7 @@ from torch.nn.utils import parametrize
 
 from handful.errors import BadInput
 from handful.tune.change import Begun, Change, Mode
-from handful.tune.sites import Where, as_matrix, from_matrix, parents
+from handful.tune.sites import Where, as_matrix, from_matrix
 
 
 @dataclass(frozen=True)
@@ -164,21 +164,17 @@ class Delta(nn.Module):
         """The changes and the very sites they are at, for files."""
         out: list[Placed] = []
         for holder in self._each():
-            if out and out[-1].change == holder.change and out[-1].where.parameter == holder.parameter:
-                names = (*_names(out[-1]), holder.site)
-                out[-1] = Placed(holder.change, replace(out[-1].where, names="\n".join(names)))
+            last = out[-1] if out else None
+            if last and last.change == holder.change and last.where.parameter == holder.parameter:
+                out[-1] = Placed(holder.change, replace(last.where, sites=(*last.where.sites, holder.site)))
             else:
-                out.append(Placed(holder.change, Where((), holder.parameter, names=holder.site)))
-        return [replace(one, where=replace(one.where, names=parents(_names(one)))) for one in out]
+                out.append(Placed(holder.change, Where((), holder.parameter, sites=(holder.site,))))
+        return out
 
     def _each(self) -> Iterator[Holder]:
         for holder in self.holders:
             assert isinstance(holder, Holder)
             yield holder
-
-
-def _names(one: Placed) -> tuple[str, ...]:
-    return tuple((one.where.names or "").split("\n"))
 
 
 @dataclass(frozen=True)

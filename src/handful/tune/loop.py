@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handful.core.train import Optimiser, cosine
+from handful.core.train import Optimiser, cosine, seeded
 from handful.errors import BadInput, HandfulError
 from handful.protocols import Progress
 from handful.tune.change import Mode
@@ -161,8 +161,10 @@ class _Run:
             groups = self.groups(stage)
             first, losses = checkpoint.resume(number, self.modules, [g.update for g in groups], losses)
             rows = self.sampler.draws(self.data, stage.batch, torch.Generator().manual_seed(self.seed + number))
-            done += first
-            with self.delta.attached(self.model, mode), _training(self.model, self.readout):
+            done += min(first, steps)
+            if first >= steps:
+                continue
+            with _training(self.model, self.readout), self.delta.attached(self.model, mode):
                 for at, some in enumerate(itertools.islice(rows, first, steps), first):
                     if time_limit is not None and time.monotonic() - began > time_limit:
                         break
@@ -212,8 +214,7 @@ class _Run:
         parameters = [p for group in groups for p in group.parameters]
         while True:
             try:
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(_mixed(self.seed, self.stage, at))
+                with seeded(_mixed(self.seed, self.stage, at)):
                     closures = self.closures(rows, at, steps)
                     return float((self.recipe.step or Plain())(closures, parameters, _mover(groups, rate, stage.clip)))
             except (RuntimeError, MemoryError) as error:
@@ -245,7 +246,9 @@ class _Run:
                 total = total + sum(objective(seen) for objective in objectives) * (len(part) / len(rows))
             if not bool(torch.isfinite(total)):  # before any number is moved
                 where = f"at step {at + 1} of {steps}, on rows {rows.tolist()[:8]}"
-                raise HandfulError(f"the loss is {float(total)} {where}: lower the learning rate, or look at them")
+                raise HandfulError(
+                    f"the loss is {float(total.detach())} {where}: lower the learning rate, or look at them"
+                )
             return total
 
         single = {o.name: (lambda o=o: loss_of([o])) for o in self.objectives}

@@ -15,7 +15,6 @@ MPNet, DistilBERT, ViT, DINO, CLIP, SigLIP, Llama-like, GPT-2 and T5. In others,
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +24,10 @@ from torch import Tensor, nn
 from handful.errors import BadInput, nearest
 
 _ROLES: tuple[tuple[str, str], ...] = (
-    (r"(?:query|q_proj|q_lin|[Aa]ttention\.q|attn\.q)", "q"),
-    (r"(?:key|k_proj|k_lin|[Aa]ttention\.k|attn\.k)", "k"),
-    (r"(?:value|v_proj|v_lin|[Aa]ttention\.v|attn\.v)", "v"),
-    (r"(?:attention\.output\.dense|out_proj|o_proj|out_lin|[Aa]ttention\.o|attn\.o|attn\.c_proj)", "o"),
+    (r"(?:query|q_proj|q_lin|\w*[Aa]ttention\.q|attn\.q)", "q"),
+    (r"(?:key|k_proj|k_lin|\w*[Aa]ttention\.k|attn\.k)", "k"),
+    (r"(?:value|v_proj|v_lin|\w*[Aa]ttention\.v|attn\.v)", "v"),
+    (r"(?:attention\.output\.dense|out_proj|o_proj|out_lin|\w*[Aa]ttention\.o|attn\.o|attn\.c_proj)", "o"),
     (r"(?:c_attn|in_proj)", "qkv"),
     (r"(?:gate_proj|wi_0)", "gate"),
     (r"(?:intermediate\.dense|fc1|lin1|up_proj|wi_1|wi|c_fc)", "up"),
@@ -119,6 +118,7 @@ class Where:
             ``"top1"``, ``"top2"``, …, or numbers from the bottom. What lies outside of blocks is in ``"all"`` only.
         towers: the towers of a model that has two; all by default.
         names: a regular expression searched in the modules' names, in place of ``roles``.
+        sites: names of modules, in place of all of these.
     """
 
     roles: tuple[str, ...] = LINEAR
@@ -126,6 +126,7 @@ class Where:
     blocks: str | tuple[int, ...] = "all"
     towers: tuple[str, ...] = ()
     names: str | None = None
+    sites: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for role in self.roles:
@@ -154,16 +155,17 @@ class Where:
         for tower in self.towers:
             if tower not in known:
                 raise BadInput(f"the model has no tower {tower!r}{nearest(tower, known) or '; it has one'}")
-        depth = {t: 1 + max((s.block for s in every if s.tower == t and s.block is not None), default=-1)
-                 for t in {s.tower for s in every}}  # fmt: skip
+        depth: dict[str, int] = {}
+        for site in every:
+            depth[site.tower] = max(depth.get(site.tower, 0), 1 + (-1 if site.block is None else site.block))
         found = tuple(
             site
             for site in every
-            if (re.search(self.names, site.name) if self.names is not None else site.role in self.roles)
-            and (not self.towers or site.tower in self.towers)
-            and self._in_blocks(site.block, depth[site.tower])
+            if self._fits(site, depth[site.tower])
             and isinstance(getattr(model.get_submodule(site.name), self.parameter, None), Tensor)
         )
+        for name in sorted({*self.sites} - {site.name for site in found}):
+            raise BadInput(f"the model has no {name}.{self.parameter}{nearest(name, [site.name for site in every])}")
         if not found:
             what = f"names {self.names!r}" if self.names is not None else f"roles {', '.join(self.roles)}"
             there = sorted({site.role for site in every} - {"other"})
@@ -171,6 +173,12 @@ class Where:
             hint = names if self.names is not None else f"; it has {', '.join(there) or 'none that are known'}"
             raise BadInput(f"no {self.parameter} of the model fits {what} in blocks {self.blocks!r}{hint}")
         return found
+
+    def _fits(self, site: Site, depth: int) -> bool:
+        if self.sites:
+            return site.name in self.sites
+        named = re.search(self.names, site.name) if self.names is not None else site.role in self.roles
+        return bool(named) and (not self.towers or site.tower in self.towers) and self._in_blocks(site.block, depth)
 
     def _in_blocks(self, block: int | None, depth: int) -> bool:
         if block is None:
@@ -265,8 +273,3 @@ def split_attention(model: nn.Module) -> nn.Module:
         else:
             split_attention(module)
     return model
-
-
-def parents(names: Sequence[str]) -> str:
-    """A regular expression that fits exactly the modules named."""
-    return "^(?:" + "|".join(re.escape(name) for name in names) + ")$"
