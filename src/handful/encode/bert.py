@@ -96,7 +96,7 @@ class SentenceBert:
 
     def __call__(self, sentences: Sequence[Sequence[int]]) -> Tensor:
         """Unit float32 vectors [n, d] of ``sentences``, token ids each, sorted by length."""
-        runs = _runs([len(sentence) for sentence in sentences])
+        runs = runs_of([len(sentence) for sentence in sentences])
         ids = torch.tensor([token for sentence in sentences for token in sentence])
         places = torch.cat([torch.arange(run.length).repeat(run.count) for run in runs])
         h = self._norm.norm((self._words[ids] + self._places[places]).to(self._dtype))
@@ -114,7 +114,8 @@ class SentenceBert:
         return mixed
 
 
-def _runs(lengths: Sequence[int]) -> list[Run]:
+def runs_of(lengths: Sequence[int]) -> list[Run]:
+    """The runs of sentences sorted by length."""
     values, counts = torch.unique_consecutive(torch.tensor(lengths), return_counts=True)
     runs, start = [], 0
     for length, count in zip(values.tolist(), counts.tolist(), strict=True):

@@ -1,1 +1,50 @@
-"""Change the encoder itself, a little: prompts, adapters, low-rank updates; planned, see papers.toml."""
+"""Change the encoder itself, a little.
+
+A recipe says where something changes, how it begins, what reads the outputs, what is minimised, how a step is made,
+how long, and on what (`handful.tune.recipe`); `tune` runs it (`handful.tune.loop`); a `Delta` is what comes out
+(`handful.tune.delta`).
+"""
+
+from __future__ import annotations
+
+from handful.tune.change import CHANGES, Begun, Change, change_of
+from handful.tune.delta import Delta, Merged, Placed
+from handful.tune.delta_file import load_delta, save_delta
+from handful.tune.fillers import AsIs, CrossEntropy, Linear, Plain, Prototypes, Shuffled
+from handful.tune.loop import Tuned, tune
+from handful.tune.lora import LoRA
+from handful.tune.own import Own
+from handful.tune.recipe import Data, Readout, Recipe, Seen, Stage
+from handful.tune.sites import ROLES, Site, Where, sites, split_attention
+
+__all__ = [
+    "CHANGES",
+    "ROLES",
+    "AsIs",
+    "Begun",
+    "Change",
+    "CrossEntropy",
+    "Data",
+    "Delta",
+    "Linear",
+    "LoRA",
+    "Merged",
+    "Own",
+    "Placed",
+    "Plain",
+    "Prototypes",
+    "Readout",
+    "Recipe",
+    "Seen",
+    "Shuffled",
+    "Site",
+    "Stage",
+    "Tuned",
+    "Where",
+    "change_of",
+    "load_delta",
+    "save_delta",
+    "sites",
+    "split_attention",
+    "tune",
+]
