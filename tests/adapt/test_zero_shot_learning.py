@@ -179,6 +179,10 @@ def test_what_cannot_be_answered_is_refused(world: World, fitted: Callable[[str]
     with pytest.raises(BadInput, match="-1 beside values above 1"):
         percent = {c: np.where(v < 0, -1, np.round(100 * v)) for c, v in world.text.items()}
         head("eszsl", text=percent).fit(world.x, world.y)
+    with pytest.raises(BadInput, match="-1 beside values above 1"):
+        percent = {c: np.abs(np.round(100 * v)) for c, v in world.text.items()}
+        percent[world.unseen[0]][0] = -1
+        head("eszsl", text=percent).fit(world.x, world.y)
     with pytest.raises(BadInput, match="width"):
         head("eszsl", text={**world.text, "c29": np.ones(3)}).fit(world.x, world.y)
 
