@@ -106,14 +106,7 @@ def label_folds(task: Task, folds: int) -> Tensor:
     size = ((task.y > 0) & first[..., None]).sum(-2)
     rarest = torch.where(task.y > 0, size[..., None, :], torch.iinfo(size.dtype).max).min(-1)
     kind = torch.where((task.y > 0).any(-1), rarest.indices, task.y.shape[-1])
-    n = kind.shape[-1]
-    earlier = torch.ones(n, n, dtype=torch.bool, device=kind.device).tril(-1)
-    rank = ((kind[..., :, None] == kind[..., None, :]) & earlier & first[..., None, :]).sum(-1)
-    items = task.items
-    if items.same is not None:  # every row follows the first of its item
-        leader = (items.same & first[..., None, :]).to(torch.uint8).argmax(-1)
-        rank, kind = rank.gather(-1, leader), kind.gather(-1, leader)
-    return (rank + kind) % folds
+    return task.items.dealt(kind, folds)
 
 
 def best_f1(logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
