@@ -200,6 +200,8 @@ def zsl_protocol(labels: Any, splits: Mapping[str, Any], *, names: Mapping[Any, 
 def read_splits(path: str | Path) -> tuple[dict[str, np.ndarray], dict[Any, np.ndarray]]:
     """Splits and signatures of a file of the paper's authors (``att_splits.mat``, ``sent_splits.mat``).
 
+    Only for files you trust: SciPy reads them, and one that is made for it can crash the process.
+
     Returns:
         Indices of items by part, counted from 0, and the signature of each class by its number, which counts from 1 as
         the labels in ``res101.mat`` do.
@@ -217,6 +219,8 @@ def read_splits(path: str | Path) -> tuple[dict[str, np.ndarray], dict[Any, np.n
 
 def read_features(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Features ``[n, d]`` and labels ``[n]``, which count from 1, of a file of the paper's authors (``res101.mat``).
+
+    Only for files you trust, as `read_splits`.
 
     Raises:
         BadInput: it is no such file.
