@@ -134,6 +134,10 @@ def test_bad_input() -> None:
         background("mse", 2 * CLIP, CLIP)
     with pytest.raises(BadInput, match="length 0"):
         structure_distance(np.zeros((3, 2)), np.ones((3, 2)))
+    with pytest.raises(BadInput, match="not finite"):
+        structure_distance(np.full((2, 3), np.nan), np.ones((2, 3)))
+    with pytest.raises(BadInput, match="not finite"):
+        motion_fidelity(np.full((2, 3, 2), np.nan), np.ones((2, 3, 2)))
     with pytest.raises(BadInput, match="as many tracks"):
         motion_fidelity(TRACKS, TRACKS[1:], "five")
     with pytest.raises(BadInput, match="do not fit"):
