@@ -14,7 +14,7 @@ from handful.core.intervals import Estimate
 from handful.errors import BadInput
 from handful.evaluate.forecast import FARTHEST, Forecast, Pilot, binomial_spread, card_spread
 from handful.evaluate.forecast import forecast as forecast_of
-from handful.evaluate.laws import required
+from handful.evaluate.laws import checked_target, required
 from handful.read.columns import first_usual
 from handful.read.delimited import decode
 from handful.read.formats import TABLES
@@ -89,8 +89,8 @@ def forecast(
     Raises:
         BadInput: the results cannot be read, hold fewer than three points, or the target is no accuracy.
     """
-    if target is not None and not 0 < target < 1:
-        raise BadInput(f"--target is an accuracy between 0 and 1, not {target:g}")
+    if target is not None:
+        checked_target(target)
     name, card = "results", {}
     if isinstance(results, (str, Path)):
         name, path = str(results), existing(Path(results))
