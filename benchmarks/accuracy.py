@@ -27,6 +27,7 @@ from handful.adapt.base import Features
 from handful.commands.sources import class_sentences
 from handful.core.intervals import mean_interval
 from handful.encode import default_encoder
+from handful.evaluate.indices import places
 from handful.files import whole_file
 from handful.read import ImageFile
 from handful.ship.model import class_text_vectors
@@ -121,10 +122,9 @@ def line(row: dict) -> str:
 
 def draw(labels: np.ndarray, shots: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions of ``shots`` items of every class, and of all others."""
-    order = np.lexsort((np.random.default_rng(seed).random(len(labels)), labels))
-    starts = np.searchsorted(labels[order], labels[order])
-    learn = np.sort(order[np.arange(len(labels)) - starts < shots])
-    return learn, np.setdiff1d(np.arange(len(labels)), learn)
+    random = np.random.default_rng(seed).random(len(labels))
+    taken = places(np.unique(labels, return_inverse=True)[1], random) < shots
+    return np.flatnonzero(taken), np.flatnonzero(~taken)
 
 
 def banking(folder: Path) -> Set:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from handful.errors import BadInput
-from handful.evaluate.indices import Episodes, digest
+from handful.evaluate.indices import Episodes, digest, places
 
 TRIES = 50
 """Rounds in which ways without a context of their own are drawn anew."""
@@ -154,11 +154,9 @@ class _Table:
                 f"concept {str(names[which])!r} has {has}: {shots} shots from one and {shots + queries} items of "
                 f'others need {wanted} at least; few="skip" leaves it out'
             )
-        size = counts.sum(1)
-        order = np.argsort(y, kind="stable")
-        column = np.arange(len(y)) - np.repeat(np.cumsum(size) - size, size)
-        rows = np.full((len(names), int(size.max())), -1)
-        rows[y[order], column] = order
+        items = np.arange(len(y))
+        rows = np.full((len(names), int(total.max())), -1)
+        rows[y, places(y, items)] = items
         at = np.where(rows >= 0, c[rows], -1)
         skipped = tuple(str(name) for name in names[~enough])
         return cls(rows, at, pairs, np.flatnonzero(enough), skipped)
@@ -195,7 +193,6 @@ def _contexts_of_ways(
 def _pick(rows: np.ndarray, among: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
     """``k`` of the ``rows [e, W, M]`` for which ``among`` holds, at random: ``[e, W, k]``."""
     keys = np.where(among, rng.random(rows.shape), 2.0)
-    k = min(k, rows.shape[-1])
     order = np.argsort(keys, axis=-1)[..., :k]
     return np.take_along_axis(rows, order, axis=-1)
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from handful.errors import BadInput
+from handful.evaluate.indices import places
 from handful.evaluate.significance import Friedman, friedman
 
 SEED = 42
@@ -66,10 +67,8 @@ def few_shot_subset(labels: Any, rows: Any, shots: int, seed: int) -> np.ndarray
     if counts.min() < shots:
         few = int(counts.argmin())
         raise BadInput(f"{shots} shots asked for, but class {str(names[few])!r} has {counts[few]} items to train on")
-    draw = np.random.default_rng(seed).random(len(labels))[rows]
-    order = np.lexsort((draw, codes[rows]))
-    start = np.searchsorted(codes[rows][order], codes[rows][order])
-    return np.sort(rows[order[np.arange(len(rows)) - start < shots]])
+    draw = np.random.default_rng(seed).random(len(labels))
+    return np.sort(rows[places(codes[rows], draw[rows]) < shots])
 
 
 def read_split(path: str | Path, folder: str | Path | None = None) -> dict[str, list[tuple[Path, int, str]]]:
