@@ -226,13 +226,16 @@ def _of_points(rows: Sequence[Mapping[str, Any]], name: str, ways: int | None) -
         found.setdefault(_number(row.get(shots_), f"{name} point {i + 1}, {quoted(shots_)}"), []).append(row)
     shots = sorted(found)
     points = [found[s] for s in shots]
-    own = all(isinstance(row[accuracy_], dict) for group in points for row in group)
+    own = all(isinstance(row.get(accuracy_), dict) for group in points for row in group)
+    pairs = list(zip(shots, points, strict=True))
     if own:  # as a card has them
-        value, low, high = (np.array([g[-1][accuracy_][k] for g in points], float) for k in ("value", "low", "high"))
+        value, low, high = (
+            np.array([_number(g[-1][accuracy_].get(k), f"{name}, {k} of accuracy at {s:g} shots") for s, g in pairs])
+            for k in ("value", "low", "high")
+        )
         spread = card_spread(low, high)
     else:
-        pairs = list(zip(shots, points, strict=True))
-        each = [[_number(row[accuracy_], f"{name}, accuracy at {s:g} shots") for row in g] for s, g in pairs]
+        each = [[_number(row.get(accuracy_), f"{name}, accuracy at {s:g} shots") for row in g] for s, g in pairs]
         value = np.array([np.mean(v) for v in each])
         if tested_ is None:
             raise BadInput(f"{name} does not say on how many items accuracy was found: add a column called tested")

@@ -19,7 +19,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from handful.errors import BadInput, nearest
-from handful.evaluate.indices import places
 from handful.files import whole_file
 
 Metric = Literal["accuracy", "mean-per-class", "11point-map", "roc-auc"]
@@ -58,7 +57,10 @@ def validation_split(labels: Any) -> Halves:
         if len(counts) and counts.min() < 2:
             single = str(names[counts.argmin()])
             raise BadInput(f"class {single!r} has a single item: none is left to fit on beside the one to choose by")
-        taken = places(codes, np.arange(len(codes))) < np.ceil(SHARE * counts)[codes]
+        order = np.argsort(codes, kind="stable")
+        rank = np.empty(len(codes), dtype=int)
+        rank[order] = np.arange(len(codes)) - (np.cumsum(counts) - counts)[codes[order]]
+        taken = rank < np.ceil(SHARE * counts)[codes]
     if not taken.any() or taken.all():
         raise BadInput("nothing is left to fit on, or nothing to choose by")
     return Halves(np.flatnonzero(~taken), np.flatnonzero(taken))
