@@ -134,6 +134,14 @@ def test_bad_input() -> None:
         background("mse", 2 * CLIP, CLIP)
     with pytest.raises(BadInput, match="length 0"):
         structure_distance(np.zeros((3, 2)), np.ones((3, 2)))
+    with pytest.raises(BadInput, match="no direction"):
+        structure_distance(np.full((3, 2), np.nan), np.ones((3, 2)))
+    with pytest.raises(BadInput, match="tracks that were lost"):
+        motion_fidelity(np.where(TRACKS[0, 0, 0] == TRACKS, np.nan, TRACKS), TRACKS)
+    with pytest.raises(BadInput, match="masks"):
+        inside_box(TRACKS, np.ones((4, 4)))
+    with pytest.raises(BadInput, match="not all numbers"):
+        clip_score(np.full((2, 3), np.nan), np.ones(3))
     with pytest.raises(BadInput, match="as many tracks"):
         motion_fidelity(TRACKS, TRACKS[1:], "five")
     with pytest.raises(BadInput, match="do not fit"):

@@ -159,6 +159,11 @@ def test_pilots_that_a_forest_cannot_read_are_refused(forest: MetaForest) -> Non
         fit_meta([Whole(f"family {k}", 10, short, (0.1, 0.2, 0.3, 0.4, 0.5)) for k in range(4)], 3, trees=20)
 
 
+def test_weights_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(BadInput, match="one for each"):
+        fit_law([1, 2, 4], [0.1, 0.2, 0.3], "power", weights=np.ones(2))
+
+
 def test_errors_that_grow_require_no_finite_number(forest: MetaForest) -> None:
     n, accuracy = (1.0, 2.0, 4.0, 8.0), (0.6, 0.58, 0.55, 0.5)
     with pytest.warns(Rising):

@@ -162,12 +162,17 @@ def test_bad_input() -> None:
     for other, complaint in [
         ({"n": {"a": (0.0, 1.0)}}, "rater 2 rated other models"),
         ({"m": {"b": (0.0, 1.0)}}, "rater 2 rated other images of 'm'"),
+        ({}, "rater 2 rated other models"),
         ({"m": {"a": (0.0, 0.7)}}, "rater 2: 'm', image 'a' is rated 0.7"),
     ]:
         with pytest.raises(BadInput, match=complaint):
             aggregate([one, other])
     with pytest.raises(BadInput, match="two raters or more"):
         aggregate([one])
+    with pytest.raises(BadInput, match="no model"):
+        aggregate([{}, {}])
+    with pytest.raises(BadInput, match="no image of 'm'"):
+        aggregate([{"m": {}}, {"m": {}}])
     with pytest.raises(BadInput, match="value of each rater"):
         fleiss_kappa(np.array([[1, np.nan], [1, 0]]))
     with pytest.raises(BadInput, match="not 'ratio'"):

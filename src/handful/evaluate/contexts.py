@@ -124,14 +124,14 @@ class _Table:
 
     @classmethod
     def of(cls, concept: Any, context: Any, few: str, shots: int, queries: int, rho: float, disjoint: bool) -> _Table:
-        names, y = np.unique(np.asarray(concept).astype(str), return_inverse=True)
-        given = ["" if value is None else str(value).strip() for value in context]
-        if len(given) != len(y) or not len(y):
-            raise BadInput(f"{len(y)} concepts do not fit {len(given)} contexts")
-        if "" in given:
-            raise BadInput(f"item {given.index('')} has no context")
+        if few not in ("error", "skip"):
+            raise BadInput(f"few is 'error' or 'skip', not {few!r}")
+        if len(concept) != len(context) or not len(concept):
+            raise BadInput(f"{len(concept)} concepts do not fit {len(context)} contexts")
+        known, given = _present(concept, "concept"), _present(context, "context")
+        names, y = np.unique(np.asarray(concept), return_inverse=True)  # in the order of `handful.evaluate.sampling`
         contexts, c = np.unique(np.asarray(given), return_inverse=True)
-        twice = sorted(set(names.tolist()) & set(contexts.tolist()))
+        twice = sorted(set(known) & set(given))
         if twice:
             raise BadInput(f"{twice[0]!r} is a concept and a context; the two must not share names")
         if shots < 1 or queries < 1:
@@ -166,6 +166,14 @@ class _Table:
         able = self.pairs[classes, major]
         found: np.ndarray = np.where(able, rng.random(able.shape), -1).argmax(axis=2)
         return found
+
+
+def _present(values: Any, what: str) -> list[str]:
+    """Names without blanks around them. Raises `BadInput` for an item without one."""
+    names = ["" if value is None or value != value else str(value).strip() for value in values]
+    if "" in names:
+        raise BadInput(f"item {names.index('')} has no {what}")
+    return names
 
 
 def _contexts_of_ways(

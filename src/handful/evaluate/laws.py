@@ -95,6 +95,8 @@ def fit_law(
     """
     x, y = checked(n, accuracy)
     w = np.ones(len(x)) if weights is None else np.asarray(weights, float)
+    if w.shape != x.shape or not (np.isfinite(w) & (w >= 0)).all():
+        raise BadInput(f"weights {w.shape} of {len(x)} points are numbers of at least 0, one for each")
     if kind == "power":
         return _law(_least_squares(design(x, 0.0)[:, :2], y, w))
     if kind == "offset":

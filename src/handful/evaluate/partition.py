@@ -39,6 +39,8 @@ def partition(labels: Any, *, seed: int = SEED, train: float = 0.5, val: float =
         BadInput: a class that has nothing to train or to test on, shares that leave nothing.
     """
     names, codes = np.unique(np.asarray(labels), return_inverse=True)
+    if not len(names):
+        raise BadInput("nothing to split: no items")
     if not 0 < train < 1 or not 0 <= val < 1 or train + val >= 1:
         raise BadInput(f"shares of train {train} and val {val} must leave something to test on")
     rng, parts = np.random.default_rng(seed), ([], [], [])  # type: tuple[Any, tuple[list[Any], ...]]

@@ -157,14 +157,18 @@ def _tables(sheets: Sequence[Sheet]) -> dict[str, tuple[list[str], np.ndarray]]:
     """By model the images, sorted, and the values ``[raters, images, (SC, PQ)]``; see `aggregate` for what is wrong."""
     if len(sheets) < 2:
         raise BadInput(f"agreement takes two raters or more, not {len(sheets)}")
+    if not sheets[0]:
+        raise BadInput("rater 1 rated no model")
     found = {}
     for model, images in sheets[0].items():
         names = sorted(images)
+        if not names:
+            raise BadInput(f"rater 1 rated no image of {model!r}")
         for rater, sheet in enumerate(sheets, 1):
             if sheet.keys() != sheets[0].keys():
                 other = sorted(sheet.keys() ^ sheets[0].keys())
                 raise BadInput(f"rater {rater} rated other models than rater 1: {', '.join(other[:3])}")
-            if sheet[model].keys() != images.keys() or not names:
+            if sheet[model].keys() != images.keys():
                 other = sorted(sheet[model].keys() ^ images.keys())
                 raise BadInput(f"rater {rater} rated other images of {model!r} than rater 1: {', '.join(other[:3])}")
         values = np.array([[sheet[model][name] for name in names] for sheet in sheets], float)
