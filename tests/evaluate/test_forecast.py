@@ -184,9 +184,9 @@ def test_what_is_collected_over_what_is_needed(forest: MetaForest) -> None:
     curves = laws_drawn(60, 0.003, 4)
     targets = [float(1 - np.sqrt((1 - c.accuracy[6]) * (1 - c.accuracy[7]))) for c in curves]
     by_law = np.array([score(c, 4, t) for c, t in zip(curves, targets, strict=True)])
-    by_forest = np.array([score(c, 4, t, forest, width=0.15) for c, t in zip(curves, targets, strict=True)])
+    by_forest = np.array([score(c, 4, t, forest, width=0.1) for c, t in zip(curves, targets, strict=True)])
     assert by_forest[:, 0].mean() < 0.67 * by_law[:, 0].mean()  # the paper: 37 % less
-    assert (by_forest[:, 1] != by_forest[:, 2]).mean() > 0.5  # the horizon is nearer than the target
+    assert (by_forest[:, 1] != by_forest[:, 2]).all()  # the horizon is nearer than the target
     off = np.abs(np.log(by_forest[:, 1:])).mean(axis=0)
     assert off.max() < 0.25 * np.log(by_law[:, 1]).mean()  # the paper: 76 % less
 
