@@ -52,18 +52,22 @@ class Set:
     names: Mapping[str, list[str]]
 
 
+def folder(text: str) -> Path:
+    """The folder that ``--data`` names; the parser shows what is wrong with it."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"no data in {text}")
+    return Path(text)
+
+
 def main() -> int:
     """Run all sets and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=SHARED)
+    parser.add_argument("--data", type=folder, default=str(SHARED))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--only", nargs="*", default=())
     parser.add_argument("--all-heads", action="store_true", help="also the single heads, for the regret of auto")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "accuracy.json")
     options = parser.parse_args()
-    if not options.data.is_dir():
-        print(f"no data in {options.data}: give --data", file=sys.stderr)
-        return 2
     rows = []
     for name, load in SETS.items():
         if options.only and name not in options.only:
