@@ -109,16 +109,17 @@ def structure_distance(edited: np.ndarray, original: np.ndarray) -> float:
     """Of patch keys ``[F, P, D]`` or ``[P, D]``: 0 where the parts of each frame are alike as they were.
 
     Raises:
-        BadInput: shapes that differ, or a key of length 0 or not of numbers.
+        BadInput: shapes that differ, numbers that are not finite, or a key of length 0.
     """
     a, b = np.asarray(edited, float), np.asarray(original, float)
     if a.shape != b.shape or a.ndim not in (2, 3) or not a.size:
         raise BadInput(f"keys of {a.shape} and {b.shape} cannot be compared: [frames, patches, dimensions] of both")
+    _refuse_odd(a, b)
     sims = []
     for keys in (a, b):
         length = np.linalg.norm(keys, axis=-1, keepdims=True)
-        if not (np.isfinite(length) & (length > 0)).all():
-            raise BadInput("a key of length 0, or one that is not all numbers, has no direction")
+        if not length.all():
+            raise BadInput("a key of length 0 has no direction")
         unit = keys / length
         sims.append(unit @ np.swapaxes(unit, -1, -2))
     return float(np.square(sims[0] - sims[1]).mean())
@@ -136,13 +137,12 @@ def motion_fidelity(
         mode: see the module; ``"five"`` takes as many tracks of both.
 
     Raises:
-        BadInput: shapes that do not fit, fewer than two frames, a place that is no number, or an unknown mode.
+        BadInput: shapes that do not fit, numbers that are not finite, fewer than two frames, or an unknown mode.
     """
     a, b = np.asarray(edited, float), np.asarray(original, float)
     if a.ndim != 3 or b.ndim != 3 or a.shape[1:] != b.shape[1:] or a.shape[1] < 2 or not len(a) or not len(b):
         raise BadInput(f"tracks of {a.shape} and {b.shape} do not fit: [tracks, frames, 2], two frames at least")
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise BadInput("a track has a place that is no number: leave out tracks that were lost")
+    _refuse_odd(a, b)
     if mode not in ("symmetric", "five"):
         raise BadInput(f"mode is 'symmetric' or 'five', not {mode!r}")
     if mode == "five" and len(a) != len(b):
@@ -153,6 +153,11 @@ def motion_fidelity(
     if mode == "five":
         return float((s - np.eye(len(s))).max(axis=1).mean())
     return float((s.max(axis=1).mean() + s.max(axis=0).mean()) / 2)
+
+
+def _refuse_odd(a: np.ndarray, b: np.ndarray) -> None:
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise BadInput("numbers that are not finite cannot be compared: leave out tracks or frames without a value")
 
 
 def _directions(tracks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -170,9 +175,8 @@ def inside_box(tracks: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """
     tracks, mask = np.asarray(tracks), np.asarray(mask)
     if tracks.ndim != 3 or mask.ndim != 3:
-        raise BadInput(
-            f"[tracks, frames, 2] and masks [frames, height, width] are needed, not {tracks.shape}, {mask.shape}"
-        )
+        shapes = f"{tracks.shape} and {mask.shape}"
+        raise BadInput(f"tracks [tracks, frames, 2] and masks [frames, height, width] are needed, not {shapes}")
     rows, columns = np.nonzero(mask.any(axis=0))
     if not len(rows):
         raise BadInput("the mask is empty: there is no box around it")
@@ -185,13 +189,12 @@ def clip_score(frames: np.ndarray, text: np.ndarray) -> float:
     """100 max(cos, 0) of the embeddings of frames ``[F, d]`` and of a prompt ``[d]``, mean over frames.
 
     Raises:
-        BadInput: shapes that do not fit, or what is no number.
+        BadInput: shapes that do not fit, or numbers that are not finite.
     """
     x, t = np.asarray(frames, float), np.asarray(text, float)
     if x.ndim != 2 or t.shape != x.shape[1:] or not len(x):
         raise BadInput(f"frames of {x.shape} and a prompt of {t.shape} do not fit")
-    if not (np.isfinite(x).all() and np.isfinite(t).all()):
-        raise BadInput("an embedding is not all numbers")
+    _refuse_odd(x, t)
     cosine = x @ t / np.maximum(np.linalg.norm(x, axis=1) * np.linalg.norm(t), 1e-12)
     return float(100 * np.maximum(cosine, 0).mean())
 
