@@ -86,6 +86,8 @@ def test_tracks_that_rest() -> None:
     assert boxed.tolist() == [[[2, 1]]]
     with pytest.raises(BadInput, match="mask is empty"):
         inside_box(TRACKS, np.zeros((1, 3, 3)))
+    with pytest.raises(BadInput, match="masks"):
+        inside_box(TRACKS, np.ones((4, 4)))
 
 
 def test_masks_without_an_outside_or_an_inside_are_left_out() -> None:

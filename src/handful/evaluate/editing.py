@@ -23,6 +23,7 @@ import numpy as np
 from scipy import ndimage
 
 from handful.core.intervals import Estimate, wilson
+from handful.core.ssim import ssim
 from handful.errors import BadInput
 
 STRIDE = 8
@@ -92,16 +93,13 @@ def _psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Wang et al. (2004), window of 11 pixels, c1 = 0.01^2, c2 = 0.03^2; frames are mirrored at their edges."""
+    """Gaussian window of 11 pixels; frames are mirrored at their edges."""
 
     def blur(x: np.ndarray) -> np.ndarray:
         out: np.ndarray = ndimage.gaussian_filter(x, SIGMA, radius=RADIUS, axes=(0, 1), mode="mirror")
         return out
 
-    mu_a, mu_b = blur(a), blur(b)
-    var_a, var_b, both = blur(a * a) - mu_a**2, blur(b * b) - mu_b**2, blur(a * b) - mu_a * mu_b
-    top = (2 * mu_a * mu_b + 1e-4) * (2 * both + 9e-4)
-    return float((top / ((mu_a**2 + mu_b**2 + 1e-4) * (var_a + var_b + 9e-4))).mean())
+    return float(ssim(a, b, blur).mean())
 
 
 _MEASURES = {"psnr": _psnr, "mse": _mse, "ssim": _ssim}
@@ -173,15 +171,17 @@ def inside_box(tracks: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The tracks that begin inside the bounding box of the union of masks ``[F, H, W]``; tracks are (x, y).
 
     Raises:
-        BadInput: an empty mask.
+        BadInput: an empty mask, or shapes that are none.
     """
-    rows, columns = np.nonzero(np.asarray(mask).any(axis=0))
+    tracks, mask = np.asarray(tracks), np.asarray(mask)
+    if tracks.ndim != 3 or mask.ndim != 3:
+        shapes = f"{tracks.shape} and {mask.shape}"
+        raise BadInput(f"tracks [tracks, frames, 2] and masks [frames, height, width] are needed, not {shapes}")
+    rows, columns = np.nonzero(mask.any(axis=0))
     if not len(rows):
         raise BadInput("the mask is empty: there is no box around it")
-    x, y = np.asarray(tracks)[:, 0].T
-    kept: np.ndarray = np.asarray(tracks)[
-        (x >= columns.min()) & (x <= columns.max()) & (y >= rows.min()) & (y <= rows.max())
-    ]
+    x, y = tracks[:, 0].T
+    kept: np.ndarray = tracks[(x >= columns.min()) & (x <= columns.max()) & (y >= rows.min()) & (y <= rows.max())]
     return kept
 
 
