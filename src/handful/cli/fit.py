@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Option
 
 from handful.cli import options as o
-from handful.cli.terminal import progress_bar
+from handful.cli.call import call
 
 
 def fit(
@@ -120,48 +120,7 @@ def fit(
 
     The model learns from every labelled example; how good it is on others is estimated by leaving some out in turn.
     """
-    with progress_bar(quiet, then="Choosing and checking") as progress:
-        from handful.commands.fit import fit as run
-
-        model = run(
-            sources,
-            text=text or None,
-            image=image,
-            label=label,
-            group=group,
-            group_regex=group_regex,
-            near_duplicates=near_duplicates,
-            class_names=class_names,
-            encoder=encoder,
-            long=long,  # type: ignore[arg-type]  # this and the metric are checked by the function
-            crop=crop,
-            tiles=tiles,
-            head=head,
-            private=private,
-            metric=metric,  # type: ignore[arg-type]
-            class_prior=class_prior,
-            target_precision=target_precision,
-            cost=cost,
-            reject=reject,
-            false_alarms=false_alarms,
-            other=other,
-            negatives=negatives,
-            unlabelled=unlabelled,
-            transductive=transductive,
-            zero_shot=zero_shot,
-            test=test,
-            shots=shots,
-            seed=seed,
-            time_limit=time_limit,
-            out=out,
-            standalone=standalone,
-            report=report,
-            examples=examples,
-            merge_labels=merge_labels,
-            skip_bad=skip_bad,
-            cache=cache,
-            progress=progress,
-        )
+    model = call(fit, locals(), then="Choosing and checking")
     if json:
         from handful.cli.objects import fit_object, print_object
 

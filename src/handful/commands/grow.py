@@ -224,8 +224,8 @@ def _left_out(
     names, proba = list(grown.classes), np.full((len(labels), len(grown.classes)), np.nan)
     fresh = [row["name"] for row in new]
     for unit in range(int(units.max()) + 1):
-        out, rest = units == unit, units != unit
-        out = out & np.isin(labels, labels[rest]) & np.isin(labels, fresh)
+        rest = units != unit
+        out = ~rest & np.isin(labels, fresh)
         if out.any() and set(labels[rest]) == set(labels):
             without: Head = copy.copy(head).grow(features.take(rest), labels[rest])
             proba[out] = replace(grown, head=without).proba_of(features.take(out))

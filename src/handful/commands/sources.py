@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from handful.errors import BadInput
+from handful.evaluate.indices import places
 from handful.read import Dataset, from_arrays, is_code, read, read_class_names, readable
 
 NAME_WORDS = 6
@@ -82,13 +83,10 @@ def draw_shots(data: Dataset, shots: int, seed: int) -> tuple[Dataset, Dataset]:
         raise BadInput(f"--shots {shots}, but class {small!r} has {counts[small]} examples")
     labels = np.asarray(data.labels)
     draw = np.random.default_rng(seed).random(len(labels))
-    order = np.lexsort((draw, labels))
-    starts = np.searchsorted(labels[order], labels[order])
-    taken = np.sort(order[np.arange(len(labels)) - starts < shots])
-    rest = np.setdiff1d(np.arange(len(labels)), taken)
-    if not len(rest):
+    taken = places(np.unique(labels, return_inverse=True)[1], draw) < shots
+    if taken.all():
         raise BadInput(f"--shots {shots} leaves nothing to test on: every class has just {shots} examples")
-    return data.take(taken), data.take(rest)
+    return data.take(np.flatnonzero(taken)), data.take(np.flatnonzero(~taken))
 
 
 def class_sentences(

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from handful.errors import BadInput
+from handful.evaluate.generalised import gzsl_scores, per_class_accuracy
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,12 @@ def incremental_step(labels: Any, predicted: Any, base: Any) -> Step:
     of_base, as_base, right = np.isin(labels, base), np.isin(predicted, base), labels == predicted
     if not of_base.any():
         raise BadInput("no item is of a base class: judge items of all classes known so far")
-    overall, seen = float(right.mean()), _mean_recall(labels[of_base], right[of_base])
+    overall = float(right.mean())
     if of_base.all():
-        return Step(len(labels), overall, seen, None, None, None, None)
-    unseen = _mean_recall(labels[~of_base], right[~of_base])
-    harmonic = 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
+        return Step(len(labels), overall, per_class_accuracy(labels, predicted), None, None, None, None)
+    novel, seen, harmonic = gzsl_scores(labels, predicted, base)
     false_negative, false_positive = float(as_base[~of_base].mean()), float((~as_base[of_base]).mean())
-    return Step(len(labels), overall, seen, unseen, harmonic, false_negative, false_positive)
+    return Step(len(labels), overall, seen, novel, harmonic, false_negative, false_positive)
 
 
 def incremental_report(steps: Sequence[Step]) -> Incremental:
@@ -91,9 +91,3 @@ def incremental_report(steps: Sequence[Step]) -> Incremental:
         raise BadInput("no steps to report: judge at least the base classes first")
     accuracy = [step.accuracy for step in steps]
     return Incremental(tuple(steps), float(np.mean(accuracy)), accuracy[0] - accuracy[-1])
-
-
-def _mean_recall(labels: np.ndarray, right: np.ndarray) -> float:
-    """Mean over the classes among ``labels`` of the share that is right."""
-    _, codes = np.unique(labels, return_inverse=True)
-    return float(np.mean(np.bincount(codes, weights=right) / np.bincount(codes)))

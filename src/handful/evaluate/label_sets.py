@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score, f1_score
 from sklearn.neighbors import NearestNeighbors
 
+from handful.adapt.parameters import count
 from handful.core.intervals import Estimate, percentiles
 from handful.errors import BadInput
 
@@ -41,7 +42,8 @@ def assess_label_sets(
         seed: of the replicates.
 
     Raises:
-        BadInput: no items, shapes that differ, entries other than 0 and 1, scores that are not finite, no labels.
+        BadInput: no items, shapes that differ, entries other than 0 and 1, scores that are not finite, no labels, no
+            replicates.
     """
     y, answer = _indicator(Y, "Y"), _indicator(predicted, "predicted")
     s = np.asarray(scores, dtype=float)
@@ -51,15 +53,16 @@ def assess_label_sets(
         raise BadInput("scores that are not finite")
     if groups is not None and len(groups) != len(y):
         raise BadInput(f"{len(y)} items but {len(groups)} groups")
+    if not y.any():
+        raise BadInput("no item has a label: there is nothing to find")
+    count("replicates", replicates, 1)
     units = np.arange(len(y)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     rows_of = np.split(np.argsort(units, kind="stable"), np.cumsum(np.bincount(units))[:-1])
-    draw, drawn = np.random.default_rng(seed), []
-    for _ in range(replicates):
+    draw, drawn = np.random.default_rng(seed), list[list[float]]()
+    while len(drawn) < replicates:
         rows = np.concatenate([rows_of[i] for i in draw.integers(len(rows_of), size=len(rows_of))])
         if y[rows].any():
             drawn.append(_metrics(y[rows], s[rows], answer[rows]))
-    if not y.any():
-        raise BadInput("no item has a label: there is nothing to find")
     names, values, table = ("micro_f1", "macro_f1", "mean_average_precision"), _metrics(y, s, answer), np.array(drawn)
     return {name: percentiles(values[i], table[:, i]) for i, name in enumerate(names)}
 
@@ -86,15 +89,20 @@ def label_set_retrieval_iou(
         sources: rows of ``Z`` ``[m, s]`` that each made-up item was made from: they are not found.
 
     Raises:
-        BadInput: shapes that do not fit, entries other than 0 and 1, fewer items than k, no label set that an item has.
+        BadInput: shapes that do not fit, features that are not finite, entries other than 0 and 1, fewer items than k,
+            no label set that an item has.
     """
     want, have = _indicator(target, "target"), _indicator(Y, "Y")
     asked, items = np.asarray(made, dtype=float), np.asarray(Z, dtype=float)
     fits = asked.ndim == items.ndim == 2 and asked.shape[1] == items.shape[1] and want.shape[1] == have.shape[1]
     if not fits or len(asked) != len(want) or len(items) != len(have):
         raise BadInput(f"features {asked.shape} and {items.shape} do not fit labels {want.shape} and {have.shape}")
-    own = np.empty((len(asked), 0), dtype=int) if sources is None else np.asarray(sources).reshape(len(asked), -1)
-    if not ks or min(ks) < 1 or len(items) < max(ks) + own.shape[1]:
+    if not (np.isfinite(asked).all() and np.isfinite(items).all()):
+        raise BadInput("features that are not finite")
+    own = np.empty((len(asked), 0), dtype=int) if sources is None else np.asarray(sources)
+    if own.ndim != 2 or len(own) != len(asked):
+        raise BadInput(f"sources are rows [{len(asked)}, s] that each item was made from, not of shape {own.shape}")
+    if not ks or any(k != int(k) for k in ks) or min(ks) < 1 or len(items) < max(ks) + own.shape[1]:
         raise BadInput(f"ks must be from 1 to the {len(items) - own.shape[1]} items there are, not {list(ks)}")
     known = {row.tobytes() for row in have}
     can = np.array([row.tobytes() in known for row in want])

@@ -27,6 +27,7 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 from scipy.spatial.distance import cdist
 
+from handful.core.ssim import ssim
 from handful.errors import BadInput, nearest
 
 Strategy = Literal["threshold", "matched", "top"]
@@ -202,19 +203,14 @@ def nearest_pairs(new: Any, old: Any, metric: Literal["l2", "dssim"] = "l2", *, 
 
 
 def _dssim(one: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """``(1 - SSIM) / 2`` of a picture ``[h, w]`` to each of ``[m, h, w]``; constants as in Wang et al. 2004."""
+    """``(1 - SSIM) / 2`` of a picture ``[h, w]`` to each of ``[m, h, w]``."""
     span = max(float(np.ptp(others)), float(np.ptp(one)), 1e-12)
-    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
 
     def mean(x: np.ndarray) -> np.ndarray:
         blurred: np.ndarray = uniform_filter(x, size=(0, WINDOW, WINDOW))
         return blurred
 
-    a, b = one[None], others
-    ma, mb = mean(a), mean(b)
-    va, vb, vab = mean(a * a) - ma**2, mean(b * b) - mb**2, mean(a * b) - ma * mb
-    likeness = (2 * ma * mb + c1) * (2 * vab + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))
-    half: np.ndarray = (1 - likeness.mean(axis=(1, 2))) / 2
+    half: np.ndarray = (1 - ssim(one[None], others, mean, span).mean(axis=(1, 2))) / 2
     return half
 
 

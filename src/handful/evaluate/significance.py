@@ -173,6 +173,7 @@ def friedman(table: Any) -> Friedman:
         return Friedman(mean, 1.0)
     chi2 = (k - 1) * n**2 * float(np.square(mean - (k + 1) / 2).sum()) / spread
     room = n * (k - 1) - chi2
-    if room <= 1e-12:
-        return Friedman(mean, 0.0)
+    if room <= 1e-12:  # all blocks agree, where F is infinite: the chance that they order methods as the first does
+        ties = np.unique(ranks[0], return_counts=True)[1]
+        return Friedman(mean, float((special.factorial(ties).prod() / special.factorial(k)) ** (n - 1)))
     return Friedman(mean, float(special.fdtrc(k - 1, (k - 1) * (n - 1), (n - 1) * chi2 / room)))
