@@ -164,7 +164,7 @@ class _Run:
             done += min(first, steps)
             if first >= steps:
                 continue
-            with _training(self.model, self.readout), self.delta.attached(self.model, mode):
+            with torch.enable_grad(), _training(self.model, self.readout), self.delta.attached(self.model, mode):
                 for at, some in enumerate(itertools.islice(rows, first, steps), first):
                     if time_limit is not None and time.monotonic() - began > time_limit:
                         break
