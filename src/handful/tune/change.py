@@ -61,6 +61,10 @@ class Change(ABC):
         """``f(W)`` in the shape of ``w``."""
         raise BadInput(f"{self.key!r} changes what a module gives, not its weight: it cannot be merged")
 
+    def weight_in_training(self, w: Tensor, t: Tensors) -> Tensor:
+        """What training has in place of `weight`, where the two differ: what is drawn is drawn here."""
+        return self.weight(w, t)
+
     def branch(self, x: Tensor, y: Tensor, module: nn.Module, t: Tensors) -> Tensor:
         """What the module gives instead of ``y [..., out]`` for ``x [..., in]``."""
         raise BadInput(f"{self.key!r} has no branch form: attach it with mode='weight'")

@@ -49,7 +49,8 @@ class Holder(nn.Module):
         return {**dict(self.named_parameters(recurse=False)), **dict(self.named_buffers(recurse=False))}
 
     def forward(self, weight: Tensor) -> Tensor:
-        matrix = self.change.weight(as_matrix(self._turn[0], weight), self.tensors)
+        form = self.change.weight_in_training if self.training else self.change.weight
+        matrix = form(as_matrix(self._turn[0], weight), self.tensors)
         return from_matrix(self._turn[0], matrix, weight.shape)
 
     def hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -69,6 +70,7 @@ class Delta(nn.Module):
         super().__init__()
         self.holders = nn.ModuleList(holders)
         self.fingerprint = fingerprint
+        self.eval()
 
     @classmethod
     def begin(cls, model: nn.Module, placed: Sequence[Placed], generator: torch.Generator) -> Delta:
@@ -109,7 +111,7 @@ class Delta(nn.Module):
         """
         handles, made = [], []
         try:
-            for holder in self._each():
+            for holder in self.each():
                 module = _module(model, holder)
                 use: Mode = "branch" if mode == "branch" and "branch" in holder.change.modes else "weight"
                 holder.change.check(use, module.training and torch.is_grad_enabled())
@@ -138,10 +140,10 @@ class Delta(nn.Module):
             BadInput: a change has no weight form; the weights are not those that it was made for.
         """
         self.check_base(model)
-        for holder in self._each():
+        for holder in self.each():
             holder.change.check("weight", training=False)
         kept: dict[tuple[str, str], Tensor] = {}
-        for holder in self._each():
+        for holder in self.each():
             parameter = getattr(_module(model, holder), holder.parameter)
             kept.setdefault((holder.site, holder.parameter), parameter.detach().clone())
             parameter.copy_(holder(parameter))
@@ -149,7 +151,7 @@ class Delta(nn.Module):
 
     def check_base(self, model: nn.Module) -> None:
         """Raise `BadInput` when ``model`` is not the one that this was made for."""
-        found = fingerprint_of(model, list(self._each()))
+        found = fingerprint_of(model, list(self.each()))
         if found != self.fingerprint:
             raise BadInput(
                 f"these changes belong to a model with the fingerprint {self.fingerprint[:16]}…, not to this one "
@@ -163,7 +165,7 @@ class Delta(nn.Module):
     def placed(self) -> list[Placed]:
         """The changes and the very sites they are at, for files."""
         out: list[Placed] = []
-        for holder in self._each():
+        for holder in self.each():
             last = out[-1] if out else None
             if last and last.change == holder.change and last.where.parameter == holder.parameter:
                 out[-1] = Placed(holder.change, replace(last.where, sites=(*last.where.sites, holder.site)))
@@ -171,7 +173,8 @@ class Delta(nn.Module):
                 out.append(Placed(holder.change, Where((), holder.parameter, sites=(holder.site,))))
         return out
 
-    def _each(self) -> Iterator[Holder]:
+    def each(self) -> Iterator[Holder]:
+        """The holders, in their order."""
         for holder in self.holders:
             assert isinstance(holder, Holder)
             yield holder

@@ -15,6 +15,7 @@ RECIPES: Mapping[str, str] = {
     "full": "handful.tune.plain:Full",
     "lora": "handful.tune.plain:Lora",
     "setfit": "handful.tune.setfit:SetFit",
+    "stable": "handful.tune.stable:Stable",
 }
 """Where the recipe of each key is; a dataclass of its settings with a method ``recipe()``."""
 
