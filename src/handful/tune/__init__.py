@@ -7,27 +7,35 @@ how long, and on what (`handful.tune.recipe`); `tune` runs it (`handful.tune.loo
 
 from __future__ import annotations
 
+from handful.tune.adapters import Adapter
 from handful.tune.change import CHANGES, Begun, Change, change_of
 from handful.tune.delta import Delta, Merged, Placed
 from handful.tune.delta_file import load_delta, save_delta
+from handful.tune.dora import DoRA
 from handful.tune.fillers import AsIs, CrossEntropy, Linear, Plain, Prototypes, Shuffled
+from handful.tune.ia3 import IA3, Scaling, ia3
 from handful.tune.loop import Tuned, tune
 from handful.tune.lora import LoRA
+from handful.tune.masked import Masked
 from handful.tune.own import Own
 from handful.tune.recipe import Data, Readout, Recipe, Seen, Stage
 from handful.tune.sites import ROLES, Site, Where, sites, split_attention
 
 __all__ = [
     "CHANGES",
+    "IA3",
     "ROLES",
+    "Adapter",
     "AsIs",
     "Begun",
     "Change",
     "CrossEntropy",
     "Data",
     "Delta",
+    "DoRA",
     "Linear",
     "LoRA",
+    "Masked",
     "Merged",
     "Own",
     "Placed",
@@ -35,6 +43,7 @@ __all__ = [
     "Prototypes",
     "Readout",
     "Recipe",
+    "Scaling",
     "Seen",
     "Shuffled",
     "Site",
@@ -42,6 +51,7 @@ __all__ = [
     "Tuned",
     "Where",
     "change_of",
+    "ia3",
     "load_delta",
     "save_delta",
     "sites",
