@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from handful.errors import BadInput, HandfulError
 from handful.tune import (
+    BRA,
     CHANGES,
     IA3,
     Adapter,
@@ -23,6 +24,7 @@ from handful.tune import (
     DoRA,
     Linear,
     LoRA,
+    LoRMA,
     Masked,
     Own,
     Placed,
@@ -41,6 +43,8 @@ from handful.tune.recipe import Closures, Seen
 EVERY: list[Change] = [
     LoRA(rank=3, alpha=5), LoRA(rank=2, rs=True), DoRA(rank=2), Own(), IA3(), IA3("in"), Scaling(), Scaling(2),
     Masked(9), Adapter(width=2), Adapter("beside", width=2, activation="gelu", scale=0.5, learn_scale=True),
+    BRA(3), BRA(2, 0.5, precondition=True), LoRMA(3), LoRMA(2, side="post", alpha=3.0), LoRMA(2, inflation="shift"),
+    LoRMA(3, 5.0, "post", "shift"),
 ]  # fmt: skip
 """One of each kind of change; a new kind belongs here."""
 
@@ -310,7 +314,8 @@ def test_recipes_join_and_name_what_conflicts() -> None:
 ORDERS: list[tuple[Change, ...]] = [
     (LoRA(2), LoRA(3)), (LoRA(2), IA3()), (IA3(), LoRA(2)), (IA3("in"), LoRA(2)), (LoRA(2), IA3("in")),
     (LoRA(2), Own()), (Own(), LoRA(2)), (IA3(), DoRA(2)), (DoRA(2), IA3("in"), LoRA(1)), (Scaling(), DoRA(2)),
-    (Masked(5), IA3()),
+    (Masked(5), IA3()), (LoRA(2), LoRMA(2)), (IA3(), LoRMA(2, inflation="shift"), LoRA(1)),
+    (BRA(2), LoRMA(2, side="post")),
 ]  # fmt: skip
 
 

@@ -16,12 +16,15 @@ from handful.tune.fillers import AsIs, CrossEntropy, Linear, Plain, Prototypes, 
 from handful.tune.ia3 import IA3, Scaling, ia3
 from handful.tune.loop import Tuned, tune
 from handful.tune.lora import LoRA
+from handful.tune.lora_sb import BRA, FirstStep
+from handful.tune.lorma import LoRMA
 from handful.tune.masked import Masked
 from handful.tune.own import Own
 from handful.tune.recipe import Data, Readout, Recipe, Seen, Stage
 from handful.tune.sites import ROLES, Site, Where, sites, split_attention
 
 __all__ = [
+    "BRA",
     "CHANGES",
     "IA3",
     "ROLES",
@@ -33,8 +36,10 @@ __all__ = [
     "Data",
     "Delta",
     "DoRA",
+    "FirstStep",
     "Linear",
     "LoRA",
+    "LoRMA",
     "Masked",
     "Merged",
     "Own",

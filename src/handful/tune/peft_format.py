@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from handful.tune.delta import Delta, Holder, Placed
 from handful.tune.dora import DoRA
 from handful.tune.ia3 import IA3
 from handful.tune.lora import LoRA
+from handful.tune.lora_sb import BRA
 from handful.tune.sites import Where, is_linear
 
 CONFIG, MODEL = "adapter_config.json", "adapter_model.safetensors"
@@ -40,7 +41,8 @@ def write_peft(delta: Delta, model: nn.Module, folder: str | Path, *, base: str 
     """Write ``delta`` as a peft adapter of ``model``.
 
     Args:
-        delta: LoRA with or without DoRA, or (IA)^3, on linear maps, once a site.
+        delta: LoRA with or without DoRA, or (IA)^3, on linear maps, once a site. ``W + s B R A`` becomes LoRA with
+            ``B R`` as its B.
         model: the one it belongs to; peft finds modules in it by the ends of their names.
         folder: made if it is not there.
         base: name of the model, for peft to load it.
@@ -49,33 +51,32 @@ def write_peft(delta: Delta, model: nn.Module, folder: str | Path, *, base: str 
         BadInput: peft has no such change, or cannot tell its sites from others.
     """
     delta.check_base(model)
-    holders = [holder for holder in delta.holders if isinstance(holder, Holder)]
-    for number, holder in enumerate(holders):
-        if not isinstance(holder.change, (LoRA, IA3)) or holder.parameter != "weight":
-            raise BadInput(f"peft has no {holder.change.key!r} on {holder.site}.{holder.parameter}")
+    rows: dict[str, tuple[LoRA | IA3, dict[str, Tensor]]] = {}
+    for holder in delta.holders:
+        assert isinstance(holder, Holder)
         if not is_linear(model.get_submodule(holder.site)):
             raise BadInput(f"{holder.site} is no linear map; only those are written for peft")
-        if holder.site in {other.site for other in holders[:number]}:
+        if holder.site in rows:
             raise BadInput(f"{holder.site} is changed twice; peft keeps one change a site")
-    names = [holder.site for holder in holders]
+        rows[holder.site] = _row(holder)
+    names = list(rows)
+    changes = {site: change for site, (change, _) in rows.items()}
     for name, _ in model.named_modules():
         if name not in names and any(name.endswith(f".{site}") for site in names):
             raise BadInput(f"peft would change {name} too, as its name ends like that of another site")
     turned = any(type(model.get_submodule(site)).__name__ == "Conv1D" for site in names)
     common = {"base_model_name_or_path": base, "inference_mode": True, "target_modules": names, "task_type": None}
-    if all(isinstance(holder.change, IA3) for holder in holders):
-        inner = [h.site for h in holders if cast(IA3, h.change).side == "in"]
+    if all(isinstance(change, IA3) for change in changes.values()):
+        inner = [site for site, change in changes.items() if isinstance(change, IA3) and change.side == "in"]
         config = {"peft_type": "IA3", "feedforward_modules": inner, "init_ia3_weights": True}
     else:
-        config = {"peft_type": "LORA", "bias": "none", "init_lora_weights": True, **_lora_config(holders)}
-    tensors = {}
-    for holder in holders:
-        row = isinstance(holder.change, IA3) and holder.change.side == "in"
-        for theirs, ours in _NAMES.items():
-            tensor = holder.tensors.get(ours)
-            if tensor is not None:
-                shaped = tensor if ours != "l" else tensor[None] if row else tensor[:, None]
-                tensors[f"{_PREFIX}{holder.site}.{theirs}"] = shaped.detach().contiguous()
+        config = {"peft_type": "LORA", "bias": "none", "init_lora_weights": True, **_lora_config(changes)}
+    tensors = {
+        f"{_PREFIX}{site}.{theirs}": mine[ours].detach().contiguous()
+        for site, (_, mine) in rows.items()
+        for theirs, ours in _NAMES.items()
+        if ours in mine
+    }
     from safetensors.torch import save
 
     with whole_file(Path(folder) / MODEL) as file:
@@ -130,11 +131,25 @@ def read_peft(folder: str | Path, model: nn.Module) -> Delta:
     return delta
 
 
-def _lora_config(holders: Sequence[Holder]) -> dict[str, Any]:
+def _row(holder: Holder) -> tuple[LoRA | IA3, dict[str, Tensor]]:
+    """What a holder is to peft: a change and its tensors in peft's shapes."""
+    change, mine = holder.change, holder.tensors
+    if holder.parameter == "weight":
+        if isinstance(change, BRA):
+            plain = LoRA(change.rank, change.scale * change.rank, change.dropout)
+            return plain, {"A": mine["A"], "B": mine["B"] @ mine["R"]}
+        if isinstance(change, IA3):
+            return change, {"l": mine["l"][None] if change.side == "in" else mine["l"][:, None]}
+        if isinstance(change, LoRA):
+            return change, mine
+    raise BadInput(f"peft has no {change.key!r} on {holder.site}.{holder.parameter}")
+
+
+def _lora_config(given: Mapping[str, LoRA | IA3]) -> dict[str, Any]:
     """peft's settings: one rank and alpha for all, and patterns of names for those that have others."""
-    if not all(isinstance(holder.change, LoRA) for holder in holders):
+    changes = {site: change for site, change in given.items() if isinstance(change, LoRA)}
+    if len(changes) < len(given):
         raise BadInput("peft keeps LoRA and (IA)^3 in folders of their own; write them apart")
-    changes = {holder.site: cast(LoRA, holder.change) for holder in holders}
     first = next(iter(changes.values()))
     for change in changes.values():
         if (type(change), change.rs, change.dropout) != (type(first), first.rs, first.dropout):
