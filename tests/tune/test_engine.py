@@ -31,6 +31,7 @@ from handful.tune import (
     Recipe,
     Scaling,
     Stage,
+    Statistics,
     Where,
     load_delta,
     save_delta,
@@ -87,7 +88,41 @@ def bits(model: nn.Module) -> dict[str, bytes]:
 
 
 def test_every_kind_of_change_is_tried_here() -> None:
-    assert {change.key for change in EVERY} == set(CHANGES)
+    assert {change.key for change in EVERY} | {"statistics"} == set(CHANGES)
+
+
+class Normed(Net):
+    """With a batch normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(8)  # type: ignore[assignment]
+
+
+def test_batch_statistics_are_the_bases_unless_they_are_placed(data: Data, tmp_path: Path) -> None:
+    net = Normed().eval()
+    was, stage = bits(net), Stage(epochs=3, lr=0.01, batch=8)
+    plain = tune(net, data, Recipe((Placed(LoRA(2)),), stages=(stage,), readout=Linear))
+    assert bits(net) == was
+    own = tuple(Placed(Statistics(), Where(("norm",), name)) for name in ("running_mean", "running_var"))
+    counted = tune(net, data, Recipe((Placed(LoRA(2)), *own), stages=(stage,), readout=Linear))
+    assert bits(net) == was and counted.losses != plain.losses
+    mean = next(h.P for h in counted.delta.holders if h.parameter == "running_mean")
+    assert mean.abs().max() > 0.05
+    save_delta(counted.delta, tmp_path / "d")
+    again = load_delta(tmp_path / "d", net)
+    logits = counted.logits(data.inputs)
+    with again.attached(net), torch.no_grad():
+        torch.testing.assert_close(counted.readout(net(data.inputs), net), logits)
+    kept = counted.delta.merge(net)
+    assert torch.equal(net.norm.running_mean, mean)  # type: ignore[arg-type]
+    kept.undo()
+    assert bits(net) == was
+
+
+def test_a_change_that_is_not_needed_may_have_no_site(net: Net) -> None:
+    placed = [Placed(LoRA(2)), Placed(Own(), Where(("gate",)), needed=False)]
+    assert len(Delta.begin(net, placed, torch.Generator()).holders) == 2
 
 
 @pytest.mark.parametrize("change", EVERY, ids=lambda c: repr(c))

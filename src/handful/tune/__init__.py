@@ -19,7 +19,7 @@ from handful.tune.lora import LoRA
 from handful.tune.lora_sb import BRA, FirstStep
 from handful.tune.lorma import LoRMA
 from handful.tune.masked import Masked
-from handful.tune.own import Own
+from handful.tune.own import Own, Statistics
 from handful.tune.recipe import Data, Readout, Recipe, Seen, Stage
 from handful.tune.sites import ROLES, Site, Where, sites, split_attention
 
@@ -53,6 +53,7 @@ __all__ = [
     "Shuffled",
     "Site",
     "Stage",
+    "Statistics",
     "Tuned",
     "Where",
     "change_of",

@@ -25,10 +25,17 @@ from handful.tune.sites import Where, as_matrix, from_matrix, is_linear
 
 @dataclass(frozen=True)
 class Placed:
-    """A change and the sites it is placed at."""
+    """A change and the sites it is placed at.
+
+    Args:
+        change: what happens there.
+        where: the sites.
+        needed: whether a model without such a site is refused.
+    """
 
     change: Change
     where: Where = field(default_factory=Where)
+    needed: bool = True
 
 
 class Holder(nn.Module):
@@ -104,7 +111,7 @@ class Delta(nn.Module):
         """
         holders = []
         for one in placed:
-            for site in one.where.find(model):
+            for site in one.where.find(model, one.needed):
                 module = model.get_submodule(site.name)
                 weight = _whole(module, one.where.parameter, site.name)
                 try:

@@ -144,11 +144,11 @@ class Where:
             except re.error as error:
                 raise BadInput(f"names {self.names!r} is no regular expression: {error}") from error
 
-    def find(self, model: nn.Module) -> tuple[Site, ...]:
+    def find(self, model: nn.Module, needed: bool = True) -> tuple[Site, ...]:
         """The sites of ``model`` chosen, in its order.
 
         Raises:
-            BadInput: there is none; the towers asked for are not there.
+            BadInput: there is none, unless they are not ``needed``; the towers asked for are not there.
         """
         every = sites(model)
         known = sorted({site.tower for site in every} - {""})
@@ -166,7 +166,7 @@ class Where:
         )
         for name in sorted({*self.sites} - {site.name for site in found}):
             raise BadInput(f"the model has no {name}.{self.parameter}{nearest(name, [site.name for site in every])}")
-        if not found:
+        if not found and needed:
             what = f"names {self.names!r}" if self.names is not None else f"roles {', '.join(self.roles)}"
             there = sorted({site.role for site in every} - {"other"})
             names = nearest(self.names or "", [site.name for site in every])
