@@ -22,6 +22,7 @@ from handful.tune.masked import Masked
 from handful.tune.own import Own, Statistics
 from handful.tune.recipe import Data, Readout, Recipe, Seen, Stage
 from handful.tune.sites import ROLES, Site, Where, sites, split_attention
+from handful.tune.taps import Scored
 
 __all__ = [
     "BRA",
@@ -49,6 +50,7 @@ __all__ = [
     "Readout",
     "Recipe",
     "Scaling",
+    "Scored",
     "Seen",
     "Shuffled",
     "Site",

@@ -17,6 +17,7 @@ RECIPES: Mapping[str, str] = {
     "lora-sb": "handful.tune.lora_sb:LoRASB",
     "lorma": "handful.tune.lorma:LoRMARecipe",
     "setfit": "handful.tune.setfit:SetFit",
+    "taps": "handful.tune.taps:TAPS",
 }
 """Where the recipe of each key is; a dataclass of its settings with a method ``recipe()``."""
 
