@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from handful.core.train import Optimiser, cosine, seeded
 from handful.errors import BadInput, HandfulError
@@ -81,8 +82,9 @@ def tune(
     """Change ``model`` a little, so that it tells the classes of ``data`` apart.
 
     Args:
-        model: any module that gives features (or logits) for ``data.inputs``; its own parameters are as they were
-            afterwards, bit for bit, and only ``delta`` and ``readout`` learn.
+        model: any module that gives features (or logits) for ``data.inputs``; its own parameters and statistics are as
+            they were afterwards, bit for bit, and only ``delta`` and ``readout`` learn. Batch normalisations keep the
+            statistics of the base unless `Statistics` is placed at them.
         data: what is learnt from.
         recipe: how. Empty slots: rows in random order, cross-entropy of what the model gives, the plain gradient.
         seed: of every draw.
@@ -101,6 +103,7 @@ def tune(
         raise BadInput("the recipe has no stage, so that nothing would be learnt")
     generator = torch.Generator().manual_seed(seed)
     frozen = [(p, p.requires_grad) for p in model.parameters()]
+    counted = [(buffer, buffer.clone()) for buffer in model.buffers()]
     was_training = model.training
     try:
         for parameter, _ in frozen:
@@ -117,6 +120,8 @@ def tune(
     finally:
         for parameter, needed in frozen:
             parameter.requires_grad_(needed)
+        for buffer, was in counted:  # a normalisation counts its batches
+            buffer.copy_(was)
         model.train(was_training)
     return Tuned(model, delta, readout.eval(), data.classes, losses)
 
@@ -166,7 +171,12 @@ class _Run:
             if first >= steps:
                 continue
             learning = (self.readout, self.delta, *((self.model,) if stage.dropout else ()))
-            with torch.enable_grad(), _training(*learning), self.delta.attached(self.model, mode):
+            with (
+                torch.enable_grad(),
+                _training(*learning),
+                self.delta.attached(self.model, mode),
+                _in_mode(False, *_settled(self.model)),
+            ):
                 for at, some in enumerate(itertools.islice(rows, first, steps), first):
                     if time_limit is not None and time.monotonic() - began > time_limit:
                         break
@@ -321,6 +331,16 @@ def _mixed(*numbers: int) -> int:
 
 def _is_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error)
+
+
+def _settled(model: nn.Module) -> list[nn.Module]:
+    """Normalisations that keep the statistics of the base: all whose statistics are not changed by a delta."""
+    return [
+        module
+        for module in model.modules()
+        if isinstance(getattr(module, "running_mean", None), Tensor)
+        and not parametrize.is_parametrized(module, "running_mean")
+    ]
 
 
 @contextmanager

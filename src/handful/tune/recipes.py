@@ -14,8 +14,11 @@ RECIPES: Mapping[str, str] = {
     "bitfit": "handful.tune.plain:BitFit",
     "full": "handful.tune.plain:Full",
     "lora": "handful.tune.plain:Lora",
+    "lora-sb": "handful.tune.lora_sb:LoRASB",
+    "lorma": "handful.tune.lorma:LoRMARecipe",
     "setfit": "handful.tune.setfit:SetFit",
     "stable": "handful.tune.stable:Stable",
+    "taps": "handful.tune.taps:TAPS",
 }
 """Where the recipe of each key is; a dataclass of its settings with a method ``recipe()``."""
 
@@ -26,7 +29,8 @@ def list_recipes() -> list[dict[str, Any]]:
     for key in RECIPES:
         kind = _kind(key)
         summary = (kind.__doc__ or "").strip().split("\n")[0]
-        rows.append({"key": key, "summary": summary, "settings": {f.name: f.default for f in fields(kind)}})
+        defaults = {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in fields(kind)}
+        rows.append({"key": key, "summary": summary, "settings": defaults})
     return rows
 
 

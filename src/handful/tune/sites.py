@@ -154,11 +154,11 @@ class Where:
             except re.error as error:
                 raise BadInput(f"names {self.names!r} is no regular expression: {error}") from error
 
-    def find(self, model: nn.Module) -> tuple[Site, ...]:
+    def find(self, model: nn.Module, needed: bool = True) -> tuple[Site, ...]:
         """The sites of ``model`` chosen, in its order.
 
         Raises:
-            BadInput: there is none; the towers asked for are not there.
+            BadInput: there is none, unless they are not ``needed``; the towers asked for are not there.
         """
         every = sites(model)
         known = sorted({site.tower for site in every} - {""})
@@ -177,7 +177,7 @@ class Where:
         )
         for name in sorted({*self.sites} - {site.name for site in found}):
             raise BadInput(f"the model has no {name}.{self.parameter}{nearest(name, [site.name for site in every])}")
-        if not found:
+        if not found and needed:
             what = f"names {self.names!r}" if self.names is not None else f"roles {', '.join(self.roles)}"
             there = sorted({site.role for site in every} - {"other"})
             names = nearest(self.names or "", [site.name for site in every])
@@ -204,16 +204,33 @@ class Where:
         return round(low * depth) <= block < round(high * depth)
 
 
+def is_linear(module: nn.Module) -> bool:
+    """Whether it gives ``x W^T + b``: no convolution, table or norm."""
+    return isinstance(module, nn.Linear) or _is_turned(module)
+
+
+def _is_turned(module: nn.Module) -> bool:
+    """Whether it is GPT-2's ``Conv1D``, ``[in, out]``; a parametrised one is a class made from it."""
+    return any(kind.__name__ == "Conv1D" for kind in type(module).__mro__)
+
+
+def map_of(module: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """The weight ``[out, in]`` and the bias ``[out]`` of a linear map, as they are now."""
+    weight, bias = module.weight, module.bias
+    assert isinstance(weight, Tensor) and not isinstance(bias, nn.Module)
+    return as_matrix(module, weight), bias
+
+
 def as_matrix(module: nn.Module, weight: Tensor) -> Tensor:
     """A parameter as ``[out, in]``: convolutions flattened, GPT-2's ``Conv1D`` turned; a view. Vectors stay."""
-    if type(module).__name__ == "Conv1D" and weight.dim() == 2:
+    if _is_turned(module) and weight.dim() == 2:
         return weight.mT
     return weight.flatten(1) if weight.dim() > 2 else weight
 
 
 def from_matrix(module: nn.Module, matrix: Tensor, like: torch.Size) -> Tensor:
     """The inverse of `as_matrix`, in the shape ``like``."""
-    if type(module).__name__ == "Conv1D" and matrix.dim() == 2:
+    if _is_turned(module) and matrix.dim() == 2:
         return matrix.mT
     return matrix.reshape(like)
 
