@@ -137,5 +137,7 @@ class SetFit:
 
     def recipe(self) -> Recipe:
         """As slots."""
-        stage = Stage(epochs=self.epochs, lr=self.lr, batch=self.batch, trains=("delta",), warmup=0.1, weight_decay=0.01)
+        stage = Stage(
+            epochs=self.epochs, lr=self.lr, batch=self.batch, trains=("delta",), warmup=0.1, weight_decay=0.01
+        )
         return Recipe(EVERYTHING, (CosinePairs(),), (stage,), sampler=Pairs(self.strategy, self.iterations))

@@ -1,0 +1,53 @@
+"""Recipes by key: what ``--recipe KEY`` and ``--tune KEY`` take."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from handful.errors import BadInput, nearest
+from handful.tune.recipe import Recipe
+
+RECIPES: Mapping[str, str] = {
+    "clip-lora": "handful.tune.clip_lora:CLIPLoRA",
+    "setfit": "handful.tune.setfit:SetFit",
+}
+"""Where the recipe of each key is; a dataclass of its settings with a method ``recipe()``."""
+
+
+def list_recipes() -> list[dict[str, Any]]:
+    """A row a recipe: ``key, summary, settings``, the last with their defaults."""
+    rows = []
+    for key in RECIPES:
+        kind = _kind(key)
+        summary = (kind.__doc__ or "").strip().split("\n")[0]
+        rows.append({"key": key, "summary": summary, "settings": {f.name: f.default for f in fields(kind)}})
+    return rows
+
+
+def _kind(key: str) -> Any:
+    if key not in RECIPES:
+        raise BadInput(f"there is no recipe {key!r}{nearest(key, RECIPES)}")
+    module, _, name = RECIPES[key].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def recipe(key: str, **settings: object) -> Recipe:
+    """The recipe of that key.
+
+    Args:
+        key: one of `RECIPES`.
+        settings: fields of the recipe's dataclass that differ from its defaults.
+
+    Raises:
+        BadInput: no such recipe or setting.
+    """
+    kind = _kind(key)
+    known = [f.name for f in fields(kind)]
+    for name in settings:
+        if name not in known:
+            raise BadInput(f"recipe {key!r} has no setting {name!r}{nearest(name, known)}")
+    made: Recipe = kind(**settings).recipe()
+    return made
