@@ -32,6 +32,13 @@ def fit(
     head: Annotated[
         str, Option(metavar="KEY", help="Method that learns, as `handful list heads` names it; `auto` tries several.")
     ] = "auto",
+    tune: Annotated[
+        str | None,
+        Option(
+            metavar="KEY",
+            help="Change the encoder too, by a recipe of `handful list recipes`; `auto` does where that helps.",
+        ),
+    ] = None,
     private: Annotated[
         float | None,
         Option(

@@ -53,6 +53,7 @@ def about(card: Mapping[str, Any]) -> list[tuple[str, Lines]]:
     else:
         becomes = f"each {task['modality']} becomes {encoder['dim']:,} numbers"
         rows.append(("Encoder", [f"{visible(encoder['name'])}: {becomes}"]))
+    rows.append(("Tuning", [visible(t["sentence"], 8 * CELL)] if (t := card.get("tuning")) else []))
     return [
         *rows,
         ("Head", _head(card)),

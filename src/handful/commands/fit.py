@@ -30,6 +30,7 @@ from handful.commands.pool import check_asked, gather
 from handful.commands.private import private_card, private_head
 from handful.commands.rejecting import ALARMS, OTHER, RejectWishes, encode_negatives, read_negatives
 from handful.commands.sources import Columns, class_sentences, draw_shots, labelled, read_source
+from handful.commands.tuned import check_recipe, refuse_beside_tuning, tuned
 from handful.commands.zero_shot import check_zero_shot, tested_on, zero_shot_card, zero_shot_head
 from handful.errors import BadInput
 from handful.evaluate.duplicates import merge_units
@@ -58,6 +59,7 @@ def fit(
     crop: str | Sequence[float] | None = None,
     tiles: str | Sequence[int] | None = None,
     head: str | Head = "auto",
+    tune: str | None = None,
     private: float | None = None,
     metric: Metric = "accuracy",
     class_prior: str | Path | Mapping[str, float] = "labels",
@@ -101,6 +103,8 @@ def fit(
         crop: the part of a picture that counts, ``x,y,w,h`` in pixels or in shares of its sides.
         tiles: ``ROWSxCOLUMNS``: look at a picture as a whole and tile by tile, for what is small in it.
         head: key of a head, a head, or ``"auto"``.
+        tune: change the encoder itself a little, by the key of a recipe (``handful list recipes``); ``"auto"`` does so
+            only where items left out say that it helps, and in the time there is.
         private: epsilon of differential privacy: noise of the operating system hides each example, the head is fixed,
             and whatever would tell of the examples without noise is withheld and listed.
         metric: what ``auto`` chooses by and what is reported first.
@@ -149,6 +153,12 @@ def fit(
     check_asked(kind, unlabelled, transductive, class_prior)
     if out is not None:
         check_savable(kind)
+    if tune is not None:
+        check_recipe(tune)
+        refuse_beside_tuning(
+            {"private": private, "zero_shot": zero_shot, "reject": reject, "unlabelled": unlabelled,
+             "transductive": transductive, "class_prior pool": class_prior == "pool"}
+        )  # fmt: skip
     learner = None
     if private is not None:
         asked = {"seed": seed, "test": test, "shots": shots, "group": group, "group_regex": group_regex, "cost": cost}
@@ -194,6 +204,22 @@ def fit(
     copies = copies_of(learn, encoded.features, near_duplicates)
     units = merge_units(learn.groups, copies)
     features = encoded.features
+    if len(np.unique(copies)) < len(copies):  # a copy would tell the head the answer it is to be judged by
+        features = replace(features, items=copies)
+    sentences = class_sentences(class_names, learn.classes, tower.templates if tower is not None else ())
+    has_text = tower is not None and tower.aligned is not None and bool(sentences)
+    vectors = class_text_vectors(tower, sentences, cache=cache) if tower is not None and has_text else None
+    base, outcome, names = tower, None, np.asarray(learn.labels)
+    if tune is not None:
+        clock.lap("encode")
+        estimator = estimator_of(head, vectors, tower, metric, seed, None, False).fit(features, names)
+        groups = units if len(np.unique(units)) < len(units) else None
+        outcome = tuned(
+            tune, estimator, tower, learn.items, features, names, groups, sentences if has_text else {},
+            seed=seed, left=clock.left(),
+        )  # fmt: skip
+        tower, features = outcome.encoder, outcome.features
+        clock.lap("tune")
     seen = None
     if held is not None:
         seen = encode_dataset(held, tower, cache=cache, skip_bad=skip_bad, progress=progress)
@@ -205,18 +231,15 @@ def fit(
             everything.pool, unlabelled, how, learn, features, apart_items, tower,
             near_duplicates=near_duplicates, cache=cache, progress=progress,
         )  # fmt: skip
-    if len(np.unique(copies)) < len(copies):  # a copy would tell the head the answer it is to be judged by
-        features = replace(features, items=copies)
-    sentences = class_sentences(class_names, learn.classes, tower.templates if tower is not None else ())
-    has_text = tower is not None and tower.aligned is not None and bool(sentences)
-    vectors = class_text_vectors(tower, sentences, cache=cache) if tower is not None and has_text else None
     clock.lap("encode")
 
-    names = np.asarray(learn.labels)
-    estimator = estimator_of(head, vectors, tower, metric, seed, shared, transductive)
-    estimator.fit(features, names)
-    model = model_of(estimator, tower, standalone)
-    model.scale = estimator.spread(features, names)
+    if outcome is not None:
+        model = model_of(outcome.head, base, standalone)
+        model.tuned_by(outcome.delta, outcome.encoder)
+    else:
+        estimator = estimator_of(head, vectors, tower, metric, seed, shared, transductive).fit(features, names)
+        model = model_of(estimator, tower, standalone)
+    model.scale = 1.0 if outcome is not None else estimator.spread(features, names)
     clock.lap("fit")
 
     pool = None
@@ -226,14 +249,18 @@ def fit(
         model, learn, len(everything.pool), seed, metric, encoded.skipped, command, getattr(tower, "revision", None)
     )
     apart_from = encode_negatives(aliens, tower, features.x.shape[1], cache=cache, skip_bad=skip_bad, progress=progress)
-    model.card["class_text"] = class_text_card(estimator, sentences, vectors is not None)
-    model.card["unlabelled"] = unlabelled_card(estimator, features, names, shared, transductive)
+    model.card["class_text"] = class_text_card(model.head, sentences, vectors is not None)
+    model.card["unlabelled"] = unlabelled_card(model.head, features, names, shared, transductive)
     model.card |= {
         "private": None,
+        "tuning": None if outcome is None else outcome.card,
         "certificate": certificate_card(
-            estimator, class_prior == "labels" and cost is None and reject is None, learn.groups
+            model.head, class_prior == "labels" and cost is None and reject is None, learn.groups
         ),
     }
+    if outcome is not None and outcome.delta is not None:  # the head chose among examples that the encoder had seen
+        model.card["candidates"], model.card["certificate"] = [], None
+        model.card["head"]["why"] = "chosen on examples that the tuned encoder has seen, so without numbers"
     answers = judge(
         model,
         learn,
@@ -246,6 +273,7 @@ def fit(
         seed=seed,
         left=clock.left(),
         once=clock.laps["fit"],
+        quoted_by=None if outcome is None else outcome.quoted,
     )
     model.card["blind_spots"] = blind_spots_card(tower, learn)
     model.card["experiment"] = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from handful.evaluate import assess
 from handful.evaluate.cost import decide, mean_cost, read_costs
 from handful.evaluate.duplicates import conflicts
 from handful.evaluate.estimate import Quoted, estimate
-from handful.evaluate.population import Population, population
+from handful.evaluate.population import population
 from handful.evaluate.selective import selective
 from handful.evaluate.suspicious import suspicious_labels
 from handful.read import Dataset
 from handful.ship.decision import Decision
 from handful.ship.model import Model
 
+NOT_JUDGED = "not estimated: nothing to judge the tuned encoder by, or no time to"
 NEVER = -30.0
 """Log of the share, over its share among the labels, of a class that does not occur in the population."""
 
@@ -60,6 +61,7 @@ def judge(
     seed: int,
     left: float,
     once: float,
+    quoted_by: Callable[[np.ndarray | None, np.ndarray | None], Quoted | None] | None = None,
 ) -> np.ndarray | None:
     """Fill in the model's scale and decision, and what its card says of new items.
 
@@ -73,6 +75,7 @@ def judge(
         negatives: items of none of the classes, if there are any.
         seed: of every draw.
         left, once: seconds left, and that one fit takes.
+        quoted_by: gives the estimate for weights and shift of the population, where it was made already.
 
     Returns:
         The answer for each item by a fit that had not seen it ``[n]``, as position among the classes, -1 where there
@@ -88,10 +91,13 @@ def judge(
     model.card |= {"selective": None, "cost": None, "shots_curve": [], "suspicious": []}
     model.decision = _decision(shift, None, costs)
     started = time.monotonic()
-    quoted, why_not = _quoted(model, features, labels, groups, mix, shift, seed, left, once)
+    weights = None if mix.kind == "labels" else mix.item_weights(labels)
+    if quoted_by is not None:
+        quoted, why_not = quoted_by(weights, shift), NOT_JUDGED
+    else:
+        quoted, why_not = _quoted(model, features, labels, groups, weights, shift, seed, left, once)
     if quoted is None:
         model.card["estimate"] = {"method": why_not, "accuracy": None, "groups": None, "assessment": None}
-    weights = None if mix.kind == "labels" else mix.item_weights(labels)
     left -= time.monotonic() - started
     learn_to_reject(
         model, features, labels, groups, quoted, wishes.reject, negatives, weights=weights, seed=seed, left=left
@@ -141,7 +147,7 @@ def _quoted(
     features: Features,
     labels: np.ndarray,
     groups: np.ndarray | None,
-    mix: Population,
+    weights: np.ndarray | None,
     shift: np.ndarray | None,
     seed: int,
     left: float,
@@ -150,7 +156,6 @@ def _quoted(
     """The estimate, or why there is none."""
     if left < 5 * once:
         return None, "not estimated: the time limit was reached"
-    weights = None if mix.kind == "labels" else mix.item_weights(labels)
     budget = left / 2 if math.isfinite(left) else None
     quoted = estimate(
         model.head, features, labels, groups, seed=seed, weights=weights, shift=shift, budget_seconds=budget

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy, deepcopy
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from handful.encode.arithmetic import Arithmetic
 from handful.encode.base import Batch, FeatureEncoder, Job, unit
@@ -80,6 +81,23 @@ class HubText(FeatureEncoder):
         unknown = self._tokenizer.unk_token_id
         return np.array([ids.count(unknown) / max(len(ids), 1) for ids in self._tokens(items)["input_ids"]])
 
+    def tower(self) -> HubTower:
+        """The network as a module that can be tuned, with numbers of its own; it takes what `inputs` gives."""
+        model = deepcopy(self._model).float().requires_grad_(True)
+        return HubTower(model, self._tokenizer, self._recipe)
+
+    def inputs(self, items: Sequence[str]) -> list[dict[str, list[int]]]:
+        """The tokens of texts, as `tower` takes them: as many of each as the model reads."""
+        tokens = self._tokens(texts_of([(item, self._content(item)) for item in items]))
+        return [{key: lists[at] for key, lists in tokens.items()} for at in range(len(items))]
+
+    def retuned(self, tower: HubTower, mark: str) -> HubText:
+        """This encoder with the weights of ``tower``; ``mark`` tells them from others in `identity`."""
+        other = copy(self)
+        other.basis = f"{self.basis}:{mark}"
+        other._model = deepcopy(tower.model).eval().requires_grad_(False).to(self._model.dtype)
+        return other
+
     def _content(self, item: Any) -> bytes:
         return text_content(item)
 
@@ -104,10 +122,28 @@ class HubText(FeatureEncoder):
 
     def _vectors(self, tokens: Tokens, positions: Sequence[int]) -> Tensor:
         some = {key: [lists[position] for position in positions] for key, lists in tokens.items()}
-        with quiet(), torch.inference_mode():
-            batch = self._tokenizer.pad(some, return_tensors="pt")
-            h = self._model(**batch).last_hidden_state.float()
-            return self._recipe.vectors(h, batch["attention_mask"])
+        with torch.inference_mode():
+            return vectors_of(self._model, self._tokenizer, self._recipe, some)
+
+
+def vectors_of(model: Any, tokenizer: Any, recipe: Recipe, tokens: Tokens) -> Tensor:
+    """Vectors ``[n, d]`` of n texts or windows."""
+    with quiet():
+        batch = tokenizer.pad(tokens, return_tensors="pt")
+        return recipe.vectors(model(**batch).last_hidden_state.float(), batch["attention_mask"])
+
+
+class HubTower(nn.Module):
+    """A text encoder of `transformers` as a module: tokens of n texts to vectors ``[n, d]`` with a gradient."""
+
+    def __init__(self, model: Any, tokenizer: Any, recipe: Recipe) -> None:
+        super().__init__()
+        self.model, self._tokenizer, self._recipe = model, tokenizer, recipe
+
+    def forward(self, texts: Sequence[dict[str, list[int]]]) -> Tensor:
+        """See the class."""
+        tokens = {key: [text[key] for text in texts] for key in texts[0]}
+        return vectors_of(self.model, self._tokenizer, self._recipe, tokens)
 
 
 def _most_tokens(recipe: Recipe, tokenizer: Any, model: Any) -> int:

@@ -19,8 +19,10 @@ from handful.encode.weights import MINILM, MINILM_TOKENIZER
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
+    from torch import Tensor
 
     from handful.encode.bert import SentenceBert
+    from handful.encode.bert_tower import BertTower
 
 WIDTH = 384
 HEADS = 12
@@ -86,6 +88,23 @@ class MiniLM(FeatureEncoder):
         cut = self._tokenizer.encode_batch_fast(list(words), add_special_tokens=False)
         return [max(len(tokens.ids), 1) for tokens in cut]
 
+    def tower(self) -> BertTower:
+        """The network as a module that can be tuned, with numbers of its own; it takes what `inputs` gives."""
+        from handful.encode.bert_tower import BertTower
+
+        return BertTower(self._tensors, HEADS)
+
+    def inputs(self, items: Sequence[str]) -> list[list[int]]:
+        """The tokens of texts, as `tower` takes them: the first 256 of each."""
+        return [tokens.ids for tokens in self._tokens(texts_of([(item, self._content(item)) for item in items]))]
+
+    def retuned(self, tower: BertTower, mark: str) -> MiniLM:
+        """This encoder with the weights of ``tower``; ``mark`` tells them from others in `identity`."""
+        other = MiniLM(self._precision, long=self._long, files=self._files)
+        other.basis = f"{self.basis}:{mark}"
+        other.__dict__["_tensors"] = {name: tensor.detach().clone() for name, tensor in tower.state_dict().items()}
+        return other
+
     def _content(self, item: Any) -> bytes:
         return text_content(item)
 
@@ -121,10 +140,13 @@ class MiniLM(FeatureEncoder):
         return tokenizer
 
     @cached_property
-    def _network(self) -> SentenceBert:
+    def _tensors(self) -> dict[str, Tensor]:
         from safetensors.torch import load, load_file
 
+        return load(self._files[WEIGHTS]) if self._files is not None else load_file(MINILM.path())
+
+    @cached_property
+    def _network(self) -> SentenceBert:
         from handful.encode.bert import SentenceBert
 
-        tensors = load(self._files[WEIGHTS]) if self._files is not None else load_file(MINILM.path())
-        return SentenceBert(tensors, HEADS, dtype(self.arithmetic))
+        return SentenceBert(self._tensors, HEADS, dtype(self.arithmetic))

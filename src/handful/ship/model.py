@@ -19,12 +19,17 @@ from handful.ship.decision import Decision
 from handful.ship.rejection import PREFIX, Rejection
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from handful.adapt.base import Features, Head
     from handful.evaluate import Assessment
     from handful.ship.evidence import Evidence
+    from handful.tune.delta import Delta
 
 EMBEDDED = ("minilm", "efficientnet-lite0")
 """Encoders a model file may name: they come with the package."""
+DELTA = "delta."
+"""What the names of a delta's tensors begin with in a model file."""
 OPTIONS = {"long", "crop", "tiles"}
 """What `handful.encode.encoder` may be asked for beside a name."""
 
@@ -94,6 +99,8 @@ class Model:
         standalone: whether `save` puts the encoder itself into the file.
         seconds: how long each stage of `fit` took; not saved, so that the same model is the same bytes.
         rejection: when an item is none of the classes; ``None``: never.
+        delta: what was changed about the encoder, described and as tensors (`handful.tune.delta_file`); ``fingerprint``
+            is that of the encoder before.
         evidence: items that the report shows; not saved, so that no text or picture travels with a model.
     """
 
@@ -108,6 +115,7 @@ class Model:
     seconds: dict[str, float] = field(default_factory=dict)
     evidence: Evidence | None = None
     rejection: Rejection | None = None
+    delta: tuple[dict[str, Any], dict[str, Tensor]] | None = None
     _allowed: str | None = field(default=None, repr=False)
     _path: Path | None = field(default=None, repr=False)
 
@@ -128,7 +136,18 @@ class Model:
                 f"this model was made with encoder {self.encoder_name} ({self.fingerprint[:16]}…), not with the one "
                 f"here ({found.identity[:16]}…): install the version it was made with"
             )
-        return found
+        if self.delta is None:
+            return found
+        from handful.tune.encoders import encoder_with
+
+        return encoder_with(found, *self.delta)
+
+    def tuned_by(self, delta: Delta | None, encoder: Encoder) -> None:
+        """Take ``encoder``, which ``delta`` makes of the model's own; ``None`` changes nothing."""
+        from handful.tune.delta_file import description, tensors
+
+        self.delta = None if delta is None else (description(delta), tensors(delta))
+        self.__dict__["encoder"] = encoder
 
     def _encoder(self, name: str) -> Encoder:
         from handful.encode import encoder, encoder_from_parts
@@ -237,7 +256,7 @@ class Model:
         from handful.ship.bundle import write_bundle
 
         check_savable(type(self.head))
-        description = {
+        description: dict[str, Any] = {
             "head": {"key": self.head.key, "parameters": self.head.parameters()},
             "classes": list(self.classes),
             "width": int(self.head.n_features_in_),
@@ -254,8 +273,11 @@ class Model:
         }
         if self.head.open_classes and len(self.head.unseen_):
             description["unseen"] = [str(c) for c in self.head.unseen_]
-        parts = self.encoder.parts() if self.standalone and self.encoder is not None else {}
         more = {} if self.rejection is None else self.rejection.tensors()
+        if self.delta is not None:
+            description["encoder"]["delta"], changes = self.delta
+            more |= {f"{DELTA}{name}": tensor for name, tensor in changes.items()}
+        parts = self.encoder.parts() if self.standalone and self.encoder is not None else {}
         write_bundle(path, description, {**self.head.state_, **more}, parts)
 
     def report(self, path: str | Path) -> None:
@@ -288,6 +310,7 @@ class Model:
             parameters = {k: v for k, v in description["head"]["parameters"].items() if k in kind._get_param_names()}
             unseen = np.asarray([str(c) for c in description.get("unseen") or ()], dtype=str)
             apart = {name: state.pop(name) for name in list(state) if name.startswith(PREFIX)}
+            changes = {name.removeprefix(DELTA): state.pop(name) for name in list(state) if name.startswith(DELTA)}
             head = kind.restore(parameters, np.asarray(classes), state, int(description["width"]), unseen)
             head.check_state()
             scale, card = float(description["scale"]), description["card"]
@@ -300,6 +323,9 @@ class Model:
             options = dict(tower.get("options") or {})
             if not isinstance(tower["name"], (str, type(None))) or not options.keys() <= OPTIONS:
                 raise BadInput(f"{path} is not a whole Handful model: its encoder makes no sense")
+            delta = tower.get("delta")
+            if not isinstance(delta, (dict, type(None))) or bool(changes) != (delta is not None):
+                raise BadInput(f"{path} is not a whole Handful model: what it changes of its encoder makes no sense")
             given, rejection = description.get("reject"), None
             if given is not None:
                 rejection = Rejection.from_dict(given, apart, classes, int(description["width"]))
@@ -315,6 +341,7 @@ class Model:
                 options,
                 bool(tower.get("standalone", False)),
                 rejection=rejection,
+                delta=None if delta is None else (delta, changes),
                 _allowed=encoder,
                 _path=Path(path),
             )

@@ -88,6 +88,7 @@ def render(card: Mapping[str, Any], evidence: Evidence | None = None, *, date: d
         blind_spots=report_items.blind_spots(card),
         head=card.get("head") or {},
         encoder=card.get("encoder") or {},
+        tuning=card.get("tuning") or {},
         class_text=card.get("class_text"),
         unlabelled=card.get("unlabelled") or {},
         candidates=_candidates(card.get("candidates") or ()),

@@ -197,6 +197,14 @@ _CARD = _record(
         "task": _TASK,
         "encoder": _record(may={"name": _text, "fingerprint": _text, "dim": _count, "options": _anything}),
         "head": _record(may={"key": _text, "choice": _text, "parameters": _table(_anything), "why": _text}),
+        "tuning": _record(
+            may={
+                **dict.fromkeys(("recipe", "asked", "why", "sentence"), _text),
+                **dict.fromkeys(("changed", "of"), _count),
+                **dict.fromkeys(("frozen", "tuned", "seconds"), _number),
+                "kept": _flag,
+            }
+        ),
         "candidates": _list(_table(_anything)),
         "class_text": _record(may={"used": _flag, "weight": _number, "reason": _text}),
         "unlabelled": _record(

@@ -2,7 +2,8 @@
 
     cosine pairs   mean over given pairs of (cos(f(a), f(b)) - target)^2
     all pairs      the same over every pair of a batch, pairs of one class and pairs of two as heavy together
-    SupCon         -mean_i mean_{p in P(i)} log exp(s_ip / t) / sum_{j != i} exp(s_ij / t),  P(i): the others of i's class
+    SupCon         -mean_i mean_{p in P(i)} log exp(s_ip / t) / sum_{j != i} exp(s_ij / t)
+                   P(i) being the others of i's class
 
 SupCon: Khosla et al., Supervised Contrastive Learning, 2020, the "out" form. The first is SetFit's (167, Efficient
 Few-Shot Learning Without Prompts, 2022).

@@ -11,7 +11,10 @@ from handful.errors import BadInput, nearest
 from handful.tune.recipe import Recipe
 
 RECIPES: Mapping[str, str] = {
+    "bitfit": "handful.tune.plain:BitFit",
     "clip-lora": "handful.tune.clip_lora:CLIPLoRA",
+    "full": "handful.tune.plain:Full",
+    "lora": "handful.tune.plain:Lora",
     "setfit": "handful.tune.setfit:SetFit",
 }
 """Where the recipe of each key is; a dataclass of its settings with a method ``recipe()``."""

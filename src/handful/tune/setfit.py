@@ -3,7 +3,8 @@ Learning Without Prompts, 2022).
 
     pairs      every i <= j, in an order drawn once; of one class (itself with itself too) 1, of two 0
     loss       (cos(f(a), f(b)) - target)^2
-    steps      one pass over the pairs, 16 a step; AdamW 2e-5, decay 0.01, a tenth of the steps to warm up, then linear to 0
+    steps      one pass over the pairs, 16 a step; AdamW 2e-5, decay 0.01, a tenth of the steps to warm up, then
+               linear to 0
     head       logistic regression on the features of the examples by the tuned encoder
 """
 
@@ -20,10 +21,8 @@ from torch import Tensor
 
 from handful.errors import BadInput
 from handful.tune.contrastive import CosinePairs
-from handful.tune.delta import Placed
-from handful.tune.own import Own
+from handful.tune.plain import EVERYTHING
 from handful.tune.recipe import Data, Recipe, Stage
-from handful.tune.sites import ROLES, Where
 
 Strategy = Literal["oversampling", "undersampling", "unique"]
 STRATEGIES = ("oversampling", "undersampling", "unique")
@@ -58,7 +57,7 @@ def make_pairs(
     if n > MOST and most < 0:
         raise BadInput(f"{n:,} items make {n * (n + 1) // 2:,} pairs; say how many are enough with most=")
     i, j = torch.triu_indices(n, n, 0 if itself else 1)
-    order = torch.from_numpy(np.random.RandomState(seed).permutation(len(i)))[: None if most < 0 else most]
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(i)))[: None if most < 0 else most]
     i, j = i[order], j[order]
     alike = (targets.float() @ targets.float().mT > 0)[i, j]
     pairs = torch.stack([i, j], 1)
@@ -113,13 +112,9 @@ class Pairs:
         return torch.cat([turns, positive[both:], negative[both:]])
 
 
-EVERYTHING = (Placed(Own(), Where(ROLES)), Placed(Own(), Where(ROLES, "bias")))
-"""Full fine-tuning: every weight and bias at a site whose role is known."""
-
-
 @dataclass(frozen=True)
 class SetFit:
-    """The recipe; see `handful.tune.setfit`.
+    """The sentence encoder tuned on pairs of examples (167).
 
     Args:
         strategy: how pairs of one class and of two are balanced.

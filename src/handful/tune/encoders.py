@@ -1,0 +1,70 @@
+"""Tuned encoders: features of an encoder with a delta merged into it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast, runtime_checkable
+
+from torch import Tensor, nn
+
+from handful.errors import BadInput
+from handful.protocols import Encoder
+from handful.tune.delta import Delta
+from handful.tune.delta_file import delta_of, description, tensors
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """What an `Encoder` needs beside for its network to be changed."""
+
+    name: str
+
+    def tower(self) -> nn.Module:
+        """The network, with numbers of its own: it takes a list of what `inputs` gives, and gives ``[n, d]``."""
+        ...
+
+    def inputs(self, items: Sequence[Any]) -> list[Any]:
+        """Items as the tower takes them."""
+        ...
+
+    def retuned(self, tower: Any, mark: str) -> Encoder:
+        """The encoder with the weights of ``tower``; ``mark`` tells them from others."""
+        ...
+
+
+def tunable(encoder: Encoder | None) -> Tunable:
+    """The encoder as one that can be tuned. Raises `BadInput` where it cannot."""
+    if encoder is None:
+        raise BadInput("the source holds features: there is no encoder to tune")
+    if not isinstance(encoder, Tunable):
+        raise BadInput(f"encoder {encoder.name!r} cannot be tuned: of the encoders, those of texts can")
+    return encoder
+
+
+def tuned_encoder(base: Encoder | None, tower: nn.Module, delta: Delta) -> Encoder:
+    """``base`` with ``delta`` in its weights; ``tower`` is one of its own, and is as it was afterwards."""
+    kept = delta.merge(tower)
+    try:
+        return tunable(base).retuned(tower, mark_of(description(delta), tensors(delta)))
+    finally:
+        kept.undo()
+
+
+def encoder_with(base: Encoder | None, described: Mapping[str, Any], state: Mapping[str, Tensor]) -> Encoder:
+    """``base`` with the delta that a file describes.
+
+    Raises:
+        BadInput: the base cannot be tuned, or is not the one it was made for; the delta is damaged.
+    """
+    tower = tunable(base).tower()
+    return tuned_encoder(base, tower, delta_of(tower, described, state))
+
+
+def mark_of(described: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
+    """What tells one delta from another."""
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode() + cast(Any, tensor.detach().float().cpu().contiguous().numpy()).tobytes())
+    return digest.hexdigest()[:16]
