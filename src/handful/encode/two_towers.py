@@ -120,14 +120,16 @@ class TwoTowers(nn.Module):
 
     def tokens(self, sentences: Sequence[str]) -> Tokens:
         """Sentences as tokens; what is longer than `most_tokens` is cut. Raises `BadInput` without a tokenizer."""
-        if self._tokenizer is None:
-            raise BadInput("these towers came without a tokenizer; give one, or tokens in the place of sentences")
         # SigLIP learned from texts that are always padded to the same length, and pays attention to the padding.
         padding = "longest" if self.projects else "max_length"
-        found = self._tokenizer(
+        found = self._reads()(
             list(sentences), padding=padding, truncation=True, max_length=self.most_tokens, return_tensors="pt"
         )
         return Tokens(found["input_ids"], found["attention_mask"] if self.projects else None)
+
+    def words(self, sentences: Sequence[str]) -> list[list[int]]:
+        """The tokens of each sentence, without those that mark its beginning and end."""
+        return [list(self._reads()(some, add_special_tokens=False)["input_ids"]) for some in sentences]
 
     def pixels(self, images: Sequence[Any]) -> Tensor:
         """Images (``PIL``) as the image tower takes them ``[n, 3, side, side]``. `BadInput` without processor."""
@@ -144,6 +146,11 @@ class TwoTowers(nn.Module):
     @property
     def _words(self) -> nn.Module:
         return cast(nn.Module, self.model.text_model.embeddings.token_embedding)
+
+    def _reads(self) -> Any:
+        if self._tokenizer is None:
+            raise BadInput("these towers came without a tokenizer; give one, or tokens in the place of sentences")
+        return self._tokenizer
 
     def _prepares(self) -> Any:
         if self._processor is None:
