@@ -2,9 +2,10 @@
 
     z_c = s cos(f, phi_T(v_1 … v_M  name of c  .))      v [M, w], or [C, M, w] with words of its own for each class
 
-Context optimisation (CoOp): Zhou et al., Learning to Prompt for Vision-Language Models, 2022. The template says how many
-vectors there are and where the name stands: ``"a photo of a {}."`` before it, ``"{} in a photo."`` after it, ``"X X {}
-X X."`` on both sides; a full stop in the end stays a word. The vectors begin as the template's words, or at random.
+Context optimisation (CoOp): Zhou et al., Learning to Prompt for Vision-Language Models, 2022. The template says how
+many vectors there are and where the name stands: ``"a photo of a {}."`` before it, ``"{} in a photo."`` after it,
+``"X X {} X X."`` on both sides; a full stop in the end stays a word. The vectors begin as the template's words, or at
+random.
 """
 
 from __future__ import annotations
