@@ -26,7 +26,8 @@ def list_recipes() -> list[dict[str, Any]]:
     for key in RECIPES:
         kind = _kind(key)
         summary = (kind.__doc__ or "").strip().split("\n")[0]
-        rows.append({"key": key, "summary": summary, "settings": {f.name: f.default for f in fields(kind)}})
+        settings = {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in fields(kind)}
+        rows.append({"key": key, "summary": summary, "settings": settings})
     return rows
 
 
