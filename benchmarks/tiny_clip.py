@@ -10,7 +10,6 @@ fifth of its images; the words of the others are in the vocabulary and were neve
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -62,7 +61,9 @@ def photographs(folder: Path) -> tuple[Tensor, Tensor, list[str]]:
     data = read(folder / "whu_rs19_224.zip")
     names = sorted(set(map(str, data.labels)))
     small = [image_of(item).resize((SOURCE, SOURCE), Image.Resampling.BICUBIC) for item in data.items]
-    raw = torch.stack([torch.frombuffer(bytearray(i.tobytes()), dtype=torch.uint8).view(SOURCE, SOURCE, 3) for i in small])
+    raw = torch.stack(
+        [torch.frombuffer(bytearray(i.tobytes()), dtype=torch.uint8).view(SOURCE, SOURCE, 3) for i in small]
+    )
     scaled = (raw / 255 - torch.tensor(MEAN)) / torch.tensor(SPREAD)
     return scaled.movedim(-1, 1).contiguous(), torch.tensor([names.index(str(x)) for x in data.labels]), names
 
@@ -96,9 +97,7 @@ def build(folder: Path, names: list[str]) -> TwoTowers:
     model = CLIPModel(CLIPConfig(text_config=text, vision_config={**layers, "image_size": SIDE, "patch_size": 8},
                                  projection_dim=64))  # fmt: skip
     square = {"height": SIDE, "width": SIDE}
-    processor = CLIPImageProcessorPil(
-        size=square, do_center_crop=False, image_mean=list(MEAN), image_std=list(SPREAD)
-    )
+    processor = CLIPImageProcessorPil(size=square, do_center_crop=False, image_mean=list(MEAN), image_std=list(SPREAD))
     for part in (fast, processor):
         part.save_pretrained(folder)
     return TwoTowers(model, fast, processor)
@@ -132,7 +131,9 @@ def learn(towers: TwoTowers, pixels: Tensor, labels: Tensor, names: list[str], s
         step += 1
         if spent - told > 20:
             told = spent
-            print(json.dumps({"seconds": round(spent), "step": step, "loss": round(float(loss.detach()), 3)}), flush=True)
+            print(
+                json.dumps({"seconds": round(spent), "step": step, "loss": round(float(loss.detach()), 3)}), flush=True
+            )
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ RECIPES: Mapping[str, str] = {
     "clip-lora": "handful.tune.clip_lora:CLIPLoRA",
     "full": "handful.tune.plain:Full",
     "lora": "handful.tune.plain:Lora",
+    "prolip": "handful.tune.prolip:ProLIP",
     "setfit": "handful.tune.setfit:SetFit",
 }
 """Where the recipe of each key is; a dataclass of its settings with a method ``recipe()``."""
