@@ -489,3 +489,4 @@ def test_split_attention_is_the_fused_one(batch_first: bool, mask: str) -> None:
     apart = split_attention(fused)["attn"]  # type: ignore[index]
     torch.testing.assert_close(apart(x, x, x, need_weights=False, **options)[0], whole, atol=1e-6, rtol=0)
     assert [s.role for s in sites(fused)] == ["q", "k", "v", "o"]
+    assert not apart.training

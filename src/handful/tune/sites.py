@@ -258,6 +258,7 @@ class SplitAttention(nn.Module):
                 if has_bias:
                     part.bias.copy_(fused.in_proj_bias[at * width : (at + 1) * width])
         self.out_proj.load_state_dict(fused.out_proj.state_dict())
+        self.train(fused.training)
 
     def forward(
         self,
