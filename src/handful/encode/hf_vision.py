@@ -17,6 +17,7 @@ from handful.encode.base import Batch, FeatureEncoder, Job, unit
 from handful.encode.frames import WHOLE, Box, Frame
 from handful.encode.hf import Source, first_line, quiet
 from handful.encode.images import image_content, image_features
+from handful.encode.two_towers import TwoTowers
 from handful.errors import BadInput
 
 BATCH = 8
@@ -109,6 +110,13 @@ class HubImages(FeatureEncoder):
         if self._text is None:
             raise BadInput(f"encoder {self.name!r} has no text side; leave class names out or choose a CLIP or SigLIP")
         return self._text(sentences)
+
+    def two_towers(self) -> TwoTowers:
+        """Its model once more, in float32, as a module that can be tuned. Raises `BadInput` without a text tower."""
+        if self._text is None:
+            raise BadInput(f"encoder {self.name!r} has one tower; two are those of CLIP and SigLIP")
+        tokenizer = self._source.load("AutoTokenizer")
+        return TwoTowers(self._source.load_model("float32"), tokenizer, self._processor)
 
     def parts(self) -> dict[str, bytes]:
         return self._source.parts()
