@@ -10,6 +10,7 @@ fifth of its images; the words of the others are in the vocabulary and were neve
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 

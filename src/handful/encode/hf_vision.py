@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy, deepcopy
 from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from handful.encode.arithmetic import Arithmetic
 from handful.encode.base import Batch, FeatureEncoder, Job, unit
 from handful.encode.frames import WHOLE, Box, Frame
 from handful.encode.hf import Source, first_line, quiet
-from handful.encode.images import image_content, image_features
+from handful.encode.images import image_content, image_features, whole_images
 from handful.encode.two_towers import TwoTowers
 from handful.errors import BadInput
 
@@ -118,6 +119,24 @@ class HubImages(FeatureEncoder):
         tokenizer = self._source.load("AutoTokenizer")
         return TwoTowers(self._source.load_model("float32"), tokenizer, self._processor)
 
+    def tower(self) -> TwoTowers | ImageTower:
+        """The network as a module that can be tuned, with numbers of its own; it takes what `inputs` gives."""
+        if self._text is not None:
+            return self.two_towers()
+        return ImageTower(self._source.load_model("float32").requires_grad_(True), self._see)
+
+    def inputs(self, items: Sequence[Any]) -> Tensor:
+        """Pixels ``[n, 3, h, w]`` of images, as `tower` takes them: each as a whole, cropped where asked for."""
+        return torch.from_numpy(whole_images(items, self._pixels, least=LEAST, frame=self.frame))
+
+    def retuned(self, tower: TwoTowers | ImageTower, mark: str) -> HubImages:
+        """This encoder with the weights of ``tower``; ``mark`` tells them from others in `identity`."""
+        other = copy(self)
+        other.basis = f"{self.basis}:{mark}"
+        other._model = deepcopy(tower.model).eval().requires_grad_(False).to(self._model.dtype)
+        other._text = _TextTower(self._source, other._model) if self._text else None
+        return other
+
     def parts(self) -> dict[str, bytes]:
         return self._source.parts()
 
@@ -136,6 +155,18 @@ class HubImages(FeatureEncoder):
         with torch.inference_mode():
             found = self._see(self._model, torch.from_numpy(pixels).to(self._model.dtype))
         return {output: found[output].float().numpy() for output in (found if outputs is None else outputs)}
+
+
+class ImageTower(nn.Module):
+    """A vision model of `transformers` as a module: pixels ``[n, 3, h, w]`` to ``pooled`` with a gradient."""
+
+    def __init__(self, model: Any, see: See) -> None:
+        super().__init__()
+        self.model, self._see = model, see
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """See the class."""
+        return self._see(self.model, pixels)["pooled"]
 
 
 class _TextTower:

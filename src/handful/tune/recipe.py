@@ -69,9 +69,12 @@ class Data:
 
     def take(self, rows: Tensor) -> Any:
         """The inputs of these rows, as the model takes them."""
-        if isinstance(self.inputs, Tensor):
-            return self.inputs[rows]
-        return [self.inputs[row] for row in rows.tolist()]
+        return rows_of(self.inputs, rows.tolist())
+
+
+def rows_of(inputs: Tensor | Sequence[Any], rows: Sequence[int]) -> Any:
+    """Some of the inputs: of a tensor a tensor, of a list a list."""
+    return inputs[list(rows)] if isinstance(inputs, Tensor) else [inputs[row] for row in rows]
 
 
 class Readout(nn.Module):
