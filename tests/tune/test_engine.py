@@ -13,25 +13,42 @@ from torch import Tensor, nn
 
 from handful.errors import BadInput, HandfulError
 from handful.tune import (
+    BRA,
     CHANGES,
+    IA3,
+    Adapter,
     Change,
     CrossEntropy,
     Data,
     Delta,
+    DoRA,
     Linear,
     LoRA,
+    LoRMA,
+    Masked,
     Own,
     Placed,
     Recipe,
+    Scaling,
+    Scored,
     Stage,
+    Statistics,
     Where,
+    load_delta,
+    save_delta,
     sites,
     split_attention,
     tune,
 )
+from handful.tune.moved import Moved
 from handful.tune.recipe import Closures, Seen
 
-EVERY: list[Change] = [LoRA(rank=3, alpha=5), LoRA(rank=2, rs=True), Own()]
+EVERY: list[Change] = [
+    LoRA(rank=3, alpha=5), LoRA(rank=2, rs=True), DoRA(rank=2), Own(), IA3(), IA3("in"), Scaling(), Scaling(2),
+    Masked(9), Adapter(width=2), Adapter("beside", width=2, activation="gelu", scale=0.5, learn_scale=True),
+    BRA(3), BRA(2, 0.5, precondition=True), LoRMA(3), LoRMA(2, side="post", alpha=3.0), LoRMA(2, inflation="shift"),
+    LoRMA(3, 5.0, "post", "shift"), Scored(score=0.5), Moved(), Moved(mixout=0.2),
+]  # fmt: skip
 """One of each kind of change; a new kind belongs here."""
 
 
@@ -73,7 +90,42 @@ def bits(model: nn.Module) -> dict[str, bytes]:
 
 
 def test_every_kind_of_change_is_tried_here() -> None:
-    assert {change.key for change in EVERY} == set(CHANGES)
+    apart = {"statistics", "fresh"}  # counted instead of learnt; begins as another model
+    assert {change.key for change in EVERY} | apart == set(CHANGES)
+
+
+class Normed(Net):
+    """With a batch normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(8)  # type: ignore[assignment]
+
+
+def test_batch_statistics_are_the_bases_unless_they_are_placed(data: Data, tmp_path: Path) -> None:
+    net = Normed().eval()
+    was, stage = bits(net), Stage(epochs=3, lr=0.01, batch=8)
+    plain = tune(net, data, Recipe((Placed(LoRA(2)),), stages=(stage,), readout=Linear))
+    assert bits(net) == was
+    own = tuple(Placed(Statistics(), Where(("norm",), name)) for name in ("running_mean", "running_var"))
+    counted = tune(net, data, Recipe((Placed(LoRA(2)), *own), stages=(stage,), readout=Linear))
+    assert bits(net) == was and counted.losses != plain.losses
+    mean = next(h.P for h in counted.delta.holders if h.parameter == "running_mean")
+    assert mean.abs().max() > 0.05
+    save_delta(counted.delta, tmp_path / "d")
+    again = load_delta(tmp_path / "d", net)
+    logits = counted.logits(data.inputs)
+    with again.attached(net), torch.no_grad():
+        torch.testing.assert_close(counted.readout(net(data.inputs), net), logits)
+    kept = counted.delta.merge(net)
+    assert torch.equal(net.norm.running_mean, mean)  # type: ignore[arg-type]
+    kept.undo()
+    assert bits(net) == was
+
+
+def test_a_change_that_is_not_needed_may_have_no_site(net: Net) -> None:
+    placed = [Placed(LoRA(2)), Placed(Own(), Where(("gate",)), needed=False)]
+    assert len(Delta.begin(net, placed, torch.Generator()).holders) == 2
 
 
 @pytest.mark.parametrize("change", EVERY, ids=lambda c: repr(c))
@@ -86,9 +138,16 @@ def test_a_change_begins_as_none_and_its_executions_agree(net: Net, change: Chan
     shaken(delta)
     with delta.attached(net):
         branch = net(x)
+    assert (branch - before).abs().max() > 1e-3
+    if "weight" not in change.modes:
+        with pytest.raises(BadInput, match="no weight form"):
+            delta.merge(net)
+        with pytest.raises(BadInput, match="no weight form"), delta.attached(net, "weight"):
+            pass
+        assert bits(net) == was
+        return
     with delta.attached(net, "weight"):
         weight = net(x)
-    assert (branch - before).abs().max() > 1e-3
     torch.testing.assert_close(branch, weight, atol=1e-5, rtol=0)
     assert bits(net) == was
     kept = delta.merge(net)
@@ -100,6 +159,8 @@ def test_a_change_begins_as_none_and_its_executions_agree(net: Net, change: Chan
 @pytest.mark.parametrize("change", EVERY, ids=lambda c: repr(c))
 @pytest.mark.parametrize("mode", ["branch", "weight"])
 def test_only_the_delta_and_the_readout_learn(net: Net, data: Data, change: Change, mode: str) -> None:
+    if mode not in change.modes and mode == "weight":
+        pytest.skip("changes what a module gives, not its weight")
     was = bits(net)
     recipe = Recipe((Placed(change),), stages=(Stage(epochs=4, lr=0.02),), readout=Linear)
     tuned = tune(net, data, recipe, mode=mode)  # type: ignore[arg-type]
@@ -107,7 +168,8 @@ def test_only_the_delta_and_the_readout_learn(net: Net, data: Data, change: Chan
     assert all(p.requires_grad for p in net.parameters())
     assert tuned.losses[-1] < tuned.losses[0]
     logits = tuned.logits(data.inputs)
-    torch.testing.assert_close(tuned.logits(data.inputs, mode="weight"), logits, atol=1e-5, rtol=0)
+    if "weight" in change.modes:
+        torch.testing.assert_close(tuned.logits(data.inputs, mode="weight"), logits, atol=1e-5, rtol=0)
 
 
 def test_gradients_are_those_of_both_executions(net: Net) -> None:
@@ -287,9 +349,27 @@ def test_recipes_join_and_name_what_conflicts() -> None:
         Recipe(objectives=(CrossEntropy(), CrossEntropy(0.1)))
 
 
-def test_changes_on_one_site_apply_in_order(net: Net) -> None:
+ORDERS: list[tuple[Change, ...]] = [
+    (LoRA(2), LoRA(3)), (LoRA(2), IA3()), (IA3(), LoRA(2)), (IA3("in"), LoRA(2)), (LoRA(2), IA3("in")),
+    (LoRA(2), Own()), (Own(), LoRA(2)), (IA3(), DoRA(2)), (DoRA(2), IA3("in"), LoRA(1)), (Scaling(), DoRA(2)),
+    (Masked(5), IA3()), (LoRA(2), LoRMA(2)), (IA3(), LoRMA(2, inflation="shift"), LoRA(1)),
+    (BRA(2), LoRMA(2, side="post")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", ORDERS, ids=lambda c: repr(c))
+def test_changes_on_one_site_apply_in_order(net: Net, changes: tuple[Change, ...]) -> None:
     x = torch.randn(3, 6)
-    delta = shaken(Delta.begin(net, [Placed(LoRA(2)), Placed(LoRA(3))], torch.Generator()))
+    delta = shaken(Delta.begin(net, [Placed(change) for change in changes], torch.Generator()))
+    w, b = net.fc1.weight.detach(), net.fc1.bias.detach()
+    for holder in delta.holders:
+        if holder.site == "fc1":
+            w, b = holder.change.weight(w, holder.tensors), holder.change.bias(b, holder.tensors)
+    by_hand = net.fc2(torch.tanh(net.norm(torch.nn.functional.linear(x, w, b))))
+    only = Delta([h for h in delta.holders if h.site == "fc1"], "")
+    for mode in ("branch", "weight"):
+        with only.attached(net, mode):  # type: ignore[arg-type]
+            torch.testing.assert_close(net(x), by_hand, atol=1e-5, rtol=0)
     with delta.attached(net):
         branch = net(x)
     with delta.attached(net, "weight"):
@@ -300,6 +380,27 @@ def test_changes_on_one_site_apply_in_order(net: Net) -> None:
     kept.undo()
     with pytest.raises(BadInput, match="changed already"), delta.attached(net, "weight"):
         Delta.begin(net, [Placed(LoRA(2))], torch.Generator())
+
+
+def test_what_is_no_linear_map_is_changed_as_a_weight() -> None:
+    torch.manual_seed(0)
+    net = nn.ModuleDict({"fc1": nn.Conv2d(3, 4, 3), "shared": nn.Embedding(9, 4), "norm": nn.LayerNorm(4)}).eval()
+    image, ids = torch.randn(2, 3, 5, 5), torch.tensor([[1, 4]])
+    delta = shaken(Delta.begin(net, [Placed(LoRA(2), Where(("up", "embedding")))], torch.Generator()))
+    w, table = (h.change.scale * (h.B @ h.A) for h in delta.holders)
+    with delta.attached(net):
+        found = net["fc1"](image), net["shared"](ids)
+    conv = net["fc1"]
+    by_hand = torch.nn.functional.conv2d(image, conv.weight + w.reshape(4, 3, 3, 3), conv.bias)
+    torch.testing.assert_close(found, (by_hand, (net["shared"].weight + table)[ids]))
+
+
+def test_a_site_that_is_changed_twice_alike_is_kept_twice(net: Net, tmp_path: Path) -> None:
+    delta = shaken(Delta.begin(net, [Placed(LoRA(2)), Placed(LoRA(2))], torch.Generator()))
+    save_delta(delta, tmp_path / "d")
+    again = load_delta(tmp_path / "d", net)
+    assert [h.site for h in again.holders] == [h.site for h in delta.holders] == ["fc1", "fc2"] * 2
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), delta.parameters(), strict=True))
 
 
 def test_a_delta_fits_its_base_only(net: Net) -> None:

@@ -91,11 +91,15 @@ def cosine(
 
 @dataclass
 class AdamW:
-    """Loshchilov and Hutter 2019: the decay does not pass through the moments."""
+    """Loshchilov and Hutter 2019: the decay does not pass through the moments.
+
+    Without ``debias`` the moments count from 0, as in BERT's own optimiser: first steps are longer.
+    """
 
     eps: float = 1e-8
     weight_decay: float = 0.01
     betas: tuple[float, float] = (BETA1, BETA2)
+    debias: bool = True
     _moments: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _step: int = 0
 
@@ -107,10 +111,11 @@ class AdamW:
         for p, g, (m, v) in zip(parameters, gradients, self._moments, strict=True):
             m.lerp_(g, 1 - beta1)
             v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            spread = v.sqrt().div_((1 - beta2**self._step) ** 0.5).add_(self.eps)
+            first, second = (1 - beta1**self._step, 1 - beta2**self._step) if self.debias else (1.0, 1.0)
+            spread = v.sqrt().div_(second**0.5).add_(self.eps)
             if self.weight_decay:
                 p.mul_(1 - rate * self.weight_decay)
-            p.addcdiv_(m, spread, value=-rate / (1 - beta1**self._step))
+            p.addcdiv_(m, spread, value=-rate / first)
 
     def memory(self) -> list[Tensor]:
         """See `Optimiser`: the number of steps, then both moments of each parameter."""

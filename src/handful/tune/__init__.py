@@ -7,27 +7,41 @@ how long, and on what (`handful.tune.recipe`); `tune` runs it (`handful.tune.loo
 
 from __future__ import annotations
 
+from handful.tune.adapters import Adapter
 from handful.tune.change import CHANGES, Begun, Change, change_of
 from handful.tune.delta import Delta, Merged, Placed
 from handful.tune.delta_file import load_delta, save_delta
+from handful.tune.dora import DoRA
 from handful.tune.fillers import AsIs, CrossEntropy, Linear, Plain, Prototypes, Shuffled
+from handful.tune.ia3 import IA3, Scaling, ia3
 from handful.tune.loop import Tuned, tune
 from handful.tune.lora import LoRA
-from handful.tune.own import Own
+from handful.tune.lora_sb import BRA, FirstStep
+from handful.tune.lorma import LoRMA
+from handful.tune.masked import Masked
+from handful.tune.own import Own, Statistics
 from handful.tune.recipe import Data, Readout, Recipe, Seen, Stage
 from handful.tune.sites import ROLES, Site, Where, sites, split_attention
+from handful.tune.taps import Scored
 
 __all__ = [
+    "BRA",
     "CHANGES",
+    "IA3",
     "ROLES",
+    "Adapter",
     "AsIs",
     "Begun",
     "Change",
     "CrossEntropy",
     "Data",
     "Delta",
+    "DoRA",
+    "FirstStep",
     "Linear",
     "LoRA",
+    "LoRMA",
+    "Masked",
     "Merged",
     "Own",
     "Placed",
@@ -35,13 +49,17 @@ __all__ = [
     "Prototypes",
     "Readout",
     "Recipe",
+    "Scaling",
+    "Scored",
     "Seen",
     "Shuffled",
     "Site",
     "Stage",
+    "Statistics",
     "Tuned",
     "Where",
     "change_of",
+    "ia3",
     "load_delta",
     "save_delta",
     "sites",

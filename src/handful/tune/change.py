@@ -44,10 +44,15 @@ class Change(ABC):
     Attributes:
         key: its name in files.
         modes: the executions it has.
+        biased: whether it changes the module's bias along with the weight.
+        reads: whether its branch reads the module's own weight or bias, so that what stands before it at the same
+            site must be in them.
     """
 
     key: ClassVar[str]
     modes: ClassVar[frozenset[Mode]] = frozenset({"branch", "weight"})
+    biased: ClassVar[bool] = False
+    reads: ClassVar[bool] = False
 
     @abstractmethod
     def begin(self, weight: Tensor, generator: torch.Generator) -> Begun:
@@ -60,6 +65,14 @@ class Change(ABC):
     def weight(self, w: Tensor, t: Tensors) -> Tensor:
         """``f(W)`` in the shape of ``w``."""
         raise BadInput(f"{self.key!r} changes what a module gives, not its weight: it cannot be merged")
+
+    def weight_in_training(self, w: Tensor, t: Tensors) -> Tensor:
+        """What training has in place of `weight`, where the two differ: what is drawn is drawn here."""
+        return self.weight(w, t)
+
+    def bias(self, b: Tensor, t: Tensors) -> Tensor:
+        """The bias ``[out]`` that goes with ``f(W)``; as it was unless ``biased``."""
+        return b
 
     def branch(self, x: Tensor, y: Tensor, module: nn.Module, t: Tensors) -> Tensor:
         """What the module gives instead of ``y [..., out]`` for ``x [..., in]``."""

@@ -20,15 +20,22 @@ from torch.nn.utils import parametrize
 
 from handful.errors import BadInput
 from handful.tune.change import Begun, Change, Mode
-from handful.tune.sites import Where, as_matrix, from_matrix
+from handful.tune.sites import Where, as_matrix, from_matrix, is_linear
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A change and the sites it is placed at."""
+    """A change and the sites it is placed at.
+
+    Args:
+        change: what happens there.
+        where: the sites.
+        needed: whether a model without such a site is refused.
+    """
 
     change: Change
     where: Where = field(default_factory=Where)
+    needed: bool = True
 
 
 class Holder(nn.Module):
@@ -43,18 +50,39 @@ class Holder(nn.Module):
         for name, tensor in begun.fixed.items():
             self.register_buffer(name, tensor.detach().clone().contiguous())
 
+    def touched(self, module: nn.Module) -> tuple[str, ...]:
+        """Names of the parameters of ``module`` that it changes."""
+        with_bias = self.change.biased and isinstance(getattr(module, "bias", None), Tensor)
+        return (self.parameter, "bias") if with_bias else (self.parameter,)
+
+    def on(self, parameter: str) -> nn.Module:
+        """What changes that parameter: this for the one it is made for, a view of it for the bias beside it."""
+        return self if parameter == self.parameter else _Bias(self)
+
     @property
     def tensors(self) -> dict[str, Tensor]:
         """By name, what learns and what does not."""
         return {**dict(self.named_parameters(recurse=False)), **dict(self.named_buffers(recurse=False))}
 
     def forward(self, weight: Tensor) -> Tensor:
-        matrix = self.change.weight(as_matrix(self._turn[0], weight), self.tensors)
+        form = self.change.weight_in_training if self.training else self.change.weight
+        matrix = form(as_matrix(self._turn[0], weight), self.tensors)
         return from_matrix(self._turn[0], matrix, weight.shape)
 
     def hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """The branch, as a forward hook."""
         return self.change.branch(args[0], output, module, self.tensors)
+
+
+class _Bias(nn.Module):
+    """A `Holder` called with the bias that stands beside its weight."""
+
+    def __init__(self, holder: Holder) -> None:
+        super().__init__()
+        self._holder = [holder]  # in a list, so that its tensors are counted once
+
+    def forward(self, bias: Tensor) -> Tensor:
+        return self._holder[0].change.bias(bias, self._holder[0].tensors)
 
 
 class Delta(nn.Module):
@@ -69,6 +97,7 @@ class Delta(nn.Module):
         super().__init__()
         self.holders = nn.ModuleList(holders)
         self.fingerprint = fingerprint
+        self.eval()
 
     @classmethod
     def begin(cls, model: nn.Module, placed: Sequence[Placed], generator: torch.Generator) -> Delta:
@@ -84,7 +113,7 @@ class Delta(nn.Module):
         """
         holders = []
         for one in placed:
-            for site in one.where.find(model):
+            for site in one.where.find(model, one.needed):
                 module = model.get_submodule(site.name)
                 weight = _whole(module, one.where.parameter, site.name)
                 try:
@@ -101,28 +130,26 @@ class Delta(nn.Module):
 
         Args:
             model: the one they were made for, or an equal one.
-            mode: ``"branch"`` runs changes beside their modules where they have such a form, the others as weights;
-                ``"weight"`` runs all as weights.
+            mode: ``"branch"`` runs changes beside their modules where they have such a form and the module is a linear
+                map, the others as weights; ``"weight"`` runs all as weights.
 
         Raises:
             BadInput: a change has no such form, or not in training; the model is another, or changed already.
         """
         handles, made = [], []
         try:
-            for holder in self._each():
+            for holder, use in zip(self.each(), self._uses(model, mode), strict=True):
                 module = _module(model, holder)
-                use: Mode = "branch" if mode == "branch" and "branch" in holder.change.modes else "weight"
                 holder.change.check(use, module.training and torch.is_grad_enabled())
-                if use == "branch" and holder.parameter != "weight":
-                    use = "weight"
                 if use == "branch":
                     handles.append(module.register_forward_hook(holder.hook))
                     continue
-                key = (module, holder.parameter)
-                if parametrize.is_parametrized(module, holder.parameter) and key not in made:
-                    raise BadInput(f"{holder.site}.{holder.parameter} is changed already; take that change off first")
-                parametrize.register_parametrization(module, holder.parameter, holder, unsafe=True)
-                made.append(key)
+                for parameter in holder.touched(module):
+                    key = (module, parameter)
+                    if parametrize.is_parametrized(module, parameter) and key not in made:
+                        raise BadInput(f"{holder.site}.{parameter} is changed already; take that change off first")
+                    parametrize.register_parametrization(module, parameter, holder.on(parameter), unsafe=True)
+                    made.append(key)
             yield
         finally:
             for handle in handles:
@@ -138,18 +165,34 @@ class Delta(nn.Module):
             BadInput: a change has no weight form; the weights are not those that it was made for.
         """
         self.check_base(model)
-        for holder in self._each():
+        for holder in self.each():
             holder.change.check("weight", training=False)
         kept: dict[tuple[str, str], Tensor] = {}
-        for holder in self._each():
-            parameter = getattr(_module(model, holder), holder.parameter)
-            kept.setdefault((holder.site, holder.parameter), parameter.detach().clone())
-            parameter.copy_(holder(parameter))
+        for holder in self.each():
+            module = _module(model, holder)
+            for name in holder.touched(module):
+                parameter = getattr(module, name)
+                kept.setdefault((holder.site, name), parameter.detach().clone())
+                parameter.copy_(holder.on(name)(parameter))
         return Merged(model, kept)
+
+    def _uses(self, model: nn.Module, mode: Mode) -> list[Mode]:
+        """How each holder is executed; what must be in the weight for a later one to be right is a weight too."""
+        uses: list[Mode] = []
+        below: set[str] = set()
+        for holder in reversed(list(self.each())):
+            modes = holder.change.modes
+            linear = holder.parameter == "weight" and is_linear(_module(model, holder))
+            beside = "weight" not in modes or (linear and holder.site not in below)
+            use: Mode = "branch" if mode == "branch" and "branch" in modes and beside else "weight"
+            if use == "weight" or holder.change.reads:
+                below.add(holder.site)
+            uses.append(use)
+        return uses[::-1]
 
     def check_base(self, model: nn.Module) -> None:
         """Raise `BadInput` when ``model`` is not the one that this was made for."""
-        found = fingerprint_of(model, list(self._each()))
+        found = fingerprint_of(model, list(self.each()))
         if found != self.fingerprint:
             raise BadInput(
                 f"these changes belong to a model with the fingerprint {self.fingerprint[:16]}…, not to this one "
@@ -163,15 +206,17 @@ class Delta(nn.Module):
     def placed(self) -> list[Placed]:
         """The changes and the very sites they are at, for files."""
         out: list[Placed] = []
-        for holder in self._each():
+        for holder in self.each():
             last = out[-1] if out else None
-            if last and last.change == holder.change and last.where.parameter == holder.parameter:
+            alike = last and last.change == holder.change and last.where.parameter == holder.parameter
+            if last and alike and holder.site not in last.where.sites:
                 out[-1] = Placed(holder.change, replace(last.where, sites=(*last.where.sites, holder.site)))
             else:
                 out.append(Placed(holder.change, Where((), holder.parameter, sites=(holder.site,))))
         return out
 
-    def _each(self) -> Iterator[Holder]:
+    def each(self) -> Iterator[Holder]:
+        """The holders, in their order."""
         for holder in self.holders:
             assert isinstance(holder, Holder)
             yield holder
@@ -194,7 +239,8 @@ class Merged:
 def fingerprint_of(model: nn.Module, holders: Sequence[Holder]) -> str:
     """A hash of the weights at the sites of ``holders``: their names, shapes and bits, as float32."""
     digest = hashlib.sha256()
-    for site, parameter in sorted({(holder.site, holder.parameter) for holder in holders}):
+    touched = {(h.site, name) for h in holders for name in h.touched(_module(model, h))}
+    for site, parameter in sorted(touched):
         weight = _original(model.get_submodule(site), parameter)
         digest.update(f"{site}.{parameter} {tuple(weight.shape)}\n".encode())
         digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
@@ -227,7 +273,8 @@ def _whole(module: nn.Module, parameter: str, site: str) -> Tensor:
 
 def _refuse_tied(model: nn.Module, holders: Sequence[Holder]) -> None:
     """Raise `BadInput` where a weight to be changed is another module's too: it would change there unseen."""
-    chosen = {id(_original(model.get_submodule(h.site), h.parameter)): h for h in holders}
+    modules = [(model.get_submodule(holder.site), holder) for holder in holders]
+    chosen = {id(_original(module, name)) for module, holder in modules for name in holder.touched(module)}
     seen: dict[int, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         key = id(parameter)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from handful.core.train import Optimiser, cosine, seeded
 from handful.errors import BadInput, HandfulError
@@ -26,6 +27,7 @@ from handful.tune.checkpoint import Checkpoint
 from handful.tune.delta import Delta, Merged
 from handful.tune.fillers import AsIs, CrossEntropy, Plain, Shuffled
 from handful.tune.recipe import Closures, Data, Readout, Recipe, Sampler, Seen, Stage
+from handful.tune.sites import depths, sites
 
 
 @dataclass
@@ -80,8 +82,9 @@ def tune(
     """Change ``model`` a little, so that it tells the classes of ``data`` apart.
 
     Args:
-        model: any module that gives features (or logits) for ``data.inputs``; its own parameters are as they were
-            afterwards, bit for bit, and only ``delta`` and ``readout`` learn.
+        model: any module that gives features (or logits) for ``data.inputs``; its own parameters and statistics are as
+            they were afterwards, bit for bit, and only ``delta`` and ``readout`` learn. Batch normalisations keep the
+            statistics of the base unless `Statistics` is placed at them.
         data: what is learnt from.
         recipe: how. Empty slots: rows in random order, cross-entropy of what the model gives, the plain gradient.
         seed: of every draw.
@@ -100,6 +103,7 @@ def tune(
         raise BadInput("the recipe has no stage, so that nothing would be learnt")
     generator = torch.Generator().manual_seed(seed)
     frozen = [(p, p.requires_grad) for p in model.parameters()]
+    counted = [(buffer, buffer.clone()) for buffer in model.buffers()]
     was_training = model.training
     try:
         for parameter, _ in frozen:
@@ -116,6 +120,8 @@ def tune(
     finally:
         for parameter, needed in frozen:
             parameter.requires_grad_(needed)
+        for buffer, was in counted:  # a normalisation counts its batches
+            buffer.copy_(was)
         model.train(was_training)
     return Tuned(model, delta, readout.eval(), data.classes, losses)
 
@@ -164,7 +170,13 @@ class _Run:
             done += min(first, steps)
             if first >= steps:
                 continue
-            with _training(self.model, self.readout), self.delta.attached(self.model, mode):
+            learning = (self.readout, self.delta, *((self.model,) if stage.dropout else ()))
+            with (
+                torch.enable_grad(),
+                _training(*learning),
+                self.delta.attached(self.model, mode),
+                _in_mode(False, *_settled(self.model)),
+            ):
                 for at, some in enumerate(itertools.islice(rows, first, steps), first):
                     if time_limit is not None and time.monotonic() - began > time_limit:
                         break
@@ -202,12 +214,27 @@ class _Run:
             learns = part in stage.trains
             for parameter in module.parameters():
                 parameter.requires_grad_(learns)
-            for decay, some in _by_decay(module, stage.weight_decay).items():
-                if learns and some:
-                    out.append(_Group(some, stage.update(decay), lr / stage.lr if stage.lr else 1.0))
+            if learns:
+                factor = lr / stage.lr if stage.lr else 1.0
+                depth = self.depths(stage.block_decay) if part == "delta" else {}
+                for (decay, slower), some in _alike(module, stage.weight_decay, depth).items():
+                    out.append(_Group(some, stage.update(decay), factor * slower))
         if not out:
             raise BadInput("nothing would learn: no change of the model, and a readout without numbers")
         return out
+
+    def depths(self, decay: float) -> dict[int, float]:
+        """By parameter of the delta, the factor of its rate: ``decay`` to the power of how far below the head it is."""
+        if decay == 1:
+            return {}
+        every = {site.name: site for site in sites(self.model)}
+        blocks, found = depths(every.values()), dict[int, float]()
+        for holder in self.delta.each():
+            site = every[holder.site]
+            # What has no block lies below all (embeddings), or above (a projection).
+            above = 0 if site.role == "projection" else blocks[site.tower] - (-1 if site.block is None else site.block)
+            found |= {id(p): decay**above for p in holder.parameters()}
+        return found
 
     def one(self, stage: Stage, rows: Tensor, at: int, steps: int, groups: Sequence[_Group], rate: float) -> float:
         """One step on ``rows``; where memory does not suffice, in twice as many parts."""
@@ -272,11 +299,14 @@ def rate_at(stage: Stage, steps: int, step: int) -> float:
     return stage.lr
 
 
-def _by_decay(module: nn.Module, weight_decay: float) -> dict[float, list[Tensor]]:
-    """The parameters by their decay: vectors have none."""
-    out: dict[float, list[Tensor]] = {}
+def _alike(
+    module: nn.Module, weight_decay: float, slower: Mapping[int, float]
+) -> dict[tuple[float, float], list[Tensor]]:
+    """The parameters by their decay, of which vectors have none, and the factor of their rate."""
+    out: dict[tuple[float, float], list[Tensor]] = {}
     for parameter in module.parameters():
-        out.setdefault(weight_decay if parameter.dim() > 1 else 0.0, []).append(parameter)
+        decay = weight_decay if parameter.dim() > 1 else 0.0
+        out.setdefault((decay, slower.get(id(parameter), 1.0)), []).append(parameter)
     return out
 
 
@@ -301,6 +331,16 @@ def _mixed(*numbers: int) -> int:
 
 def _is_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error)
+
+
+def _settled(model: nn.Module) -> list[nn.Module]:
+    """Normalisations that keep the statistics of the base: all whose statistics are not changed by a delta."""
+    return [
+        module
+        for module in model.modules()
+        if isinstance(getattr(module, "running_mean", None), Tensor)
+        and not parametrize.is_parametrized(module, "running_mean")
+    ]
 
 
 @contextmanager

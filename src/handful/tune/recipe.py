@@ -205,6 +205,8 @@ class Stage:
         update: the optimiser.
         readout_lr: of the readout, where it differs.
         clip: length of all gradients together, at most.
+        block_decay: factor of the rate from a transformer block to the one below it.
+        dropout: whether the model's own is on.
     """
 
     epochs: float | None = None
@@ -219,12 +221,16 @@ class Stage:
     update: Callable[[float], Optimiser] = lambda decay: AdamW(weight_decay=decay)
     readout_lr: float | None = None
     clip: float | None = None
+    block_decay: float = 1.0
+    dropout: bool = True
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise BadInput("a stage lasts so many epochs, or so many steps: give one of the two")
         if (self.epochs or self.steps or 0) < 0 or self.batch < 1:
             raise BadInput("epochs, steps and batch must be positive")
+        if not 0 < self.block_decay <= 1:
+            raise BadInput(f"block_decay is a factor above 0, at most 1, not {self.block_decay}")
         if not self.lr >= 0 or not 0 <= self.warmup <= 1:
             raise BadInput("lr must not be negative, and warmup is a share of the steps")
 

@@ -15,8 +15,12 @@ RECIPES: Mapping[str, str] = {
     "clip-lora": "handful.tune.clip_lora:CLIPLoRA",
     "full": "handful.tune.plain:Full",
     "lora": "handful.tune.plain:Lora",
+    "lora-sb": "handful.tune.lora_sb:LoRASB",
+    "lorma": "handful.tune.lorma:LoRMARecipe",
     "prolip": "handful.tune.prolip:ProLIP",
     "setfit": "handful.tune.setfit:SetFit",
+    "stable": "handful.tune.stable:Stable",
+    "taps": "handful.tune.taps:TAPS",
 }
 """Where the recipe of each key is; a dataclass of its settings with a method ``recipe()``."""
 
@@ -27,8 +31,8 @@ def list_recipes() -> list[dict[str, Any]]:
     for key in RECIPES:
         kind = _kind(key)
         summary = (kind.__doc__ or "").strip().split("\n")[0]
-        settings = {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in fields(kind)}
-        rows.append({"key": key, "summary": summary, "settings": settings})
+        defaults = {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in fields(kind)}
+        rows.append({"key": key, "summary": summary, "settings": defaults})
     return rows
 
 

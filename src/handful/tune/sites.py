@@ -15,6 +15,7 @@ MPNet, DistilBERT, ViT, DINO, CLIP, SigLIP, Llama-like, GPT-2 and T5. In others,
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +86,14 @@ def sites(model: nn.Module) -> tuple[Site, ...]:
     )
 
 
+def depths(every: Iterable[Site]) -> dict[str, int]:
+    """How many blocks each tower has."""
+    found: dict[str, int] = {}
+    for site in every:
+        found[site.tower] = max(found.get(site.tower, 0), 0 if site.block is None else site.block + 1)
+    return found
+
+
 def _role(name: str, module: nn.Module) -> str:
     if "norm" in type(module).__name__.lower():
         return "norm"
@@ -115,7 +124,8 @@ class Where:
         roles: see `handful.tune.sites`.
         parameter: which parameter of a module: ``"weight"`` or ``"bias"``.
         blocks: ``"all"``, a third (``"bottom"``, ``"mid"``, ``"up"``), a half (``"half-bottom"``, ``"half-up"``),
-            ``"top1"``, ``"top2"``, …, or numbers from the bottom. What lies outside of blocks is in ``"all"`` only.
+            ``"top1"``, ``"top2"``, …, ``"below1"``, … for all below those, or numbers from the bottom. What lies
+            outside of blocks is in ``"all"`` and ``"below…"``.
         towers: the towers of a model that has two; all by default.
         names: a regular expression searched in the modules' names, in place of ``roles``.
         sites: names of modules, in place of all of these.
@@ -135,7 +145,7 @@ class Where:
         if (
             isinstance(self.blocks, str)
             and self.blocks not in _BLOCKS
-            and not re.fullmatch(r"top[1-9]\d*", self.blocks)
+            and not re.fullmatch(r"(?:top|below)[1-9]\d*", self.blocks)
         ):
             raise BadInput(f"blocks {self.blocks!r} are none{nearest(self.blocks, [*_BLOCKS, 'top1'])}")
         if self.names is not None:
@@ -144,20 +154,21 @@ class Where:
             except re.error as error:
                 raise BadInput(f"names {self.names!r} is no regular expression: {error}") from error
 
-    def find(self, model: nn.Module) -> tuple[Site, ...]:
+    def find(self, model: nn.Module, needed: bool = True) -> tuple[Site, ...]:
         """The sites of ``model`` chosen, in its order.
 
         Raises:
-            BadInput: there is none; the towers asked for are not there.
+            BadInput: there is none, unless they are not ``needed``; the towers asked for are not there.
         """
         every = sites(model)
         known = sorted({site.tower for site in every} - {""})
         for tower in self.towers:
             if tower not in known:
                 raise BadInput(f"the model has no tower {tower!r}{nearest(tower, known) or '; it has one'}")
-        depth: dict[str, int] = {}
-        for site in every:
-            depth[site.tower] = max(depth.get(site.tower, 0), 1 + (-1 if site.block is None else site.block))
+        depth = depths(every)
+        asked = re.fullmatch(r"(?:top|below)(\d+)", str(self.blocks))
+        if asked and int(asked[1]) > max(depth.values(), default=0):
+            raise BadInput(f"{self.blocks} has {asked[1]} blocks, the model {max(depth.values(), default=0)}")
         found = tuple(
             site
             for site in every
@@ -166,7 +177,7 @@ class Where:
         )
         for name in sorted({*self.sites} - {site.name for site in found}):
             raise BadInput(f"the model has no {name}.{self.parameter}{nearest(name, [site.name for site in every])}")
-        if not found:
+        if not found and needed:
             what = f"names {self.names!r}" if self.names is not None else f"roles {', '.join(self.roles)}"
             there = sorted({site.role for site in every} - {"other"})
             names = nearest(self.names or "", [site.name for site in every])
@@ -182,25 +193,44 @@ class Where:
 
     def _in_blocks(self, block: int | None, depth: int) -> bool:
         if block is None:
-            return self.blocks == "all"
+            return self.blocks == "all" or str(self.blocks).startswith("below")
         if not isinstance(self.blocks, str):
             return block in self.blocks
         if self.blocks.startswith("top"):
             return block >= depth - int(self.blocks[3:])
+        if self.blocks.startswith("below"):
+            return block < depth - int(self.blocks[5:])
         low, high = _BLOCKS[self.blocks]
         return round(low * depth) <= block < round(high * depth)
 
 
+def is_linear(module: nn.Module) -> bool:
+    """Whether it gives ``x W^T + b``: no convolution, table or norm."""
+    return isinstance(module, nn.Linear) or _is_turned(module)
+
+
+def _is_turned(module: nn.Module) -> bool:
+    """Whether it is GPT-2's ``Conv1D``, ``[in, out]``; a parametrised one is a class made from it."""
+    return any(kind.__name__ == "Conv1D" for kind in type(module).__mro__)
+
+
+def map_of(module: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """The weight ``[out, in]`` and the bias ``[out]`` of a linear map, as they are now."""
+    weight, bias = module.weight, module.bias
+    assert isinstance(weight, Tensor) and not isinstance(bias, nn.Module)
+    return as_matrix(module, weight), bias
+
+
 def as_matrix(module: nn.Module, weight: Tensor) -> Tensor:
     """A parameter as ``[out, in]``: convolutions flattened, GPT-2's ``Conv1D`` turned; a view. Vectors stay."""
-    if type(module).__name__ == "Conv1D" and weight.dim() == 2:
+    if _is_turned(module) and weight.dim() == 2:
         return weight.mT
     return weight.flatten(1) if weight.dim() > 2 else weight
 
 
 def from_matrix(module: nn.Module, matrix: Tensor, like: torch.Size) -> Tensor:
     """The inverse of `as_matrix`, in the shape ``like``."""
-    if type(module).__name__ == "Conv1D" and matrix.dim() == 2:
+    if _is_turned(module) and matrix.dim() == 2:
         return matrix.mT
     return matrix.reshape(like)
 
