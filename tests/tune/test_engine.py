@@ -490,3 +490,17 @@ def test_split_attention_is_the_fused_one(batch_first: bool, mask: str) -> None:
     torch.testing.assert_close(apart(x, x, x, need_weights=False, **options)[0], whole, atol=1e-6, rtol=0)
     assert [s.role for s in sites(fused)] == ["q", "k", "v", "o"]
     assert not apart.training
+
+
+def test_a_map_that_attention_reads_without_calling_is_changed_as_a_weight() -> None:
+    torch.manual_seed(0)
+    fused = nn.ModuleDict({"attn": nn.MultiheadAttention(8, 2, batch_first=True)}).eval()
+    x = torch.randn(3, 5, 8)
+    delta = shaken(Delta.begin(fused, [Placed(LoRA(2), Where(("o",)))], torch.Generator()))
+    whole = split_attention(copy.deepcopy(fused))
+    apart = Delta.begin(whole, [Placed(LoRA(2), Where(("o",)))], torch.Generator())
+    apart.load_state_dict(delta.state_dict())
+    with delta.attached(fused), apart.attached(whole):
+        found = [model["attn"](x, x, x, need_weights=False)[0] for model in (fused, whole)]  # type: ignore[index]
+    torch.testing.assert_close(*found, atol=1e-6, rtol=0)
+    assert (found[0] - fused["attn"](x, x, x, need_weights=False)[0]).abs().max() > 1e-3
