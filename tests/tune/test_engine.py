@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from handful.core.train import AdamW
 from handful.errors import BadInput, HandfulError
 from handful.tune import (
     BRA,
@@ -253,6 +254,19 @@ def test_a_killed_run_ends_as_it_would_have(net: Net, data: Data, tmp_path: Path
         assert again.losses == whole.losses
         assert bits(again.delta) == bits(whole.delta) and bits(again.readout) == bits(whole.readout)
         assert not file.exists()
+
+
+def test_another_process_goes_on_with_a_run(net: Net, data: Data, tmp_path: Path) -> None:
+    def made() -> Recipe:
+        stage = Stage(epochs=3, update=lambda decay: AdamW(weight_decay=decay))  # lies elsewhere each time
+        return Recipe((Placed(LoRA(rank=2)),), stages=(stage,), readout=Linear)
+
+    whole, calls = tune(net, data, made()), iter([None, None])
+    recipes = [made(), made()]
+    assert len({repr(recipe.stages) for recipe in recipes}) == 2
+    with pytest.raises(StopIteration):
+        tune(net, data, recipes[0], checkpoint=tmp_path / "c", every=0, told=lambda *_: next(calls))
+    assert tune(net, data, recipes[1], checkpoint=tmp_path / "c").losses == whole.losses
 
 
 def test_a_checkpoint_of_another_run_is_refused(net: Net, data: Data, tmp_path: Path) -> None:
