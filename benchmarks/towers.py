@@ -76,7 +76,7 @@ def one(
         texts = towers.text(towers.tokens([TEMPLATE.replace("{}", name) for name in classes]))
         found = {"zero-shot": accuracy(torch.cat([towers(some) @ texts.mT for some in asked.split(64)]), labels[rest])}
     recipes: dict[str, Recipe] = {
-        "clip-lora": CLIPLoRA(shots, template=TEMPLATE, side=tiny_clip.SIDE).recipe(),
+        "clip-lora": CLIPLoRA(template=TEMPLATE, side=tiny_clip.SIDE).recipe(),
         "prolip": ProLIP(shots, "image", lr=1e-2, templates=(TEMPLATE,), side=tiny_clip.SIDE).recipe(),
         "prolip-text": ProLIP(shots, "text", lr=1e-2, templates=(TEMPLATE,), side=tiny_clip.SIDE).recipe(),
     }
