@@ -39,7 +39,7 @@ def tunable(encoder: Encoder | None) -> Tunable:
     if encoder is None:
         raise BadInput("the source holds features: there is no encoder to tune")
     if not isinstance(encoder, Tunable):
-        raise BadInput(f"encoder {encoder.name!r} cannot be tuned: of the encoders, those of texts can")
+        raise BadInput(f"encoder {encoder.name!r} cannot be tuned: those of texts can, and CLIP and SigLIP")
     return encoder
 
 
