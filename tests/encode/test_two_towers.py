@@ -15,6 +15,9 @@ from handful.encode import encoder
 from handful.encode.hf_vision import HubImages
 from handful.encode.two_towers import Tokens, TwoTowers
 from handful.errors import BadInput
+from handful.tune import Delta, LoRA, Placed, Where
+from handful.tune.delta_file import description, tensors
+from handful.tune.encoders import encoder_with, tunable
 
 SENTENCES = ["a photo of a cat", "the card is lost"]
 
@@ -69,3 +72,22 @@ def test_what_has_no_two_towers_is_refused(vision: Path, towers: TwoTowers) -> N
         bare.tokens(["a"])
     with pytest.raises(BadInput, match="without an image processor"):
         bare.pixels([])
+
+
+def test_an_encoder_with_tuned_towers(two_towers: Path, pictures: Sequence[Image.Image]) -> None:
+    base = cast(HubImages, encoder(f"hf:{two_towers}"))
+    tower = tunable(base).tower()
+    delta = Delta.begin(tower, [Placed(LoRA(2), Where(("q", "v")))], torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for holder in delta.each():
+            holder.tensors["B"] += 3.0
+    usual, words = base.encode(pictures, ("aligned",), cache=False), base.class_text(SENTENCES)
+    tuned = encoder_with(base, description(delta), tensors(delta))
+    assert tuned.identity != base.identity
+    with delta.attached(tower), torch.no_grad():
+        images, texts = tower(tunable(base).inputs(pictures)), tower.text(tower.tokens(SENTENCES))  # type: ignore[operator]
+    np.testing.assert_allclose(tuned.encode(pictures, ("aligned",), cache=False), images, atol=1e-5)
+    np.testing.assert_allclose(tuned.class_text(SENTENCES), texts, atol=1e-5)
+    assert np.abs(images.numpy() - usual).max() > 1e-3 and np.abs(texts.numpy() - words).max() > 1e-3
+    np.testing.assert_array_equal(base.encode(pictures, ("aligned",), cache=False), usual)
+    np.testing.assert_array_equal(base.class_text(SENTENCES), words)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from handful.core.train import AdamW
 from handful.errors import BadInput, HandfulError
 from handful.tune import (
     BRA,
@@ -255,6 +256,19 @@ def test_a_killed_run_ends_as_it_would_have(net: Net, data: Data, tmp_path: Path
         assert not file.exists()
 
 
+def test_another_process_goes_on_with_a_run(net: Net, data: Data, tmp_path: Path) -> None:
+    def made() -> Recipe:
+        stage = Stage(epochs=3, update=lambda decay: AdamW(weight_decay=decay))  # lies elsewhere each time
+        return Recipe((Placed(LoRA(rank=2)),), stages=(stage,), readout=Linear)
+
+    whole, calls = tune(net, data, made()), iter([None, None])
+    recipes = [made(), made()]
+    assert len({repr(recipe.stages) for recipe in recipes}) == 2
+    with pytest.raises(StopIteration):
+        tune(net, data, recipes[0], checkpoint=tmp_path / "c", every=0, told=lambda *_: next(calls))
+    assert tune(net, data, recipes[1], checkpoint=tmp_path / "c").losses == whole.losses
+
+
 def test_a_checkpoint_of_another_run_is_refused(net: Net, data: Data, tmp_path: Path) -> None:
     recipe = Recipe((Placed(LoRA(rank=2)),), stages=(Stage(epochs=3),), readout=Linear)
     file = tmp_path / "c.safetensors"
@@ -490,3 +504,17 @@ def test_split_attention_is_the_fused_one(batch_first: bool, mask: str) -> None:
     torch.testing.assert_close(apart(x, x, x, need_weights=False, **options)[0], whole, atol=1e-6, rtol=0)
     assert [s.role for s in sites(fused)] == ["q", "k", "v", "o"]
     assert not apart.training
+
+
+def test_a_map_that_attention_reads_without_calling_is_changed_as_a_weight() -> None:
+    torch.manual_seed(0)
+    fused = nn.ModuleDict({"attn": nn.MultiheadAttention(8, 2, batch_first=True)}).eval()
+    x = torch.randn(3, 5, 8)
+    delta = shaken(Delta.begin(fused, [Placed(LoRA(2), Where(("o",)))], torch.Generator()))
+    whole = split_attention(copy.deepcopy(fused))
+    apart = Delta.begin(whole, [Placed(LoRA(2), Where(("o",)))], torch.Generator())
+    apart.load_state_dict(delta.state_dict())
+    with delta.attached(fused), apart.attached(whole):
+        found = [model["attn"](x, x, x, need_weights=False)[0] for model in (fused, whole)]  # type: ignore[index]
+    torch.testing.assert_close(*found, atol=1e-6, rtol=0)
+    assert (found[0] - fused["attn"](x, x, x, need_weights=False)[0]).abs().max() > 1e-3

@@ -116,14 +116,14 @@ class HubImages(FeatureEncoder):
         """Its model once more, in float32, as a module that can be tuned. Raises `BadInput` without a text tower."""
         if self._text is None:
             raise BadInput(f"encoder {self.name!r} has one tower; two are those of CLIP and SigLIP")
-        tokenizer = self._source.load("AutoTokenizer")
-        return TwoTowers(self._source.load_model("float32"), tokenizer, self._processor)
+        model = deepcopy(self._model).float().requires_grad_(True)
+        return TwoTowers(model, self._text.tokenizer, self._processor)
 
     def tower(self) -> TwoTowers | ImageTower:
         """The network as a module that can be tuned, with numbers of its own; it takes what `inputs` gives."""
         if self._text is not None:
             return self.two_towers()
-        return ImageTower(self._source.load_model("float32").requires_grad_(True), self._see)
+        return ImageTower(deepcopy(self._model).float().requires_grad_(True), self._see)
 
     def inputs(self, items: Sequence[Any]) -> Tensor:
         """Pixels ``[n, 3, h, w]`` of images, as `tower` takes them: each as a whole, cropped where asked for."""
@@ -134,7 +134,7 @@ class HubImages(FeatureEncoder):
         other = copy(self)
         other.basis = f"{self.basis}:{mark}"
         other._model = deepcopy(tower.model).eval().requires_grad_(False).to(self._model.dtype)
-        other._text = _TextTower(self._source, other._model) if self._text else None
+        other._text = None if self._text is None else self._text.of(other._model)
         return other
 
     def parts(self) -> dict[str, bytes]:
@@ -174,8 +174,14 @@ class _TextTower:
 
     def __init__(self, source: Source, model: Any) -> None:
         self.logit_scale = float(model.logit_scale.float().exp())
-        self._tokenizer, self._model = source.load("AutoTokenizer"), model
+        self.tokenizer, self._model = source.load("AutoTokenizer"), model
         self._siglip = source.config["model_type"] == "siglip"
+
+    def of(self, model: Any) -> _TextTower:
+        """The same of another model of the family."""
+        other = copy(self)
+        other._model = model
+        return other
 
     def __call__(self, sentences: Sequence[str]) -> np.ndarray:
         """Unit vectors [m, dt]."""
@@ -185,7 +191,7 @@ class _TextTower:
         # SigLIP learned from texts that are always padded to the same length, and pays attention to the padding.
         padding = "max_length" if self._siglip else "longest"
         with quiet(), torch.inference_mode():
-            tokens = self._tokenizer(
+            tokens = self.tokenizer(
                 list(sentences), padding=padding, truncation=True, max_length=most, return_tensors="pt"
             )
             if self._siglip:

@@ -205,8 +205,12 @@ class Where:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether it gives ``x W^T + b``: no convolution, table or norm."""
-    return isinstance(module, nn.Linear) or _is_turned(module)
+    """Whether it gives ``x W^T + b`` when called: no convolution, table or norm.
+
+    The output map of PyTorch's fused attention is none: attention reads its weight and never calls it.
+    """
+    read = isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
+    return (isinstance(module, nn.Linear) and not read) or _is_turned(module)
 
 
 def _is_turned(module: nn.Module) -> bool:
