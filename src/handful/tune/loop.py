@@ -180,6 +180,8 @@ class _Run:
                 for at, some in enumerate(itertools.islice(rows, first, steps), first):
                     if time_limit is not None and time.monotonic() - began > time_limit:
                         break
+                    if at and _settles(losses[-at:], stage.patience):
+                        break
                     rate = rate_at(stage, steps, at)
                     loss = self.one(stage, some, at, steps, groups, rate)
                     losses.append(loss)
@@ -297,6 +299,13 @@ def rate_at(stage: Stage, steps: int, step: int) -> float:
     if stage.rate == "linear":
         return stage.last + (stage.lr - stage.last) * (1 - (step - warm) / left)
     return stage.lr
+
+
+def _settles(losses: Sequence[float], patience: int | None) -> bool:
+    """Whether the last ``patience`` losses are no lower than those before them, in the mean."""
+    if patience is None or len(losses) < 2 * patience:
+        return False
+    return sum(losses[-patience:]) >= sum(losses[-2 * patience : -patience])
 
 
 def _alike(

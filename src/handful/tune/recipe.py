@@ -207,6 +207,7 @@ class Stage:
         clip: length of all gradients together, at most.
         block_decay: factor of the rate from a transformer block to the one below it.
         dropout: whether the model's own is on.
+        patience: end once the mean loss of so many steps is not below that of as many before; never by default.
     """
 
     epochs: float | None = None
@@ -223,6 +224,7 @@ class Stage:
     clip: float | None = None
     block_decay: float = 1.0
     dropout: bool = True
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -231,6 +233,8 @@ class Stage:
             raise BadInput("epochs, steps and batch must be positive")
         if not 0 < self.block_decay <= 1:
             raise BadInput(f"block_decay is a factor above 0, at most 1, not {self.block_decay}")
+        if self.patience is not None and self.patience < 1:
+            raise BadInput(f"patience is {self.patience} steps; it must be at least 1")
         if not self.lr >= 0 or not 0 <= self.warmup <= 1:
             raise BadInput("lr must not be negative, and warmup is a share of the steps")
 
