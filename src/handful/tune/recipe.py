@@ -67,6 +67,17 @@ class Data:
         """The class of each item ``[n]``."""
         return self.targets.argmax(1)
 
+    def shared(self, other: Data) -> int:
+        """How many items of ``other`` are among these; 0 for items that cannot be compared."""
+
+        def keys(data: Data) -> list[Any]:
+            if isinstance(data.inputs, Tensor):
+                return [row.cpu().contiguous().numpy().tobytes() for row in data.inputs]
+            return [item for item in data.inputs if isinstance(item, str)]
+
+        mine = set(keys(self))
+        return sum(key in mine for key in keys(other))
+
     def take(self, rows: Tensor) -> Any:
         """The inputs of these rows, as the model takes them."""
         if isinstance(self.inputs, Tensor):
@@ -164,8 +175,21 @@ class Augment(Protocol):
     def __call__(self, inputs: Any, rows: Tensor, generator: torch.Generator) -> Any: ...
 
 
-Closures = Mapping[str, Callable[[], Tensor]]
-"""By the name of each objective its loss; under ``"loss"`` their sum. Each call works it out anew."""
+class Closures(dict[str, Callable[[], Tensor]]):
+    """By the name of each objective its loss; under ``"loss"`` their sum. Each call works it out anew.
+
+    Under ``"held"`` is the sum on examples held out, as the model answers outside of training and without a gradient,
+    where `tune` was given some.
+
+    Args:
+        losses: by name.
+        step: its number in the stage, from 0.
+        steps: in all.
+    """
+
+    def __init__(self, losses: Mapping[str, Callable[[], Tensor]], step: int, steps: int) -> None:
+        super().__init__(losses)
+        self.step, self.steps = step, steps
 
 
 class Step(Protocol):
