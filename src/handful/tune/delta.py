@@ -168,13 +168,23 @@ class Delta(nn.Module):
         for holder in self.each():
             holder.change.check("weight", training=False)
         kept: dict[tuple[str, str], Tensor] = {}
+        made: dict[tuple[str, str], Tensor] = {}
         for holder in self.each():
             module = _module(model, holder)
             for name in holder.touched(module):
-                parameter = getattr(module, name)
-                kept.setdefault((holder.site, name), parameter.detach().clone())
-                parameter.copy_(holder.on(name)(parameter))
+                was = kept.setdefault((holder.site, name), getattr(module, name).detach().clone())
+                # Several changes add up in single precision, and are rounded to the weight's own once.
+                wide = was.float() if was.dtype in (torch.float16, torch.bfloat16) else was
+                made[holder.site, name] = holder.on(name)(made.get((holder.site, name), wide))
+        for (site, name), value in made.items():
+            getattr(model.get_submodule(site), name).copy_(value)
         return Merged(model, kept)
+
+    @classmethod
+    def joined(cls, model: nn.Module, deltas: Sequence[Delta]) -> Delta:
+        """Several as one, in their order: each was made for ``model`` with those before it merged into it."""
+        holders = [holder for delta in deltas for holder in delta.each()]
+        return cls(holders, fingerprint_of(model, holders))
 
     def _uses(self, model: nn.Module, mode: Mode) -> list[Mode]:
         """How each holder is executed; what must be in the weight for a later one to be right is a weight too."""

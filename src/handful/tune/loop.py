@@ -79,6 +79,7 @@ def tune(
     progress: Progress | None = None,
     told: Callable[[int, int, float, float], None] | None = None,
     time_limit: float | None = None,
+    held: Data | None = None,
 ) -> Tuned:
     """Change ``model`` a little, so that it tells the classes of ``data`` apart.
 
@@ -95,13 +96,19 @@ def tune(
         progress: called with (steps done, steps in all).
         told: called with step, steps, loss and seconds left.
         time_limit: seconds after which no further step is taken.
+        held: examples that nothing is learnt from, for steps that look at their loss (`Closures`).
 
     Raises:
-        BadInput: the recipe does not fit the model or the data; nothing would learn; the checkpoint is another run's.
+        BadInput: the recipe does not fit the model or the data; held-out examples are learnt from too; nothing would
+            learn; the checkpoint is another run's.
         HandfulError: the loss is no number any more; the memory does not suffice for a single item.
     """
     if not recipe.stages:
         raise BadInput("the recipe has no stage, so that nothing would be learnt")
+    if held is not None and (shared := data.shared(held)):
+        raise BadInput(f"{shared} of the {len(held)} held-out examples are among those learnt from; take others")
+    if held is not None and held.targets.shape[1:] != data.targets.shape[1:]:
+        raise BadInput(f"the held-out examples have {len(held.classes)} classes, the others {len(data.classes)}")
     generator = torch.Generator().manual_seed(seed)
     frozen = [(p, p.requires_grad) for p in model.parameters()]
     counted = [(buffer, buffer.clone()) for buffer in model.buffers()]
@@ -113,7 +120,7 @@ def tune(
         readout = (recipe.readout or AsIs)()
         readout.begin(model, data, generator)
         delta = Delta.begin(model, recipe.changes, generator)
-        run = _Run(model, data, recipe, readout, delta, seed)
+        run = _Run(model, data, recipe, readout, delta, seed, held)
         if recipe.start is not None:
             recipe.start(delta, model, readout, data, run.loss_of)
         keeper = Checkpoint(None if checkpoint is None else Path(checkpoint), every, run.name)
@@ -139,8 +146,12 @@ class _Group:
 class _Run:
     """One call of `tune`."""
 
-    def __init__(self, model: nn.Module, data: Data, recipe: Recipe, readout: Readout, delta: Delta, seed: int) -> None:
+    def __init__(
+        self, model: nn.Module, data: Data, recipe: Recipe, readout: Readout, delta: Delta, seed: int,
+        held: Data | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.data, self.recipe, self.readout, self.delta = model, data, recipe, readout, delta
+        self.held = held
         self.seed = seed
         self.objectives = recipe.objectives or (CrossEntropy(),)
         self.sampler: Sampler = recipe.sampler or Shuffled()
@@ -180,6 +191,8 @@ class _Run:
             ):
                 for at, some in enumerate(itertools.islice(rows, first, steps), first):
                     if time_limit is not None and time.monotonic() - began > time_limit:
+                        break
+                    if at and _settles(losses[-at:], stage.patience):
                         break
                     rate = rate_at(stage, steps, at)
                     loss = self.one(stage, some, at, steps, groups, rate)
@@ -282,7 +295,32 @@ class _Run:
             return total
 
         single = {o.name: (lambda o=o: loss_of([o])) for o in self.objectives}
-        return {**single, "loss": lambda: loss_of(self.objectives)}
+        every = {**single, "loss": lambda: loss_of(self.objectives)}
+        return Closures(every if self.held is None else {**every, "held": lambda: self.held_out(at, steps)}, at, steps)
+
+    @torch.no_grad()
+    def held_out(self, at: int, steps: int, batch: int = 64) -> Tensor:
+        """The recipe's loss on the held-out examples, outside of training."""
+        data = self.held
+        assert data is not None
+        weight = torch.ones(len(data)) if data.weight is None else data.weight
+        total = torch.zeros(())
+        with _evaluating(self.model, self.readout):
+            for rows in torch.split(torch.arange(len(data)), batch):
+                generator = torch.Generator().manual_seed(self.seed)
+                seen = Seen(
+                    self.model,
+                    self.readout,
+                    rows,
+                    data.take(rows),
+                    data.targets[rows],
+                    weight[rows],
+                    at,
+                    steps,
+                    generator,
+                )
+                total = total + sum(objective(seen) for objective in self.objectives) * (len(rows) / len(data))
+        return total
 
     def loss_of(self, rows: Tensor) -> Tensor:
         """The recipe's loss on some rows, as things stand."""
@@ -300,6 +338,13 @@ def rate_at(stage: Stage, steps: int, step: int) -> float:
     if stage.rate == "linear":
         return stage.last + (stage.lr - stage.last) * (1 - (step - warm) / left)
     return stage.lr
+
+
+def _settles(losses: Sequence[float], patience: int | None) -> bool:
+    """Whether the last ``patience`` losses are no lower than those before them, in the mean."""
+    if patience is None or len(losses) < 2 * patience:
+        return False
+    return sum(losses[-patience:]) >= sum(losses[-2 * patience : -patience])
 
 
 def _alike(

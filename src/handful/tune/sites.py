@@ -116,6 +116,12 @@ def _tower(name: str, seq: bool) -> str:
     return ""
 
 
+def blocks_of(model: nn.Module) -> tuple[str, ...]:
+    """Names of the transformer blocks of ``model``, such as ``encoder.layer.0``, in its order."""
+    found = (re.match(r"(.*?\.\d+)(?:\.|$)", site.name) for site in sites(model))
+    return tuple(dict.fromkeys(match[1] for match in found if match))
+
+
 @dataclass(frozen=True)
 class Where:
     """A choice of sites.
