@@ -34,9 +34,18 @@ class Placed:
 class Holder(nn.Module):
     """The tensors of one change at one site. Called with a weight it gives f(W), as a parametrisation does."""
 
-    def __init__(self, change: Change, site: str, parameter: str, begun: Begun, module: nn.Module) -> None:
+    def __init__(
+        self,
+        change: Change,
+        site: str,
+        parameter: str,
+        begun: Begun,
+        module: nn.Module,
+        tied: Sequence[tuple[str, str]] = (),
+    ) -> None:
         super().__init__()
         self.change, self.site, self.parameter = change, site, parameter
+        self.tied = tuple(tied)  # other modules, and what they call the same weight
         self._turn = [module]  # in a list, so that it is no part of this module
         for name, tensor in begun.trained.items():
             self.register_parameter(name, nn.Parameter(tensor.detach().clone().contiguous()))
@@ -82,16 +91,21 @@ class Delta(nn.Module):
         Raises:
             BadInput: no site fits; a setting fits no weight; a weight holds what is no number, or is tied to another.
         """
-        holders = []
+        holders: list[Holder] = []
         for one in placed:
+            shared: set[tuple[str, str]] = set()
             for site in one.where.find(model):
+                if (site.name, one.where.parameter) in shared:
+                    continue  # changed already, under the name of another module
                 module = model.get_submodule(site.name)
                 weight = _whole(module, one.where.parameter, site.name)
+                tied = _others(model, weight, site.name) if one.where.tied else []
+                shared.update(tied)
                 try:
                     begun = one.change.begin(as_matrix(module, weight), generator)
                 except BadInput as error:
                     raise BadInput(f"{site.name}: {error}") from error
-                holders.append(Holder(one.change, site.name, one.where.parameter, begun, module))
+                holders.append(Holder(one.change, site.name, one.where.parameter, begun, module, tied))
         _refuse_tied(model, holders)
         return cls(holders, fingerprint_of(model, holders))
 
@@ -113,16 +127,17 @@ class Delta(nn.Module):
                 module = _module(model, holder)
                 use: Mode = "branch" if mode == "branch" and "branch" in holder.change.modes else "weight"
                 holder.change.check(use, module.training and torch.is_grad_enabled())
-                if use == "branch" and holder.parameter != "weight":
+                if use == "branch" and (holder.parameter != "weight" or holder.tied):
                     use = "weight"
                 if use == "branch":
                     handles.append(module.register_forward_hook(holder.hook))
                     continue
-                key = (module, holder.parameter)
-                if parametrize.is_parametrized(module, holder.parameter) and key not in made:
-                    raise BadInput(f"{holder.site}.{holder.parameter} is changed already; take that change off first")
-                parametrize.register_parametrization(module, holder.parameter, holder, unsafe=True)
-                made.append(key)
+                for site, parameter in ((holder.site, holder.parameter), *holder.tied):
+                    key = (model.get_submodule(site), parameter)
+                    if parametrize.is_parametrized(*key) and key not in made:
+                        raise BadInput(f"{site}.{parameter} is changed already; take that change off first")
+                    parametrize.register_parametrization(*key, holder, unsafe=True)
+                    made.append(key)
             yield
         finally:
             for handle in handles:
@@ -165,10 +180,12 @@ class Delta(nn.Module):
         out: list[Placed] = []
         for holder in self._each():
             last = out[-1] if out else None
-            if last and last.change == holder.change and last.where.parameter == holder.parameter:
+            same = last and (last.where.parameter, last.where.tied) == (holder.parameter, bool(holder.tied))
+            if last and same and last.change == holder.change:
                 out[-1] = Placed(holder.change, replace(last.where, sites=(*last.where.sites, holder.site)))
             else:
-                out.append(Placed(holder.change, Where((), holder.parameter, sites=(holder.site,))))
+                where = Where((), holder.parameter, sites=(holder.site,), tied=bool(holder.tied))
+                out.append(Placed(holder.change, where))
         return out
 
     def _each(self) -> Iterator[Holder]:
@@ -225,9 +242,15 @@ def _whole(module: nn.Module, parameter: str, site: str) -> Tensor:
     return weight
 
 
+def _others(model: nn.Module, weight: Tensor, site: str) -> list[tuple[str, str]]:
+    """Modules besides ``site`` that have this very weight, and what they call it."""
+    named = ((name.rpartition("."), one) for name, one in model.named_parameters(remove_duplicate=False))
+    return [(module, parameter) for (module, _, parameter), one in named if one is weight and module != site]
+
+
 def _refuse_tied(model: nn.Module, holders: Sequence[Holder]) -> None:
     """Raise `BadInput` where a weight to be changed is another module's too: it would change there unseen."""
-    chosen = {id(_original(model.get_submodule(h.site), h.parameter)): h for h in holders}
+    chosen = {id(_original(model.get_submodule(h.site), h.parameter)): h for h in holders if not h.tied}
     seen: dict[int, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         key = id(parameter)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from handful.core.train import Optimiser, cosine, seeded
 from handful.errors import BadInput, HandfulError
 from handful.protocols import Progress
+from handful.tune.best import Best
 from handful.tune.change import Mode
 from handful.tune.checkpoint import Checkpoint
 from handful.tune.delta import Delta, Merged
@@ -76,6 +77,8 @@ def tune(
     progress: Progress | None = None,
     told: Callable[[int, int, float, float], None] | None = None,
     time_limit: float | None = None,
+    judge: Callable[[Tuned], float] | None = None,
+    judge_every: int = 100,
 ) -> Tuned:
     """Change ``model`` a little, so that it tells the classes of ``data`` apart.
 
@@ -91,6 +94,9 @@ def tune(
         progress: called with (steps done, steps in all).
         told: called with step, steps, loss and seconds left.
         time_limit: seconds after which no further step is taken.
+        judge: gives a score, such as accuracy on examples held out; the state with the highest is kept, of equal ones
+            the first.
+        judge_every: steps between two scores; the end of a stage is scored as well.
 
     Raises:
         BadInput: the recipe does not fit the model or the data; nothing would learn; the checkpoint is another run's.
@@ -112,7 +118,7 @@ def tune(
         if recipe.start is not None:
             recipe.start(delta, model, readout, data, run.loss_of)
         keeper = Checkpoint(None if checkpoint is None else Path(checkpoint), every, run.name)
-        losses = run.go(mode, keeper, progress, told, time_limit)
+        losses = run.go(mode, keeper, progress, told, time_limit, judge, judge_every)
     finally:
         for parameter, needed in frozen:
             parameter.requires_grad_(needed)
@@ -139,6 +145,7 @@ class _Run:
         self.sampler: Sampler = recipe.sampler or Shuffled()
         self.weight = torch.ones(len(data)) if data.weight is None else data.weight
         self.stage = 0
+        self.best: Best | None = None
         self.parts = 1  # a batch is taken in so many, once memory has not sufficed for it whole
 
     def steps(self, stage: Stage) -> int:
@@ -151,33 +158,47 @@ class _Run:
     def go(
         self, mode: Mode, checkpoint: Checkpoint, progress: Progress | None,
         told: Callable[[int, int, float, float], None] | None, time_limit: float | None,
+        judge: Callable[[Tuned], float] | None, judge_every: int,
     ) -> list[float]:  # fmt: skip
         """All stages; the loss of each step."""
+        if judge is not None:
+            self.best = Best(self.modules)
         total, done = sum(map(self.steps, self.recipe.stages)), 0
         began = time.monotonic()
         losses: list[float] = []
         for number, stage in enumerate(self.recipe.stages):
             self.stage, steps = number, self.steps(stage)
             groups = self.groups(stage)
-            first, losses = checkpoint.resume(number, self.modules, [g.update for g in groups], losses)
+            first, losses = checkpoint.resume(number, self.kept, [g.update for g in groups], losses)
             rows = self.sampler.draws(self.data, stage.batch, torch.Generator().manual_seed(self.seed + number))
             done += min(first, steps)
             if first >= steps:
                 continue
-            with _training(self.model, self.readout), self.delta.attached(self.model, mode):
-                for at, some in enumerate(itertools.islice(rows, first, steps), first):
-                    if time_limit is not None and time.monotonic() - began > time_limit:
-                        break
-                    rate = rate_at(stage, steps, at)
-                    loss = self.one(stage, some, at, steps, groups, rate)
-                    losses.append(loss)
-                    done += 1
-                    if progress is not None:
-                        progress(done, total)
-                    if told is not None:
-                        told(done, total, loss, (time.monotonic() - began) / len(losses) * (total - done))
-                    checkpoint.keep(number, at + 1, self.modules, [g.update for g in groups], losses)
-            checkpoint.keep(number + 1, 0, self.modules, [], losses)
+            drawn, late = enumerate(itertools.islice(rows, first, steps), first), False
+            for stretch in _stretches(first, steps, judge_every if judge is not None else steps):
+                with _training(self.model, self.readout), self.delta.attached(self.model, mode):
+                    for at, some in itertools.islice(drawn, stretch):
+                        late = time_limit is not None and time.monotonic() - began > time_limit
+                        if late:
+                            break
+                        rate = rate_at(stage, steps, at)
+                        loss = self.one(stage, some, at, steps, groups, rate)
+                        losses.append(loss)
+                        done += 1
+                        if progress is not None:
+                            progress(done, total)
+                        if told is not None:
+                            told(done, total, loss, (time.monotonic() - began) / len(losses) * (total - done))
+                        if judge is None or (at + 1) % judge_every:  # a state is kept with its score
+                            checkpoint.keep(number, at + 1, self.kept, [g.update for g in groups], losses)
+                if self.best is not None and judge is not None:
+                    now = Tuned(self.model, self.delta, self.readout, self.data.classes, losses)
+                    self.best.offer(judge(now), self.modules)
+                if late:
+                    break
+            checkpoint.keep(number + 1, 0, self.kept, [], losses)
+        if self.best is not None:
+            self.best.restore(self.modules)
         checkpoint.remove()
         return losses
 
@@ -193,6 +214,11 @@ class _Run:
     def modules(self) -> dict[str, nn.Module]:
         """What learns."""
         return {"delta": self.delta, "readout": self.readout}
+
+    @property
+    def kept(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds."""
+        return self.modules if self.best is None else {**self.modules, "best": self.best}
 
     def groups(self, stage: Stage) -> list[_Group]:
         """What learns in a stage, by what its steps have in common."""
@@ -257,6 +283,13 @@ class _Run:
     def loss_of(self, rows: Tensor) -> Tensor:
         """The recipe's loss on some rows, as things stand."""
         return self.closures(rows, 0, 1)["loss"]()
+
+
+def _stretches(first: int, steps: int, every: int) -> Iterator[int]:
+    """How many steps there are from ``first`` to each multiple of ``every``, and to the end."""
+    while first < steps:
+        yield (here := min(steps - first, every - first % every))
+        first += here
 
 
 def rate_at(stage: Stage, steps: int, step: int) -> float:
