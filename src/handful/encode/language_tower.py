@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from handful.encode.prompt import Prompt, padded
+from handful.encode.prompt import Prompt, Question, padded
 from handful.errors import BadInput
 
 Kind = Literal["masked", "causal", "seq2seq"]
@@ -41,8 +41,12 @@ class LanguageTower(nn.Module):
         types = getattr(body.config, "type_vocab_size", 0)
         self._types = int(types) if isinstance(types, int) else 0
 
-    def forward(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Logits of the asked word ``[B, V]``."""
+    def forward(self, prompts: Sequence[Prompt] | Sequence[Question]) -> Tensor:
+        """Logits of the asked word ``[B, V]``; of questions, what `likelihoods` gives."""
+        if prompts and isinstance(prompts[0], Question):
+            asked = cast(Sequence[Question], prompts)
+            return self.likelihoods([one.prompt for one in asked], [one.answers for one in asked])
+        prompts = cast(Sequence[Prompt], prompts)
         at = self._asked(prompts, 1)[:, 0]
         logits = self.run(prompts)
         return logits[torch.arange(len(prompts)), at]
@@ -65,11 +69,8 @@ class LanguageTower(nn.Module):
             h = getattr(self.body, "base_model", self.body)(**inputs).last_hidden_state
         return h[torch.arange(len(prompts))[:, None], at]  # type: ignore[no-any-return]
 
-    def likelihoods(self, prompts: Sequence[Prompt], choices: Choices) -> tuple[Tensor, Tensor]:
-        """``log p`` of each token of each answer ``[B, C, T]``, and which of them there are, bool.
-
-        Where there is no token, the first tensor is 0.
-        """
+    def likelihoods(self, prompts: Sequence[Prompt], choices: Choices) -> Tensor:
+        """``log p`` of each token of each answer ``[B, C, T]``; ``-inf`` where there is no token."""
         if len(prompts) != len(choices):
             raise BadInput(f"{len(prompts)} prompts, but answers for {len(choices)}")
         owner = torch.tensor([b for b, some in enumerate(choices) for _ in some])
@@ -84,9 +85,8 @@ class LanguageTower(nn.Module):
         there = targets >= 0
         found = flat.log_softmax(-1).gather(-1, targets.clamp_min(0)[..., None])[..., 0]
         shape = (len(prompts), max(map(len, choices)), targets.shape[1])
-        values = found.new_zeros(shape).index_put((owner, place), torch.where(there, found, 0.0))
-        known = torch.zeros(shape, dtype=torch.bool).index_put((owner, place), there)
-        return values, known
+        absent = float("-inf")
+        return found.new_full(shape, absent).index_put((owner, place), torch.where(there, found, absent))
 
     def inputs(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
         """What the body is called with: ids, which of them count, and their kinds where it knows several."""
@@ -140,3 +140,11 @@ class LanguageTower(nn.Module):
         before = padded([(self._first, *answer[:-1]) for answer in answers], self.pad)
         there = inputs["attention_mask"][owner]
         return self.body(encoder_outputs=(h,), attention_mask=there, decoder_input_ids=before).logits  # type: ignore[no-any-return]
+
+
+def normalised(values: Tensor, length_norm: float = 1.0) -> Tensor:
+    """``sum_t log p_t / T ** length_norm`` of `LanguageTower.likelihoods`: ``[B, C]``, ``-inf`` where is no answer."""
+    known = values > float("-inf")
+    length = known.sum(-1)
+    score = torch.where(known, values, 0.0).sum(-1) / length.clamp_min(1) ** length_norm
+    return score.masked_fill(length == 0, float("-inf"))

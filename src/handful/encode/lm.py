@@ -10,7 +10,7 @@ Masked, causal and seq2seq models of `transformers` from a folder or the hub; th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 import torch
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from handful.encode.hf import PREFIX, Source, find, first_line, needs_transformers, quiet
 from handful.encode.hf_safety import check_files
-from handful.encode.language_tower import Kind, LanguageTower
-from handful.encode.prompt import LabelWords, Prompt, word_ids
+from handful.encode.language_tower import Kind, LanguageTower, normalised
+from handful.encode.prompt import LabelWords, Prompt, Question, word_ids
 from handful.encode.template import Template
 from handful.errors import BadInput
 
@@ -99,7 +99,12 @@ class LanguageModel:
         answers = words.ids if words else ()
         return [template.encode(self.tokenizer, item, answers=answers, most=self.most) for item in texts]
 
-    def words(self, words: dict[str, str]) -> LabelWords:
+    def questions(self, prompts: Sequence[Asked], choices: Sequence[str] | Sequence[Sequence[str]]) -> list[Question]:
+        """Prompts with their answers, see `score`: what ``tower`` takes to give likelihoods."""
+        answers = self.answers(len(prompts), choices)
+        return [Question(self.prompt(one), tuple(own)) for one, own in zip(prompts, answers, strict=True)]
+
+    def words(self, words: Mapping[str, str]) -> LabelWords:
         """The answers by class, encoded. See `LabelWords.of`."""
         return LabelWords.of(self.tokenizer, words)
 
@@ -129,7 +134,7 @@ class LanguageModel:
         """
 
         def ranked(some: Sequence[Prompt], theirs: Sequence[Sequence[tuple[int, ...]]]) -> Tensor:
-            return normalised(*self.tower.likelihoods(some, theirs), length_norm)
+            return normalised(self.tower.likelihoods(some, theirs), length_norm)
 
         return self._answers(prompts, choices, ranked, float("-inf"))
 
@@ -140,8 +145,8 @@ class LanguageModel:
         """
 
         def mean(some: Sequence[Prompt], theirs: Sequence[Sequence[tuple[int, ...]]]) -> Tensor:
-            values, known = self.tower.likelihoods(some, theirs)
-            return (values.exp() * known).sum(-1) / known.sum(-1).clamp_min(1)
+            values = self.tower.likelihoods(some, theirs)
+            return values.exp().sum(-1) / (values > float("-inf")).sum(-1).clamp_min(1)
 
         found = self._answers(prompts, choices, mean, 0.0)
         return found / found.sum(1, keepdim=True)
@@ -196,13 +201,6 @@ class LanguageModel:
         with torch.inference_mode():
             found = torch.cat([read([asked[i] for i in rows]).float() for rows in order])
         return found[torch.tensor([i for rows in order for i in rows]).argsort()].clone()
-
-
-def normalised(values: Tensor, known: Tensor, length_norm: float = 1.0) -> Tensor:
-    """``sum_t log p_t / T ** length_norm`` of `LanguageTower.likelihoods`: ``[B, C]``, ``-inf`` where is no answer."""
-    length = known.sum(-1)
-    score = values.sum(-1) / length.clamp_min(1) ** length_norm
-    return score.masked_fill(length == 0, float("-inf"))
 
 
 _OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")

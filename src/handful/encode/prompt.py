@@ -47,6 +47,14 @@ class Prompt:
         return Prompt(ids, kinds, tuple(range(at, at + count)))
 
 
+@dataclass(frozen=True)
+class Question:
+    """A prompt with the answers it may be given, each as token ids."""
+
+    prompt: Prompt
+    answers: tuple[tuple[int, ...], ...]
+
+
 def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:
     """The tokens of a word as it stands in running text, without special tokens.
 
