@@ -106,7 +106,8 @@ def body(kind: str, vocabulary: int, **options: Any) -> Any:
     import transformers
 
     common = {"vocab_size": vocabulary, "pad_token_id": 0}
-    bert = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    bert = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+            "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # fmt: skip
     name, settings = {
         "masked": ("BertForMaskedLM", {**bert, "max_position_embeddings": 48, "initializer_range": 0.5}),
         "roberta": ("RobertaForMaskedLM", {**bert, "max_position_embeddings": 50, "pad_token_id": 1,
@@ -115,7 +116,7 @@ def body(kind: str, vocabulary: int, **options: Any) -> Any:
                                         "max_position_embeddings": 48, "initializer_range": 0.5}),
         "seq2seq": ("T5ForConditionalGeneration", {
             "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2, "feed_forward_proj": "gated-gelu",
-            "decoder_start_token_id": 0, "eos_token_id": 1, "initializer_factor": 4.0}),
+            "decoder_start_token_id": 0, "eos_token_id": 1, "initializer_factor": 1.0, "dropout_rate": 0.0}),
     }[kind]  # fmt: skip
     make = getattr(transformers, name)
     with torch.random.fork_rng():
