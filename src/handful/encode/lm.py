@@ -141,7 +141,7 @@ class LanguageModel:
     def label_probabilities(self, prompts: Sequence[Asked], choices: Sequence[str] | Sequence[Sequence[str]]) -> Tensor:
         """The probability of each answer ``[n, C]``: the mean of its tokens' probabilities, rows divided by their sum.
 
-        What `handful.adapt.dcs` corrects (Lin, Wang, You, Ensemble Debiasing, 2025, section 3).
+        What `handful.adapt.dcs` corrects (paper 179, Lin, Wang, You, Ensemble Debiasing, 2025, section 3).
         """
 
         def mean(some: Sequence[Prompt], theirs: Sequence[Sequence[tuple[int, ...]]]) -> Tensor:

@@ -176,7 +176,7 @@ class _Run:
                 continue
             drawn, late = enumerate(itertools.islice(rows, first, steps), first), False
             for stretch in _stretches(first, steps, judge_every if judge is not None else steps):
-                with _training(self.model, self.readout), self.delta.attached(self.model, mode):
+                with torch.enable_grad(), _training(self.model, self.readout), self.delta.attached(self.model, mode):
                     for at, some in itertools.islice(drawn, stretch):
                         late = time_limit is not None and time.monotonic() - began > time_limit
                         if late:
