@@ -34,6 +34,7 @@ from handful.tune import (
     Scored,
     Stage,
     Statistics,
+    Tuned,
     Where,
     load_delta,
     save_delta,
@@ -289,6 +290,36 @@ def test_a_checkpoint_of_another_run_is_refused(net: Net, data: Data, tmp_path: 
         tune(net, data, recipe, checkpoint=file)
 
 
+def test_the_best_state_is_kept_through_a_kill(net: Net, data: Data, tmp_path: Path) -> None:
+    recipe = Recipe(
+        (Placed(LoRA(rank=2)),), stages=(Stage(steps=7, lr=0.05, batch=5), Stage(steps=6, lr=0.5)), readout=Linear
+    )
+    states: list[dict[str, bytes]] = []
+
+    def judge(now: Tuned) -> float:
+        """Highest at the third of five looks, and once more at the fourth."""
+        states.append(bits(now.delta))
+        return [0.1, 0.2, 0.9, 0.9, 0.3][(len(states) - 1) % 5]
+
+    whole = tune(net, data, recipe, judge=judge, judge_every=3)
+    assert len(states) == 5  # after 3, 6, 7 steps of the first stage, 3, 6 of the second
+    assert bits(whole.delta) == states[2] != states[4]
+    assert len(whole.losses) == 13
+    file, calls = tmp_path / "c.safetensors", []
+
+    def stop(*_: object) -> None:
+        calls.append(0)
+        if len(calls) == 12:
+            raise KeyboardInterrupt
+
+    states.clear()
+    with pytest.raises(KeyboardInterrupt):
+        tune(net, data, recipe, judge=judge, judge_every=3, checkpoint=file, every=0, told=stop)
+    assert len(states) == 4
+    again = tune(net, data, recipe, judge=judge, judge_every=3, checkpoint=file, every=0)
+    assert bits(again.delta) == bits(whole.delta) and again.losses == whole.losses
+
+
 def test_a_loss_that_is_no_number_stops_before_anything_moves(net: Net, data: Data) -> None:
     inputs = torch.as_tensor(data.inputs).clone()
     inputs[5, 2] = float("nan")
@@ -455,6 +486,25 @@ def test_what_cannot_be_changed_is_refused(net: Net, llama: nn.Module, data: Dat
         tune(net, data, Recipe(stages=(Stage(epochs=1),)))
     with pytest.raises(BadInput, match="no stage"):
         tune(net, data, Recipe((Placed(LoRA(2)),)))
+
+
+def test_a_tied_weight_is_changed_once_for_all(llama: nn.Module, tmp_path: Path) -> None:
+    ids, was = torch.tensor([[3, 4, 5, 6]]), bits(llama)
+    delta = Delta.begin(llama, [Placed(Own(), Where(names="", tied=True))], torch.Generator())
+    sites_of = [h.site for h in delta.holders]
+    assert "model.embed_tokens" in sites_of and "lm_head" not in sites_of
+    assert delta.trainable() == sum(p.numel() for p in llama.parameters())
+    shaken(delta)
+    with delta.attached(llama), torch.no_grad():
+        attached = llama(ids).logits
+        assert torch.equal(llama.lm_head.weight, llama.model.embed_tokens.weight)
+    assert bits(llama) == was and llama.lm_head.weight is llama.model.embed_tokens.weight
+    save_delta(delta, tmp_path / "d.safetensors")
+    kept = load_delta(tmp_path / "d.safetensors", llama).merge(llama)
+    with torch.no_grad():
+        torch.testing.assert_close(llama(ids).logits, attached, atol=1e-6, rtol=0)
+    kept.undo()
+    assert bits(llama) == was and llama.lm_head.weight is llama.model.embed_tokens.weight
 
 
 def test_sites_of_every_family(bert: nn.Module, llama: nn.Module, t5: nn.Module, clip: nn.Module) -> None:

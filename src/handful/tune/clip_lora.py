@@ -24,10 +24,10 @@ from handful.tune.crops import RandomCrop
 from handful.tune.delta import Delta, Holder, Placed
 from handful.tune.delta_file import load_delta
 from handful.tune.fillers import CrossEntropy, Shuffled
-from handful.tune.loop import Tuned
 from handful.tune.lora import LoRA
 from handful.tune.recipe import Data, Recipe, Stage
 from handful.tune.sites import Where, sites
+from handful.tune.tuned import Tuned
 
 Tower = Literal["text", "image"]
 MATRICES = ("q", "k", "v", "o")

@@ -25,10 +25,11 @@ from handful.errors import BadInput
 from handful.tune.change import Mode
 from handful.tune.delta import Delta, Holder, Merged, Placed
 from handful.tune.fillers import Linear, Shuffled
-from handful.tune.loop import Tuned, tune
+from handful.tune.loop import tune
 from handful.tune.lora import LoRA
 from handful.tune.recipe import Data, Readout, Recipe, Stage
 from handful.tune.sites import Where, as_matrix
+from handful.tune.tuned import Tuned
 
 
 class Held(Readout):

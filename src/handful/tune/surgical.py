@@ -20,10 +20,11 @@ from handful.tune.change import Change
 from handful.tune.delta import Placed
 from handful.tune.fillers import Linear
 from handful.tune.information import Information
-from handful.tune.loop import Tuned, tune
+from handful.tune.loop import tune
 from handful.tune.own import Own
 from handful.tune.recipe import Data, Readout, Recipe, Stage
 from handful.tune.sites import Where, blocks_of, sites
+from handful.tune.tuned import Tuned
 
 Score = Literal["norm-sum", "trace", "mean"]
 
