@@ -168,7 +168,7 @@ def test_training_is_the_authors(towers: TwoTowers, scenes: Scenes) -> None:
     assert made.sampler.steps(data, stage.epochs, stage.batch) == 2000  # of four shots
     optimiser = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=2e-4, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 2000, eta_min=1e-6)
-    from handful.tune.loop import rate_at
+    from handful.tune.schedule import rate_at
 
     for step in range(2000):
         if step % 100 == 0:

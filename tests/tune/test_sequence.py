@@ -30,7 +30,7 @@ from handful.tune import (
     save_delta,
     tune,
 )
-from handful.tune.loop import rate_at
+from handful.tune.schedule import rate_at
 from handful.tune.sequence import ChainOfLoRA, ranks, sequence
 
 

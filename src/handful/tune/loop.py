@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from handful.core.train import Optimiser, cosine, seeded
+from handful.core.train import Optimiser, seeded
 from handful.errors import BadInput, HandfulError
 from handful.protocols import Progress
 from handful.tune.change import Mode
@@ -28,6 +28,7 @@ from handful.tune.checkpoint import Checkpoint
 from handful.tune.delta import Delta, Merged
 from handful.tune.fillers import AsIs, CrossEntropy, Plain, Shuffled
 from handful.tune.recipe import Closures, Data, Readout, Recipe, Sampler, Seen, Stage
+from handful.tune.schedule import rate_at, settles
 from handful.tune.sites import depths, sites
 
 
@@ -192,7 +193,7 @@ class _Run:
                 for at, some in enumerate(itertools.islice(rows, first, steps), first):
                     if time_limit is not None and time.monotonic() - began > time_limit:
                         break
-                    if at and _settles(losses[-at:], stage.patience):
+                    if at and settles(losses[-at:], stage.patience):
                         break
                     rate = rate_at(stage, steps, at)
                     loss = self.one(stage, some, at, steps, groups, rate)
@@ -325,26 +326,6 @@ class _Run:
     def loss_of(self, rows: Tensor) -> Tensor:
         """The recipe's loss on some rows, as things stand."""
         return self.closures(rows, 0, 1)["loss"]()
-
-
-def rate_at(stage: Stage, steps: int, step: int) -> float:
-    """Learning rate of a step."""
-    warm = round(stage.warmup * steps)
-    if step < warm:
-        return stage.lr * (step + 1) / warm
-    left = max(steps - warm, 1)
-    if stage.rate == "cosine":
-        return cosine(stage.lr, left, last=stage.last)(step - warm)
-    if stage.rate == "linear":
-        return stage.last + (stage.lr - stage.last) * (1 - (step - warm) / left)
-    return stage.lr
-
-
-def _settles(losses: Sequence[float], patience: int | None) -> bool:
-    """Whether the last ``patience`` losses are no lower than those before them, in the mean."""
-    if patience is None or len(losses) < 2 * patience:
-        return False
-    return sum(losses[-patience:]) >= sum(losses[-2 * patience : -patience])
 
 
 def _alike(
