@@ -224,11 +224,13 @@ class _Run:
         for augment in self.recipe.augment:
             inputs = augment(inputs, rows, generator)
 
+        learns = tuple(p for module in self.modules.values() for p in module.parameters() if p.requires_grad)
+
         def look(part: Tensor) -> Seen:
             chosen = inputs[part] if isinstance(inputs, Tensor) else [inputs[i] for i in part.tolist()]
             here = rows[part]
             targets, weight = self.data.targets[here], self.weight[here]
-            return Seen(self.model, self.readout, here, chosen, targets, weight, at, steps, generator)
+            return Seen(self.model, self.readout, here, chosen, targets, weight, at, steps, generator, learns)
 
         places = torch.arange(len(rows)).tensor_split(min(self.parts, len(rows)))
 

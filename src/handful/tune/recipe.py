@@ -112,6 +112,7 @@ class Seen:
         step: its number, from 0.
         steps: in all.
         generator: of what an objective draws.
+        learns: the parameters that move, for objectives that look at gradients.
     """
 
     model: nn.Module
@@ -123,6 +124,7 @@ class Seen:
     step: int
     steps: int
     generator: torch.Generator
+    learns: tuple[Tensor, ...] = ()
 
     @cached_property
     def features(self) -> Tensor:
