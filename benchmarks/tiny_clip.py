@@ -131,9 +131,7 @@ def learn(towers: TwoTowers, pixels: Tensor, labels: Tensor, names: list[str], s
         step += 1
         if spent - told > 20:
             told = spent
-            print(
-                json.dumps({"seconds": round(spent), "step": step, "loss": round(float(loss.detach()), 3)}), flush=True
-            )
+            print(f"{spent:.0f} s, step {step}, loss {float(loss.detach()):.3f}", flush=True)
 
 
 @torch.no_grad()

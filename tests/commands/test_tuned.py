@@ -162,8 +162,13 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
 def test_recipes_by_key() -> None:
     assert [row["key"] for row in list_recipes()] == sorted(RECIPES)
     assert all(isinstance(recipe(key), Recipe) for key in RECIPES)
-    with pytest.raises(BadInput, match="no setting 'ranks'; did you mean 'rank'"):
-        recipe("lora", ranks=3)
+    typed = recipe("lora:rank=3,lr=5e-4")
+    assert typed.changes[0].change.settings()["rank"] == 3 and typed.stages[0].lr == 5e-4
+    for wrong in ("lora:ranks=3", "lora:=3"):
+        with pytest.raises(BadInput, match="has no setting"):
+            recipe(wrong)
+    with pytest.raises(BadInput, match="rank='three' is not a whole number"):
+        recipe("lora:rank=three")
 
 
 def test_clones_share_the_material() -> None:

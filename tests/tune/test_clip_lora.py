@@ -22,7 +22,7 @@ from handful.tune.recipe import Readout
 from handful.tune.recipes import recipe
 
 Scenes = tuple[Tensor, Tensor, tuple[str, ...]]
-QUICK = CLIPLoRA(shots=4, steps_per_shot=30, lr=2e-2)
+QUICK = CLIPLoRA(steps_per_shot=30, lr=2e-2)
 
 
 def gen(seed: int = 0) -> torch.Generator:
@@ -162,11 +162,13 @@ def test_every_place_the_authors_name(blocks: str, expected: range) -> None:
 
 
 def test_training_is_the_authors(towers: TwoTowers, scenes: Scenes) -> None:
-    (stage,) = recipe("clip-lora", shots=4).stages
-    assert stage.steps == 2000 and stage.batch == 32
+    made = recipe("clip-lora")
+    (stage,), data = made.stages, Data(*scenes)
+    assert made.sampler is not None and stage.epochs is not None and stage.batch == 32
+    assert made.sampler.steps(data, stage.epochs, stage.batch) == 2000  # of four shots
     optimiser = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=2e-4, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 2000, eta_min=1e-6)
-    from handful.tune.loop import rate_at
+    from handful.tune.pace import rate_at
 
     for step in range(2000):
         if step % 100 == 0:
@@ -273,7 +275,7 @@ def test_bad_input_is_one_clear_line(towers: TwoTowers, bert: nn.Module, scenes:
         ({"matrices": ()}, "no matrix is named"),
         ({"towers": ("vision",)}, "there is no tower 'vision'; there are: image, text"),
         ({"blocks": "botom"}, "did you mean 'bottom'"),
-        ({"shots": 0}, "must be at least 1"),
+        ({"steps_per_shot": 0}, "must be at least 1"),
         ({"template": "a photo"}, "needs {} once"),
         ({"dropout": 1.0}, "a share below 1"),
     ):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from handful.core.train import AdamW
 from handful.errors import BadInput, HandfulError
 from handful.tune import (
     BRA,
@@ -33,6 +34,7 @@ from handful.tune import (
     Scored,
     Stage,
     Statistics,
+    Tuned,
     Where,
     load_delta,
     save_delta,
@@ -255,6 +257,19 @@ def test_a_killed_run_ends_as_it_would_have(net: Net, data: Data, tmp_path: Path
         assert not file.exists()
 
 
+def test_another_process_goes_on_with_a_run(net: Net, data: Data, tmp_path: Path) -> None:
+    def made() -> Recipe:
+        stage = Stage(epochs=3, update=lambda decay: AdamW(weight_decay=decay))  # lies elsewhere each time
+        return Recipe((Placed(LoRA(rank=2)),), stages=(stage,), readout=Linear)
+
+    whole, calls = tune(net, data, made()), iter([None, None])
+    recipes = [made(), made()]
+    assert len({repr(recipe.stages) for recipe in recipes}) == 2
+    with pytest.raises(StopIteration):
+        tune(net, data, recipes[0], checkpoint=tmp_path / "c", every=0, told=lambda *_: next(calls))
+    assert tune(net, data, recipes[1], checkpoint=tmp_path / "c").losses == whole.losses
+
+
 def test_a_checkpoint_of_another_run_is_refused(net: Net, data: Data, tmp_path: Path) -> None:
     recipe = Recipe((Placed(LoRA(rank=2)),), stages=(Stage(epochs=3),), readout=Linear)
     file = tmp_path / "c.safetensors"
@@ -273,6 +288,36 @@ def test_a_checkpoint_of_another_run_is_refused(net: Net, data: Data, tmp_path: 
     file.write_bytes(b"nonsense")
     with pytest.raises(BadInput, match="not a whole checkpoint"):
         tune(net, data, recipe, checkpoint=file)
+
+
+def test_the_best_state_is_kept_through_a_kill(net: Net, data: Data, tmp_path: Path) -> None:
+    recipe = Recipe(
+        (Placed(LoRA(rank=2)),), stages=(Stage(steps=7, lr=0.05, batch=5), Stage(steps=6, lr=0.5)), readout=Linear
+    )
+    states: list[dict[str, bytes]] = []
+
+    def judge(now: Tuned) -> float:
+        """Highest at the third of five looks, and once more at the fourth."""
+        states.append(bits(now.delta))
+        return [0.1, 0.2, 0.9, 0.9, 0.3][(len(states) - 1) % 5]
+
+    whole = tune(net, data, recipe, judge=judge, judge_every=3)
+    assert len(states) == 5  # after 3, 6, 7 steps of the first stage, 3, 6 of the second
+    assert bits(whole.delta) == states[2] != states[4]
+    assert len(whole.losses) == 13
+    file, calls = tmp_path / "c.safetensors", []
+
+    def stop(*_: object) -> None:
+        calls.append(0)
+        if len(calls) == 12:
+            raise KeyboardInterrupt
+
+    states.clear()
+    with pytest.raises(KeyboardInterrupt):
+        tune(net, data, recipe, judge=judge, judge_every=3, checkpoint=file, every=0, told=stop)
+    assert len(states) == 4
+    again = tune(net, data, recipe, judge=judge, judge_every=3, checkpoint=file, every=0)
+    assert bits(again.delta) == bits(whole.delta) and again.losses == whole.losses
 
 
 def test_a_loss_that_is_no_number_stops_before_anything_moves(net: Net, data: Data) -> None:
@@ -443,6 +488,25 @@ def test_what_cannot_be_changed_is_refused(net: Net, llama: nn.Module, data: Dat
         tune(net, data, Recipe((Placed(LoRA(2)),)))
 
 
+def test_a_tied_weight_is_changed_once_for_all(llama: nn.Module, tmp_path: Path) -> None:
+    ids, was = torch.tensor([[3, 4, 5, 6]]), bits(llama)
+    delta = Delta.begin(llama, [Placed(Own(), Where(names="", tied=True))], torch.Generator())
+    sites_of = [h.site for h in delta.holders]
+    assert "model.embed_tokens" in sites_of and "lm_head" not in sites_of
+    assert delta.trainable() == sum(p.numel() for p in llama.parameters())
+    shaken(delta)
+    with delta.attached(llama), torch.no_grad():
+        attached = llama(ids).logits
+        assert torch.equal(llama.lm_head.weight, llama.model.embed_tokens.weight)
+    assert bits(llama) == was and llama.lm_head.weight is llama.model.embed_tokens.weight
+    save_delta(delta, tmp_path / "d.safetensors")
+    kept = load_delta(tmp_path / "d.safetensors", llama).merge(llama)
+    with torch.no_grad():
+        torch.testing.assert_close(llama(ids).logits, attached, atol=1e-6, rtol=0)
+    kept.undo()
+    assert bits(llama) == was and llama.lm_head.weight is llama.model.embed_tokens.weight
+
+
 def test_sites_of_every_family(bert: nn.Module, llama: nn.Module, t5: nn.Module, clip: nn.Module) -> None:
     def count(model: nn.Module, tower: str = "") -> dict[str, int]:
         found = [site.role for site in sites(model) if not tower or site.tower == tower]
@@ -490,3 +554,17 @@ def test_split_attention_is_the_fused_one(batch_first: bool, mask: str) -> None:
     torch.testing.assert_close(apart(x, x, x, need_weights=False, **options)[0], whole, atol=1e-6, rtol=0)
     assert [s.role for s in sites(fused)] == ["q", "k", "v", "o"]
     assert not apart.training
+
+
+def test_a_map_that_attention_reads_without_calling_is_changed_as_a_weight() -> None:
+    torch.manual_seed(0)
+    fused = nn.ModuleDict({"attn": nn.MultiheadAttention(8, 2, batch_first=True)}).eval()
+    x = torch.randn(3, 5, 8)
+    delta = shaken(Delta.begin(fused, [Placed(LoRA(2), Where(("o",)))], torch.Generator()))
+    whole = split_attention(copy.deepcopy(fused))
+    apart = Delta.begin(whole, [Placed(LoRA(2), Where(("o",)))], torch.Generator())
+    apart.load_state_dict(delta.state_dict())
+    with delta.attached(fused), apart.attached(whole):
+        found = [model["attn"](x, x, x, need_weights=False)[0] for model in (fused, whole)]  # type: ignore[index]
+    torch.testing.assert_close(*found, atol=1e-6, rtol=0)
+    assert (found[0] - fused["attn"](x, x, x, need_weights=False)[0]).abs().max() > 1e-3

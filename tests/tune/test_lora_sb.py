@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from handful.errors import BadInput
 from handful.tune import BRA, Data, Delta, FirstStep, Linear, LoRA, Placed, Recipe, Seen, Stage, Where, tune
-from handful.tune.loop import rate_at
 from handful.tune.lora_sb import LoRASB, factors
+from handful.tune.pace import rate_at
 from handful.tune.recipes import recipe
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "lora_sb.json").read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ from handful.core.train import AdamW
 from handful.errors import BadInput
 from handful.tune import Data, Delta, Linear, Placed, Recipe, Stage, Where, tune
 from handful.tune.delta import Holder
+from handful.tune.groups import groups_of
 from handful.tune.loop import _Run
 from handful.tune.moved import Fresh, Moved
 from handful.tune.recipes import recipe
@@ -135,7 +136,7 @@ def test_prior_decay_draws_to_the_beginning(wide: Wide, data: Data) -> None:
     run = _Run(wide, data, made, Linear(), delta, 0)
     from handful.tune.checkpoint import Checkpoint
 
-    run.go("branch", Checkpoint(None, 1, ""), None, None, None)
+    run.go("branch", Checkpoint(None, 1, ""), None, None, None, None, 1)
     left = math.prod(1 - 0.1 * (1 - t / 5) * 0.5 for t in range(5))
     for p in delta.parameters():
         torch.testing.assert_close(p.data, torch.full_like(p, left))
@@ -147,8 +148,7 @@ def test_rates_fall_from_block_to_block(bert: nn.Module) -> None:
     delta = Delta.begin(bert, made.changes, torch.Generator())
     readout = Linear()
     readout.weight, readout.bias = nn.Parameter(torch.zeros(2, 16)), nn.Parameter(torch.zeros(2))
-    run = _Run(bert, Data(torch.zeros(2, 1), torch.tensor([0, 1])), made, readout, delta, 0)
-    groups = run.groups(made.stages[0])
+    groups = groups_of(made.stages[0], bert, delta, readout)
     everything = [id(p) for group in groups for p in group.parameters]
     assert sorted(everything) == sorted({id(p) for m in (delta, readout) for p in m.parameters()})
     factor = {id(p): group.factor for group in groups for p in group.parameters}

@@ -28,11 +28,11 @@ from handful.ship.model import class_text_vectors
 from handful.tune.delta import Delta
 from handful.tune.encoders import Tunable, tunable, tuned_encoder
 from handful.tune.loop import tune
-from handful.tune.recipe import Data, Recipe
-from handful.tune.recipes import RECIPES, recipe
+from handful.tune.recipe import Data, Recipe, rows_of
+from handful.tune.recipes import recipe
 
-AUTO = "lora"
-"""What ``auto`` tries beside the frozen encoder: on CR, SST-5 and AG News it was the best of those in `plain`."""
+AUTO: Mapping[str, str] = {"text": "lora", "image": "film"}
+"""What ``auto`` tries beside the frozen encoder, by what it reads."""
 FOLDS = 4
 """Encoders that are tuned to judge one, at most."""
 ROW = "row"
@@ -55,7 +55,7 @@ class Material:
     encoder: Encoder
     tower: nn.Module
     items: Sequence[Any]
-    inputs: Sequence[Any]
+    inputs: Sequence[Any] | Tensor
     sentences: Mapping[str, Sequence[str]]
     recipe: Recipe
 
@@ -95,7 +95,7 @@ class Tuner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         """See the class; ``rows`` carry the view `ROW`."""
         material, index = self.material, rows.views[ROW][:, 0].astype(int).tolist()
         classes, codes = np.unique(labels, return_inverse=True)
-        data = Data([material.inputs[i] for i in index], torch.as_tensor(codes), tuple(map(str, classes)))
+        data = Data(rows_of(material.inputs, index), torch.as_tensor(codes), tuple(map(str, classes)))
         self.delta_: Delta = tune(material.tower, data, material.recipe, seed=self.random_state).delta
         self.encoder_ = tuned_encoder(material.encoder, material.tower, self.delta_)
         head = clone(self.head)
@@ -177,7 +177,7 @@ def tuned(
     """
     made: Tunable = tunable(base)
     assert base is not None
-    chosen = AUTO if key == "auto" else key
+    chosen = AUTO[base.modality] if key == "auto" else key
     tower = made.tower()
     material = Material(base, tower, items, made.inputs(items), sentences, recipe(chosen))
     rows = replace(features, views={**features.views, ROW: np.arange(len(items))[:, None]})
@@ -251,7 +251,3 @@ def _by_the_others(frozen: CrossFit, tuned: CrossFit, gain: np.ndarray) -> Cross
         if np.nansum(gain[frozen.fold != part]) > 0:
             logits[frozen.fold == part] = tuned.logits[frozen.fold == part]
     return replace(frozen, logits=logits, judged=frozen.judged & tuned.judged)
-
-
-KEYS = ("auto", *RECIPES)
-"""What ``--tune`` takes."""

@@ -73,9 +73,9 @@ class TwoTowers(nn.Module):
         """What the text tower reads of a sentence."""
         return int(self.model.config.text_config.max_position_embeddings)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """See `image`."""
-        return self.image(pixels)
+    def forward(self, pixels: Tensor | Sequence[Tensor]) -> Tensor:
+        """See `image`; pixels may be a list of images ``[3, side, side]`` too."""
+        return self.image(pixels if isinstance(pixels, Tensor) else torch.stack(list(pixels)))
 
     def image(self, pixels: Tensor) -> Tensor:
         """Unit vectors ``[n, d]`` of pixels ``[n, 3, side, side]``."""

@@ -14,7 +14,7 @@ from handful.tune.delta_file import load_delta, save_delta
 from handful.tune.dora import DoRA
 from handful.tune.fillers import AsIs, CrossEntropy, Linear, Plain, Prototypes, Shuffled
 from handful.tune.ia3 import IA3, Scaling, ia3
-from handful.tune.loop import Tuned, tune
+from handful.tune.loop import tune
 from handful.tune.lora import LoRA
 from handful.tune.lora_sb import BRA, FirstStep
 from handful.tune.lorma import LoRMA
@@ -23,6 +23,7 @@ from handful.tune.own import Own, Statistics
 from handful.tune.recipe import Data, Readout, Recipe, Seen, Stage
 from handful.tune.sites import ROLES, Site, Where, sites, split_attention
 from handful.tune.taps import Scored
+from handful.tune.tuned import Tuned
 
 __all__ = [
     "BRA",

@@ -3,25 +3,35 @@
     after      y + s (U act(D y + c) + e)      bottleneck (Houlsby et al. 2019, Pfeiffer et al. 2021)
     beside     y + s (U act(D x + c) + e)      parallel adapter (He et al. 2022); AdaptFormer with a learned or fixed s
 
-    D [m, .] uniform as Kaiming with a = sqrt 5,  U [out, m] = 0,  c = e = 0;  m = width / reduction
+    begins     as the identity: D [m, .] uniform as Kaiming with a = sqrt 5, U [out, m] = 0, c = e = 0; or, as PERFECT
+               (078) has it, all as `nn.Linear`; or, as LiST (123), D and U normal;  m = width / reduction
 
 They change what a module gives, not its weight, so that they cannot be merged.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from handful.errors import BadInput
+from handful.errors import BadInput, nearest
 from handful.tune.change import Begun, Change, Mode, Tensors, register
 from handful.tune.lora import kaiming
 
-Activation = Literal["relu", "gelu", "identity"]
+_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "gelu-tanh": partial(functional.gelu, approximate="tanh"),
+    "identity": lambda x: x,
+}
+Activation = Literal["relu", "gelu", "gelu-tanh", "identity"]
 
 
 @register
@@ -37,6 +47,9 @@ class Adapter(Change):
         scale: s.
         learn_scale: whether s learns.
         dropout: of the narrow layer, in training.
+        biases: whether both maps have one.
+        begins: ``"identity"``, ``"linear"`` or ``"normal"``, see there.
+        std: of the normal.
     """
 
     key: ClassVar[str] = "adapter"
@@ -48,10 +61,15 @@ class Adapter(Change):
     scale: float = 1.0
     learn_scale: bool = False
     dropout: float = 0.0
+    biases: bool = True
+    begins: Literal["identity", "linear", "normal"] = "identity"
+    std: float = 2e-4
 
     def __post_init__(self) -> None:
-        if self.at not in ("after", "beside") or self.activation not in ("relu", "gelu", "identity"):
-            raise BadInput(f"an adapter is 'after' or 'beside', its activation relu, gelu or identity: {self}")
+        if self.at not in ("after", "beside") or self.begins not in ("identity", "linear", "normal"):
+            raise BadInput(f"an adapter is 'after' or 'beside' and begins 'identity', 'linear' or 'normal': {self}")
+        if self.activation not in _ACTIVATIONS:
+            raise BadInput(f"there is no activation {self.activation!r}{nearest(self.activation, _ACTIVATIONS)}")
         if not 0 <= self.dropout < 1 or self.reduction <= 0 or (self.width is not None and self.width < 1):
             raise BadInput(f"dropout is a share below 1, reduction and width are positive: {self}")
 
@@ -61,17 +79,20 @@ class Adapter(Change):
         out = len(weight)
         into = weight.shape[-1] if self.at == "beside" else out
         m = self.width or max(1, round(into / self.reduction))
-        learnt = {
-            "D": kaiming(m, into, weight, generator),
-            "c": weight.new_zeros(m),
-            "U": weight.new_zeros(out, m),
-            "e": weight.new_zeros(out),
-        }
+        learnt = {}
+        for name, bias, shape in (("D", "c", (m, into)), ("U", "e", (out, m))):
+            if self.begins == "normal":
+                learnt[name] = (self.std * torch.randn(shape, generator=generator)).to(weight)
+            elif name == "U" and self.begins == "identity":
+                learnt[name] = weight.new_zeros(shape)
+            else:
+                learnt[name] = kaiming(*shape, weight, generator)
+            if self.biases:
+                drawn = (torch.rand(shape[0], generator=generator) * 2 - 1) / math.sqrt(shape[1])
+                learnt[bias] = drawn.to(weight) if self.begins == "linear" else weight.new_zeros(shape[0])
         return Begun({**learnt, "s": weight.new_tensor(self.scale)} if self.learn_scale else learnt)
 
     def branch(self, x: Tensor, y: Tensor, module: nn.Module, t: Tensors) -> Tensor:
-        narrow = functional.linear(y if self.at == "after" else x, t["D"], t["c"])
-        if self.activation != "identity":
-            narrow = functional.relu(narrow) if self.activation == "relu" else functional.gelu(narrow)
+        narrow = _ACTIVATIONS[self.activation](functional.linear(y if self.at == "after" else x, t["D"], t.get("c")))
         narrow = functional.dropout(narrow, self.dropout, module.training)
-        return y + t.get("s", self.scale) * functional.linear(narrow, t["U"], t["e"])
+        return y + t.get("s", self.scale) * functional.linear(narrow, t["U"], t.get("e"))

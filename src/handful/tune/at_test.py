@@ -26,7 +26,7 @@ from torch.nn import functional
 from handful.core.train import AdamW
 from handful.errors import BadInput, HandfulError
 from handful.protocols import Progress
-from handful.tune.loop import Tuned
+from handful.tune.tuned import Tuned
 
 
 class TooFewViews(UserWarning):

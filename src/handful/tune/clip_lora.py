@@ -23,14 +23,23 @@ from handful.tune.class_texts import PHOTO, SCALE, ClassTexts, checked_templates
 from handful.tune.crops import RandomCrop
 from handful.tune.delta import Delta, Holder, Placed
 from handful.tune.delta_file import load_delta
-from handful.tune.fillers import CrossEntropy
-from handful.tune.loop import Tuned
+from handful.tune.fillers import CrossEntropy, Shuffled
 from handful.tune.lora import LoRA
-from handful.tune.recipe import Recipe, Stage
+from handful.tune.recipe import Data, Recipe, Stage
 from handful.tune.sites import Where, sites
+from handful.tune.tuned import Tuned
 
 Tower = Literal["text", "image"]
 MATRICES = ("q", "k", "v", "o")
+
+
+@dataclass(frozen=True)
+class ByShots(Shuffled):
+    """All rows in a new order, pass after pass; an epoch of a stage is as many steps as a class has images at most."""
+
+    def steps(self, data: Data, epochs: float, batch: int) -> int:
+        """``epochs`` times the shots."""
+        return round(epochs * int(data.targets.sum(0).max().ceil()))
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,6 @@ class CLIPLoRA:
     """The recipe for a `TwoTowers`; see `handful.tune.clip_lora`.
 
     Args:
-        shots: images a class; what training lasts follows from it.
         rank: r.
         alpha: of the scale gamma.
         dropout: share of what goes into A that is left out in training.
@@ -47,13 +55,12 @@ class CLIPLoRA:
         towers: which towers change.
         blocks: which blocks of a tower; see `handful.tune.sites.Where`.
         template: a sentence with ``{}`` for the name of a class.
-        steps_per_shot: steps for each shot.
+        steps_per_shot: steps for each image of the class that has most.
         lr: learning rate.
         batch: images a step.
         side: of the crops, where images are given larger than the tower takes them.
     """
 
-    shots: int = 16
     rank: int = 2
     alpha: float = 1.0
     dropout: float = 0.25
@@ -68,8 +75,8 @@ class CLIPLoRA:
     side: int | None = None
 
     def __post_init__(self) -> None:
-        if self.shots < 1 or self.steps_per_shot < 1:
-            raise BadInput(f"shots ({self.shots}) and steps_per_shot ({self.steps_per_shot}) must be at least 1")
+        if self.steps_per_shot < 1:
+            raise BadInput(f"steps_per_shot is {self.steps_per_shot}; it must be at least 1")
         for what, some, known in (("matrix", self.matrices, MATRICES), ("tower", self.towers, ("text", "image"))):
             if not some:
                 raise BadInput(f"no {what} is named, so that nothing would change; there are {', '.join(known)}")
@@ -91,10 +98,13 @@ class CLIPLoRA:
     def recipe(self) -> Recipe:
         """As slots."""
         stage = Stage(
-            steps=self.steps_per_shot * self.shots, lr=self.lr, batch=self.batch, trains=("delta",),
+            epochs=self.steps_per_shot, lr=self.lr, batch=self.batch, trains=("delta",),
             rate="cosine", last=1e-6, weight_decay=0.01,
         )  # fmt: skip
-        return Recipe(self.placed, (CrossEntropy(),), (stage,), augment=(RandomCrop(self.side),), readout=self.readout)
+        return Recipe(
+            self.placed, (CrossEntropy(),), (stage,), augment=(RandomCrop(self.side),), readout=self.readout,
+            sampler=ByShots(),
+        )  # fmt: skip
 
     def load(self, path: str | Path, model: nn.Module, classes: Sequence[str]) -> Tuned:
         """What `handful.tune.delta_file.save_delta` wrote of a run with these settings, ready to answer.

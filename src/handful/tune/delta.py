@@ -41,9 +41,18 @@ class Placed:
 class Holder(nn.Module):
     """The tensors of one change at one site. Called with a weight it gives f(W), as a parametrisation does."""
 
-    def __init__(self, change: Change, site: str, parameter: str, begun: Begun, module: nn.Module) -> None:
+    def __init__(
+        self,
+        change: Change,
+        site: str,
+        parameter: str,
+        begun: Begun,
+        module: nn.Module,
+        tied: Sequence[tuple[str, str]] = (),
+    ) -> None:
         super().__init__()
         self.change, self.site, self.parameter = change, site, parameter
+        self.tied = tuple(tied)  # other modules, and what they call the same weight
         self._turn = [module]  # in a list, so that it is no part of this module
         for name, tensor in begun.trained.items():
             self.register_parameter(name, nn.Parameter(tensor.detach().clone().contiguous()))
@@ -54,6 +63,10 @@ class Holder(nn.Module):
         """Names of the parameters of ``module`` that it changes."""
         with_bias = self.change.biased and isinstance(getattr(module, "bias", None), Tensor)
         return (self.parameter, "bias") if with_bias else (self.parameter,)
+
+    def places(self, module: nn.Module) -> list[tuple[str, str]]:
+        """Every module and its parameter that it changes: those of ``module``, and where else that weight is used."""
+        return [*((self.site, name) for name in self.touched(module)), *self.tied]
 
     def on(self, parameter: str) -> nn.Module:
         """What changes that parameter: this for the one it is made for, a view of it for the bias beside it."""
@@ -111,16 +124,21 @@ class Delta(nn.Module):
         Raises:
             BadInput: no site fits; a setting fits no weight; a weight holds what is no number, or is tied to another.
         """
-        holders = []
+        holders: list[Holder] = []
         for one in placed:
+            shared: set[tuple[str, str]] = set()
             for site in one.where.find(model, one.needed):
+                if (site.name, one.where.parameter) in shared:
+                    continue  # changed already, under the name of another module
                 module = model.get_submodule(site.name)
                 weight = _whole(module, one.where.parameter, site.name)
+                tied = _others(model, weight, site.name) if one.where.tied else []
+                shared.update(tied)
                 try:
                     begun = one.change.begin(as_matrix(module, weight), generator)
                 except BadInput as error:
                     raise BadInput(f"{site.name}: {error}") from error
-                holders.append(Holder(one.change, site.name, one.where.parameter, begun, module))
+                holders.append(Holder(one.change, site.name, one.where.parameter, begun, module, tied))
         _refuse_tied(model, holders)
         return cls(holders, fingerprint_of(model, holders))
 
@@ -144,11 +162,11 @@ class Delta(nn.Module):
                 if use == "branch":
                     handles.append(module.register_forward_hook(holder.hook))
                     continue
-                for parameter in holder.touched(module):
-                    key = (module, parameter)
-                    if parametrize.is_parametrized(module, parameter) and key not in made:
-                        raise BadInput(f"{holder.site}.{parameter} is changed already; take that change off first")
-                    parametrize.register_parametrization(module, parameter, holder.on(parameter), unsafe=True)
+                for site, parameter in holder.places(module):
+                    key = (model.get_submodule(site), parameter)
+                    if parametrize.is_parametrized(*key) and key not in made:
+                        raise BadInput(f"{site}.{parameter} is changed already; take that change off first")
+                    parametrize.register_parametrization(*key, holder.on(parameter), unsafe=True)
                     made.append(key)
             yield
         finally:
@@ -168,13 +186,23 @@ class Delta(nn.Module):
         for holder in self.each():
             holder.change.check("weight", training=False)
         kept: dict[tuple[str, str], Tensor] = {}
+        made: dict[tuple[str, str], Tensor] = {}
         for holder in self.each():
             module = _module(model, holder)
             for name in holder.touched(module):
-                parameter = getattr(module, name)
-                kept.setdefault((holder.site, name), parameter.detach().clone())
-                parameter.copy_(holder.on(name)(parameter))
+                was = kept.setdefault((holder.site, name), getattr(module, name).detach().clone())
+                # Several changes add up in single precision, and are rounded to the weight's own once.
+                wide = was.float() if was.dtype in (torch.float16, torch.bfloat16) else was
+                made[holder.site, name] = holder.on(name)(made.get((holder.site, name), wide))
+        for (site, name), value in made.items():
+            getattr(model.get_submodule(site), name).copy_(value)
         return Merged(model, kept)
+
+    @classmethod
+    def joined(cls, model: nn.Module, deltas: Sequence[Delta]) -> Delta:
+        """Several as one, in their order: each was made for ``model`` with those before it merged into it."""
+        holders = [holder for delta in deltas for holder in delta.each()]
+        return cls(holders, fingerprint_of(model, holders))
 
     def _uses(self, model: nn.Module, mode: Mode) -> list[Mode]:
         """How each holder is executed; what must be in the weight for a later one to be right is a weight too."""
@@ -182,7 +210,7 @@ class Delta(nn.Module):
         below: set[str] = set()
         for holder in reversed(list(self.each())):
             modes = holder.change.modes
-            linear = holder.parameter == "weight" and is_linear(_module(model, holder))
+            linear = holder.parameter == "weight" and not holder.tied and is_linear(_module(model, holder))
             beside = "weight" not in modes or (linear and holder.site not in below)
             use: Mode = "branch" if mode == "branch" and "branch" in modes and beside else "weight"
             if use == "weight" or holder.change.reads:
@@ -208,11 +236,12 @@ class Delta(nn.Module):
         out: list[Placed] = []
         for holder in self.each():
             last = out[-1] if out else None
-            alike = last and last.change == holder.change and last.where.parameter == holder.parameter
-            if last and alike and holder.site not in last.where.sites:
+            same = last and (last.where.parameter, last.where.tied) == (holder.parameter, bool(holder.tied))
+            if last and same and last.change == holder.change and holder.site not in last.where.sites:
                 out[-1] = Placed(holder.change, replace(last.where, sites=(*last.where.sites, holder.site)))
             else:
-                out.append(Placed(holder.change, Where((), holder.parameter, sites=(holder.site,))))
+                where = Where((), holder.parameter, sites=(holder.site,), tied=bool(holder.tied))
+                out.append(Placed(holder.change, where))
         return out
 
     def each(self) -> Iterator[Holder]:
@@ -271,9 +300,15 @@ def _whole(module: nn.Module, parameter: str, site: str) -> Tensor:
     return weight
 
 
+def _others(model: nn.Module, weight: Tensor, site: str) -> list[tuple[str, str]]:
+    """Modules besides ``site`` that have this very weight, and what they call it."""
+    named = ((name.rpartition("."), one) for name, one in model.named_parameters(remove_duplicate=False))
+    return [(module, parameter) for (module, _, parameter), one in named if one is weight and module != site]
+
+
 def _refuse_tied(model: nn.Module, holders: Sequence[Holder]) -> None:
     """Raise `BadInput` where a weight to be changed is another module's too: it would change there unseen."""
-    modules = [(model.get_submodule(holder.site), holder) for holder in holders]
+    modules = [(model.get_submodule(holder.site), holder) for holder in holders if not holder.tied]
     chosen = {id(_original(module, name)) for module, holder in modules for name in holder.touched(module)}
     seen: dict[int, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):

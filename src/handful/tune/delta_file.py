@@ -32,6 +32,7 @@ def description(delta: Delta) -> dict[str, Any]:
                 "settings": one.change.settings(),
                 "parameter": one.where.parameter,
                 "sites": list(one.where.sites),
+                "tied": one.where.tied,
             }
             for one in delta.placed()
         ],
@@ -53,7 +54,7 @@ def delta_of(model: nn.Module, described: Mapping[str, Any], state: Mapping[str,
         placed = [
             Placed(
                 change_of(one["change"], one["settings"]),
-                Where((), str(one["parameter"]), sites=tuple(map(str, one["sites"]))),
+                Where((), str(one["parameter"]), sites=tuple(map(str, one["sites"])), tied=bool(one["tied"])),
             )
             for one in described["changes"]
         ]

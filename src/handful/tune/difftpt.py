@@ -22,8 +22,8 @@ from handful.protocols import Progress
 from handful.tune.at_test import AtTest, at_test, select_views
 from handful.tune.class_texts import PHOTO, names_only
 from handful.tune.delta import Delta
-from handful.tune.loop import Tuned
 from handful.tune.prompts import PromptTexts
+from handful.tune.tuned import Tuned
 from handful.tune.views import ImageViews, Variations
 
 

@@ -22,11 +22,11 @@ class Tunable(Protocol):
     name: str
 
     def tower(self) -> nn.Module:
-        """The network, with numbers of its own: it takes a list of what `inputs` gives, and gives ``[n, d]``."""
+        """The network, with numbers of its own: it takes some of what `inputs` gives, and gives ``[n, d]``."""
         ...
 
-    def inputs(self, items: Sequence[Any]) -> list[Any]:
-        """Items as the tower takes them."""
+    def inputs(self, items: Sequence[Any]) -> Any:
+        """Items as the tower takes them: a list that may be cut, or a tensor ``[n, …]``."""
         ...
 
     def retuned(self, tower: Any, mark: str) -> Encoder:
@@ -39,7 +39,7 @@ def tunable(encoder: Encoder | None) -> Tunable:
     if encoder is None:
         raise BadInput("the source holds features: there is no encoder to tune")
     if not isinstance(encoder, Tunable):
-        raise BadInput(f"encoder {encoder.name!r} cannot be tuned: of the encoders, those of texts can")
+        raise BadInput(f"encoder {encoder.name!r} cannot be tuned")
     return encoder
 
 

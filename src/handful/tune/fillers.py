@@ -79,15 +79,25 @@ class CrossEntropy:
 
 @dataclass(frozen=True)
 class Shuffled:
-    """Pass after pass over all rows in a new order; the last batch of a pass may be smaller."""
+    """Pass after pass over all rows in a new order; the last batch of a pass may be smaller.
+
+    Args:
+        whole: leave such a batch out, unless it is the only one.
+    """
+
+    whole: bool = False
 
     def steps(self, data: Data, epochs: float, batch: int) -> int:
-        return round(epochs * math.ceil(len(data) / batch))
+        return round(epochs * math.ceil(self._seen(data, batch) / batch))
 
     def draws(self, data: Data, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
         while True:
-            order = torch.randperm(len(data), generator=generator)
-            yield from (order[at : at + batch] for at in range(0, len(data), batch))
+            order = torch.randperm(len(data), generator=generator)[: self._seen(data, batch)]
+            yield from (order[at : at + batch] for at in range(0, len(order), batch))
+
+    def _seen(self, data: Data, batch: int) -> int:
+        n = len(data)
+        return n - n % batch if self.whole and n > batch else n
 
 
 @dataclass(frozen=True)

@@ -8,62 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from handful.core.train import Optimiser, cosine, seeded
+from handful.core.train import seeded
 from handful.errors import BadInput, HandfulError
 from handful.protocols import Progress
+from handful.tune.best import Best
 from handful.tune.change import Mode
 from handful.tune.checkpoint import Checkpoint
-from handful.tune.delta import Delta, Merged
+from handful.tune.delta import Delta
 from handful.tune.fillers import AsIs, CrossEntropy, Plain, Shuffled
+from handful.tune.groups import Group, groups_of, mover
+from handful.tune.modes import in_mode, settled
+from handful.tune.pace import rate_at, settles, stretches
 from handful.tune.recipe import Closures, Data, Readout, Recipe, Sampler, Seen, Stage
-from handful.tune.sites import depths, sites
-
-
-@dataclass
-class Tuned:
-    """A model and what was learnt about it.
-
-    Args:
-        model: the base, untouched.
-        delta: what changes it.
-        readout: fitted along with it.
-        classes: names of the logits' columns.
-        losses: of each step.
-    """
-
-    model: nn.Module
-    delta: Delta
-    readout: Readout
-    classes: tuple[str, ...]
-    losses: list[float] = field(default_factory=list)
-
-    @property
-    def base_fingerprint(self) -> str:
-        """Of the weights that were changed."""
-        return self.delta.fingerprint
-
-    @torch.no_grad()
-    def logits(self, inputs: Any, batch: int = 64, mode: Mode = "branch") -> Tensor:
-        """``[n, C]``, as the classes stand in ``classes``."""
-        data = Data(inputs, torch.zeros(len(inputs), len(self.classes)), self.classes)
-        with self.delta.attached(self.model, mode), _evaluating(self.model, self.readout):
-            every = (data.take(torch.arange(at, min(at + batch, len(data)))) for at in range(0, len(data), batch))
-            return torch.cat([self.readout(self.model(some), self.model) for some in every])
-
-    def merge(self) -> Merged:
-        """Write the changes into the model's weights; ``.undo()`` of the answer takes them out again."""
-        return self.delta.merge(self.model)
+from handful.tune.tuned import Tuned
 
 
 def tune(
@@ -78,6 +44,9 @@ def tune(
     progress: Progress | None = None,
     told: Callable[[int, int, float, float], None] | None = None,
     time_limit: float | None = None,
+    held: Data | None = None,
+    judge: Callable[[Tuned], float] | None = None,
+    judge_every: int = 100,
 ) -> Tuned:
     """Change ``model`` a little, so that it tells the classes of ``data`` apart.
 
@@ -94,13 +63,22 @@ def tune(
         progress: called with (steps done, steps in all).
         told: called with step, steps, loss and seconds left.
         time_limit: seconds after which no further step is taken.
+        held: examples that nothing is learnt from, for steps that look at their loss (`Closures`).
+        judge: gives a score, such as accuracy on examples held out; the state with the highest is kept, of equal ones
+            the first.
+        judge_every: steps between two scores; the end of a stage is scored as well.
 
     Raises:
-        BadInput: the recipe does not fit the model or the data; nothing would learn; the checkpoint is another run's.
+        BadInput: the recipe does not fit the model or the data; held-out examples are learnt from too; nothing would
+            learn; the checkpoint is another run's.
         HandfulError: the loss is no number any more; the memory does not suffice for a single item.
     """
     if not recipe.stages:
         raise BadInput("the recipe has no stage, so that nothing would be learnt")
+    if held is not None and (shared := data.shared(held)):
+        raise BadInput(f"{shared} of the {len(held)} held-out examples are among those learnt from; take others")
+    if held is not None and held.targets.shape[1:] != data.targets.shape[1:]:
+        raise BadInput(f"the held-out examples have {len(held.classes)} classes, the others {len(data.classes)}")
     generator = torch.Generator().manual_seed(seed)
     frozen = [(p, p.requires_grad) for p in model.parameters()]
     counted = [(buffer, buffer.clone()) for buffer in model.buffers()]
@@ -112,11 +90,11 @@ def tune(
         readout = (recipe.readout or AsIs)()
         readout.begin(model, data, generator)
         delta = Delta.begin(model, recipe.changes, generator)
-        run = _Run(model, data, recipe, readout, delta, seed)
+        run = _Run(model, data, recipe, readout, delta, seed, held)
         if recipe.start is not None:
             recipe.start(delta, model, readout, data, run.loss_of)
         keeper = Checkpoint(None if checkpoint is None else Path(checkpoint), every, run.name)
-        losses = run.go(mode, keeper, progress, told, time_limit)
+        losses = run.go(mode, keeper, progress, told, time_limit, judge, judge_every)
     finally:
         for parameter, needed in frozen:
             parameter.requires_grad_(needed)
@@ -126,25 +104,21 @@ def tune(
     return Tuned(model, delta, readout.eval(), data.classes, losses)
 
 
-@dataclass
-class _Group:
-    """Parameters that take their steps together: with one optimiser, at ``factor`` times the rate."""
-
-    parameters: list[Tensor]
-    update: Optimiser
-    factor: float
-
-
 class _Run:
     """One call of `tune`."""
 
-    def __init__(self, model: nn.Module, data: Data, recipe: Recipe, readout: Readout, delta: Delta, seed: int) -> None:
+    def __init__(
+        self, model: nn.Module, data: Data, recipe: Recipe, readout: Readout, delta: Delta, seed: int,
+        held: Data | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.data, self.recipe, self.readout, self.delta = model, data, recipe, readout, delta
+        self.held = held
         self.seed = seed
         self.objectives = recipe.objectives or (CrossEntropy(),)
         self.sampler: Sampler = recipe.sampler or Shuffled()
         self.weight = torch.ones(len(data)) if data.weight is None else data.weight
         self.stage = 0
+        self.best: Best | None = None
         self.parts = 1  # a batch is taken in so many, once memory has not sufficed for it whole
 
     def steps(self, stage: Stage) -> int:
@@ -157,48 +131,65 @@ class _Run:
     def go(
         self, mode: Mode, checkpoint: Checkpoint, progress: Progress | None,
         told: Callable[[int, int, float, float], None] | None, time_limit: float | None,
+        judge: Callable[[Tuned], float] | None, judge_every: int,
     ) -> list[float]:  # fmt: skip
         """All stages; the loss of each step."""
+        if judge is not None:
+            self.best = Best(self.modules)
         total, done = sum(map(self.steps, self.recipe.stages)), 0
         began = time.monotonic()
         losses: list[float] = []
         for number, stage in enumerate(self.recipe.stages):
             self.stage, steps = number, self.steps(stage)
-            groups = self.groups(stage)
-            first, losses = checkpoint.resume(number, self.modules, [g.update for g in groups], losses)
+            groups = groups_of(stage, self.model, self.delta, self.readout)
+            first, losses = checkpoint.resume(number, self.kept, [g.update for g in groups], losses)
             rows = self.sampler.draws(self.data, stage.batch, torch.Generator().manual_seed(self.seed + number))
             done += min(first, steps)
             if first >= steps:
                 continue
             learning = (self.readout, self.delta, *((self.model,) if stage.dropout else ()))
-            with (
-                torch.enable_grad(),
-                _training(*learning),
-                self.delta.attached(self.model, mode),
-                _in_mode(False, *_settled(self.model)),
-            ):
-                for at, some in enumerate(itertools.islice(rows, first, steps), first):
-                    if time_limit is not None and time.monotonic() - began > time_limit:
-                        break
-                    rate = rate_at(stage, steps, at)
-                    loss = self.one(stage, some, at, steps, groups, rate)
-                    losses.append(loss)
-                    done += 1
-                    if progress is not None:
-                        progress(done, total)
-                    if told is not None:
-                        told(done, total, loss, (time.monotonic() - began) / len(losses) * (total - done))
-                    checkpoint.keep(number, at + 1, self.modules, [g.update for g in groups], losses)
-            checkpoint.keep(number + 1, 0, self.modules, [], losses)
+            drawn, over = enumerate(itertools.islice(rows, first, steps), first), False
+            for stretch in stretches(first, steps, judge_every if judge is not None else steps):
+                with (
+                    torch.enable_grad(),
+                    in_mode(True, *learning),
+                    self.delta.attached(self.model, mode),
+                    in_mode(False, *settled(self.model)),
+                ):
+                    for at, some in itertools.islice(drawn, stretch):
+                        late = time_limit is not None and time.monotonic() - began > time_limit
+                        over = late or bool(at and settles(losses[-at:], stage.patience))
+                        if over:
+                            break
+                        rate = rate_at(stage, steps, at)
+                        loss = self.one(stage, some, at, steps, groups, rate)
+                        losses.append(loss)
+                        done += 1
+                        if progress is not None:
+                            progress(done, total)
+                        if told is not None:
+                            told(done, total, loss, (time.monotonic() - began) / len(losses) * (total - done))
+                        if judge is None or (at + 1) % judge_every:  # a state is kept with its score
+                            checkpoint.keep(number, at + 1, self.kept, [g.update for g in groups], losses)
+                if self.best is not None and judge is not None:
+                    now = Tuned(self.model, self.delta, self.readout, self.data.classes, losses)
+                    self.best.offer(judge(now), self.modules)
+                if over:
+                    break
+            checkpoint.keep(number + 1, 0, self.kept, [], losses)
+        if self.best is not None:
+            self.best.restore(self.modules)
         checkpoint.remove()
         return losses
 
     @property
     def name(self) -> str:
         """What tells this run from others: the model's weights, the data, the recipe, the seed."""
-        digest = hashlib.sha256(repr((self.delta.fingerprint, len(self.data), self.recipe.stages, self.seed)).encode())
+        said = repr((self.delta.fingerprint, len(self.data), self.recipe.stages, self.seed))
+        said += repr([(h.site, h.change) for h in self.delta.holders])
+        # Where a function lies in memory is another in the next process, which is to go on with the run.
+        digest = hashlib.sha256(re.sub(r" at 0x[0-9a-fA-F]+", "", said).encode())
         digest.update(self.data.targets.numpy().tobytes())
-        digest.update(repr([(h.site, h.change) for h in self.delta.holders]).encode())
         return digest.hexdigest()
 
     @property
@@ -206,44 +197,19 @@ class _Run:
         """What learns."""
         return {"delta": self.delta, "readout": self.readout}
 
-    def groups(self, stage: Stage) -> list[_Group]:
-        """What learns in a stage, by what its steps have in common."""
-        out: list[_Group] = []
-        for part, module in self.modules.items():
-            lr = stage.readout_lr if part == "readout" and stage.readout_lr is not None else stage.lr
-            learns = part in stage.trains
-            for parameter in module.parameters():
-                parameter.requires_grad_(learns)
-            if learns:
-                factor = lr / stage.lr if stage.lr else 1.0
-                depth = self.depths(stage.block_decay) if part == "delta" else {}
-                for (decay, slower), some in _alike(module, stage.weight_decay, depth).items():
-                    out.append(_Group(some, stage.update(decay), factor * slower))
-        if not out:
-            raise BadInput("nothing would learn: no change of the model, and a readout without numbers")
-        return out
+    @property
+    def kept(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds."""
+        return self.modules if self.best is None else {**self.modules, "best": self.best}
 
-    def depths(self, decay: float) -> dict[int, float]:
-        """By parameter of the delta, the factor of its rate: ``decay`` to the power of how far below the head it is."""
-        if decay == 1:
-            return {}
-        every = {site.name: site for site in sites(self.model)}
-        blocks, found = depths(every.values()), dict[int, float]()
-        for holder in self.delta.each():
-            site = every[holder.site]
-            # What has no block lies below all (embeddings), or above (a projection).
-            above = 0 if site.role == "projection" else blocks[site.tower] - (-1 if site.block is None else site.block)
-            found |= {id(p): decay**above for p in holder.parameters()}
-        return found
-
-    def one(self, stage: Stage, rows: Tensor, at: int, steps: int, groups: Sequence[_Group], rate: float) -> float:
+    def one(self, stage: Stage, rows: Tensor, at: int, steps: int, groups: Sequence[Group], rate: float) -> float:
         """One step on ``rows``; where memory does not suffice, in twice as many parts."""
         parameters = [p for group in groups for p in group.parameters]
         while True:
             try:
                 with seeded(_mixed(self.seed, self.stage, at)):
                     closures = self.closures(rows, at, steps)
-                    return float((self.recipe.step or Plain())(closures, parameters, _mover(groups, rate, stage.clip)))
+                    return float((self.recipe.step or Plain())(closures, parameters, mover(groups, rate, stage.clip)))
             except (RuntimeError, MemoryError) as error:
                 if not _is_memory(error):
                     raise
@@ -258,11 +224,13 @@ class _Run:
         for augment in self.recipe.augment:
             inputs = augment(inputs, rows, generator)
 
+        learns = tuple(p for module in self.modules.values() for p in module.parameters() if p.requires_grad)
+
         def look(part: Tensor) -> Seen:
             chosen = inputs[part] if isinstance(inputs, Tensor) else [inputs[i] for i in part.tolist()]
             here = rows[part]
             targets, weight = self.data.targets[here], self.weight[here]
-            return Seen(self.model, self.readout, here, chosen, targets, weight, at, steps, generator)
+            return Seen(self.model, self.readout, here, chosen, targets, weight, at, steps, generator, learns)
 
         places = torch.arange(len(rows)).tensor_split(min(self.parts, len(rows)))
 
@@ -279,49 +247,36 @@ class _Run:
             return total
 
         single = {o.name: (lambda o=o: loss_of([o])) for o in self.objectives}
-        return {**single, "loss": lambda: loss_of(self.objectives)}
+        every = {**single, "loss": lambda: loss_of(self.objectives)}
+        return Closures(every if self.held is None else {**every, "held": lambda: self.held_out(at, steps)}, at, steps)
+
+    @torch.no_grad()
+    def held_out(self, at: int, steps: int, batch: int = 64) -> Tensor:
+        """The recipe's loss on the held-out examples, outside of training."""
+        data = self.held
+        assert data is not None
+        weight = torch.ones(len(data)) if data.weight is None else data.weight
+        total = torch.zeros(())
+        with in_mode(False, self.model, self.readout):
+            for rows in torch.split(torch.arange(len(data)), batch):
+                generator = torch.Generator().manual_seed(self.seed)
+                seen = Seen(
+                    self.model,
+                    self.readout,
+                    rows,
+                    data.take(rows),
+                    data.targets[rows],
+                    weight[rows],
+                    at,
+                    steps,
+                    generator,
+                )
+                total = total + sum(objective(seen) for objective in self.objectives) * (len(rows) / len(data))
+        return total
 
     def loss_of(self, rows: Tensor) -> Tensor:
         """The recipe's loss on some rows, as things stand."""
         return self.closures(rows, 0, 1)["loss"]()
-
-
-def rate_at(stage: Stage, steps: int, step: int) -> float:
-    """Learning rate of a step."""
-    warm = round(stage.warmup * steps)
-    if step < warm:
-        return stage.lr * (step + 1) / warm
-    left = max(steps - warm, 1)
-    if stage.rate == "cosine":
-        return cosine(stage.lr, left, last=stage.last)(step - warm)
-    if stage.rate == "linear":
-        return stage.last + (stage.lr - stage.last) * (1 - (step - warm) / left)
-    return stage.lr
-
-
-def _alike(
-    module: nn.Module, weight_decay: float, slower: Mapping[int, float]
-) -> dict[tuple[float, float], list[Tensor]]:
-    """The parameters by their decay, of which vectors have none, and the factor of their rate."""
-    out: dict[tuple[float, float], list[Tensor]] = {}
-    for parameter in module.parameters():
-        decay = weight_decay if parameter.dim() > 1 else 0.0
-        out.setdefault((decay, slower.get(id(parameter), 1.0)), []).append(parameter)
-    return out
-
-
-def _mover(groups: Sequence[_Group], rate: float, clip: float | None) -> Callable[[Sequence[Tensor]], None]:
-    @torch.no_grad()
-    def move(gradients: Sequence[Tensor]) -> None:
-        if clip is not None:
-            length = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
-            gradients = [g * (clip / length.clamp_min(clip)) for g in gradients]
-        left = iter(gradients)
-        for group in groups:
-            some = tuple(itertools.islice(left, len(group.parameters)))
-            group.update([p.data for p in group.parameters], some, rate * group.factor)
-
-    return move
 
 
 def _mixed(*numbers: int) -> int:
@@ -331,37 +286,3 @@ def _mixed(*numbers: int) -> int:
 
 def _is_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error)
-
-
-def _settled(model: nn.Module) -> list[nn.Module]:
-    """Normalisations that keep the statistics of the base: all whose statistics are not changed by a delta."""
-    return [
-        module
-        for module in model.modules()
-        if isinstance(getattr(module, "running_mean", None), Tensor)
-        and not parametrize.is_parametrized(module, "running_mean")
-    ]
-
-
-@contextmanager
-def _training(*modules: nn.Module) -> Iterator[None]:
-    with _in_mode(True, *modules):
-        yield
-
-
-@contextmanager
-def _evaluating(*modules: nn.Module) -> Iterator[None]:
-    with _in_mode(False, *modules):
-        yield
-
-
-@contextmanager
-def _in_mode(training: bool, *modules: nn.Module) -> Iterator[None]:
-    was = [module.training for module in modules]
-    for module in modules:
-        module.train(training)
-    try:
-        yield
-    finally:
-        for module, before in zip(modules, was, strict=True):
-            module.train(before)

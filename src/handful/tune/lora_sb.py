@@ -25,7 +25,7 @@ from handful.errors import BadInput
 from handful.tune.change import Begun, Change, Mode, Tensors, checked_rank, register
 from handful.tune.delta import Delta, Holder, Placed
 from handful.tune.fillers import Linear, Shuffled
-from handful.tune.loop import rate_at
+from handful.tune.pace import rate_at
 from handful.tune.recipe import Data, Readout, Recipe, Stage
 from handful.tune.sites import Where, as_matrix
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from handful.errors import BadInput
 from handful.tune.change import Begun, Change, Mode, Tensors, register
 from handful.tune.delta import Delta, Holder, Placed
+from handful.tune.information import Information
 from handful.tune.recipe import Data, Readout
 from handful.tune.sites import Where, as_matrix
 
@@ -89,6 +90,15 @@ def chosen(scores: Mapping[str, Tensor], keep: float) -> tuple[tuple[Placed, ...
     parts = torch.split(mask, sizes)
     at = {site: part.nonzero()[:, 0] for site, part in zip(scores, parts, strict=True) if part.any()}
     return tuple(Placed(Masked(len(p)), Where((), sites=(site,))) for site, p in at.items()), At(at)
+
+
+def fisher(
+    model: nn.Module, where: Where, readout: Readout, data: Data, information: Information | None = None
+) -> dict[str, Tensor]:
+    """By site the diagonal Fisher information of its weight ``[out, in]``, over all of ``data``: scores of FISH."""
+    weights = {site.name: model.get_submodule(site.name).get_parameter("weight") for site in where.find(model)}
+    found = (information or Information(examples=None)).diagonal(model, readout, data, weights)
+    return {site: as_matrix(model.get_submodule(site), f) for site, f in found.items()}
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """Sentence and image encoders tuned by contrast: which numbers move is the only difference between these recipes.
 
     loss     every pair of a batch of examples, see `handful.tune.contrastive.AllPairs`
-    where    `lora`: a low-rank change of every linear map; `full`: every weight; `bitfit`: every bias
+    where    `lora`: a low-rank change of every linear map; `full`: every weight; `bitfit`: every bias;
+             `film`: scale and shift of every normalisation, which networks of convolutions have too
 
 SetFit contrasts the same pairs, sixteen at a time and each sentence read again for every pair; a batch here holds all
 pairs of its sentences for one reading each.
@@ -62,6 +63,20 @@ class Full:
     def recipe(self) -> Recipe:
         """As slots."""
         return _contrast(EVERYTHING, self.steps, self.lr, self.batch)
+
+
+@dataclass(frozen=True)
+class FiLM:
+    """Scale and shift of every normalisation (Requeima et al. 2019, Shysheya et al. 2023); settings as in `Lora`."""
+
+    steps: int = 20
+    lr: float = 1e-2
+    batch: int = 32
+
+    def recipe(self) -> Recipe:
+        """As slots."""
+        norms = tuple(Placed(Own(), Where(("norm",), parameter)) for parameter in ("weight", "bias"))
+        return _contrast(norms, self.steps, self.lr, self.batch)
 
 
 @dataclass(frozen=True)

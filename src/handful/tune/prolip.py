@@ -28,10 +28,10 @@ from handful.tune.crops import RandomCrop
 from handful.tune.delta import Delta, Holder, Placed
 from handful.tune.difftpt import tpt
 from handful.tune.fillers import CrossEntropy
-from handful.tune.loop import Tuned
 from handful.tune.own import Own
 from handful.tune.recipe import Data, Recipe, Seen, Stage
 from handful.tune.sites import Where
+from handful.tune.tuned import Tuned
 
 Tower = Literal["text", "image"]
 TEMPLATES = (

@@ -67,11 +67,25 @@ class Data:
         """The class of each item ``[n]``."""
         return self.targets.argmax(1)
 
+    def shared(self, other: Data) -> int:
+        """How many items of ``other`` are among these; 0 for items that cannot be compared."""
+
+        def keys(data: Data) -> list[Any]:
+            if isinstance(data.inputs, Tensor):
+                return [row.cpu().contiguous().numpy().tobytes() for row in data.inputs]
+            return [item for item in data.inputs if isinstance(item, str)]
+
+        mine = set(keys(self))
+        return sum(key in mine for key in keys(other))
+
     def take(self, rows: Tensor) -> Any:
         """The inputs of these rows, as the model takes them."""
-        if isinstance(self.inputs, Tensor):
-            return self.inputs[rows]
-        return [self.inputs[row] for row in rows.tolist()]
+        return rows_of(self.inputs, rows.tolist())
+
+
+def rows_of(inputs: Tensor | Sequence[Any], rows: Sequence[int]) -> Any:
+    """Some of the inputs: of a tensor a tensor, of a list a list."""
+    return inputs[list(rows)] if isinstance(inputs, Tensor) else [inputs[row] for row in rows]
 
 
 class Readout(nn.Module):
@@ -98,6 +112,7 @@ class Seen:
         step: its number, from 0.
         steps: in all.
         generator: of what an objective draws.
+        learns: the parameters that move, for objectives that look at gradients.
     """
 
     model: nn.Module
@@ -109,6 +124,7 @@ class Seen:
     step: int
     steps: int
     generator: torch.Generator
+    learns: tuple[Tensor, ...] = ()
 
     @cached_property
     def features(self) -> Tensor:
@@ -164,8 +180,21 @@ class Augment(Protocol):
     def __call__(self, inputs: Any, rows: Tensor, generator: torch.Generator) -> Any: ...
 
 
-Closures = Mapping[str, Callable[[], Tensor]]
-"""By the name of each objective its loss; under ``"loss"`` their sum. Each call works it out anew."""
+class Closures(dict[str, Callable[[], Tensor]]):
+    """By the name of each objective its loss; under ``"loss"`` their sum. Each call works it out anew.
+
+    Under ``"held"`` is the sum on examples held out, as the model answers outside of training and without a gradient,
+    where `tune` was given some.
+
+    Args:
+        losses: by name.
+        step: its number in the stage, from 0.
+        steps: in all.
+    """
+
+    def __init__(self, losses: Mapping[str, Callable[[], Tensor]], step: int, steps: int) -> None:
+        super().__init__(losses)
+        self.step, self.steps = step, steps
 
 
 class Step(Protocol):
@@ -207,6 +236,7 @@ class Stage:
         clip: length of all gradients together, at most.
         block_decay: factor of the rate from a transformer block to the one below it.
         dropout: whether the model's own is on.
+        patience: end once the mean loss of so many steps is not below that of as many before; never by default.
     """
 
     epochs: float | None = None
@@ -223,6 +253,7 @@ class Stage:
     clip: float | None = None
     block_decay: float = 1.0
     dropout: bool = True
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -231,6 +262,8 @@ class Stage:
             raise BadInput("epochs, steps and batch must be positive")
         if not 0 < self.block_decay <= 1:
             raise BadInput(f"block_decay is a factor above 0, at most 1, not {self.block_decay}")
+        if self.patience is not None and self.patience < 1:
+            raise BadInput(f"patience is {self.patience} steps; it must be at least 1")
         if not self.lr >= 0 or not 0 <= self.warmup <= 1:
             raise BadInput("lr must not be negative, and warmup is a share of the steps")
 

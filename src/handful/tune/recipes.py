@@ -13,6 +13,7 @@ from handful.tune.recipe import Recipe
 RECIPES: Mapping[str, str] = {
     "bitfit": "handful.tune.plain:BitFit",
     "clip-lora": "handful.tune.clip_lora:CLIPLoRA",
+    "film": "handful.tune.plain:FiLM",
     "full": "handful.tune.plain:Full",
     "lora": "handful.tune.plain:Lora",
     "lora-sb": "handful.tune.lora_sb:LoRASB",
@@ -43,17 +44,41 @@ def _kind(key: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def _read(key: str, written: str, defaults: Mapping[str, Any]) -> dict[str, object]:
+    """Settings as they are typed, each of the type that its default has."""
+    found: dict[str, object] = {}
+    for part in filter(None, written.split(",")):
+        name, _, value = part.partition("=")
+        default = defaults.get(name.strip())
+        try:
+            found[name.strip()] = value == "true" if isinstance(default, bool) else _plain(value, default)
+        except ValueError as error:
+            wanted = "a whole number" if isinstance(default, int) else "a number"
+            raise BadInput(f"recipe {key!r}: {name}={value!r} is not {wanted}") from error
+    return found
+
+
+def _plain(value: str, default: Any) -> object:
+    if isinstance(default, (int, float)):
+        return type(default)(value)
+    if isinstance(default, tuple):
+        return tuple(value.split("+"))
+    return value if isinstance(default, str) else float(value)
+
+
 def recipe(key: str, **settings: object) -> Recipe:
     """The recipe of that key.
 
     Args:
-        key: one of `RECIPES`.
-        settings: fields of the recipe's dataclass that differ from its defaults.
+        key: one of `RECIPES`, with settings behind a colon if some differ: ``"lora:rank=4,lr=5e-4"``.
+        settings: the same, in Python.
 
     Raises:
-        BadInput: no such recipe or setting.
+        BadInput: no such recipe or setting, or a setting that makes no sense.
     """
+    key, _, written = key.partition(":")
     kind = _kind(key)
+    settings |= _read(key, written, {f.name: f.default for f in fields(kind)})
     known = [f.name for f in fields(kind)]
     for name in settings:
         if name not in known:

@@ -77,8 +77,7 @@ class Site:
 
 def sites(model: nn.Module) -> tuple[Site, ...]:
     """Every module of ``model`` that has parameters of its own, in its order."""
-    two = {name.split(".")[0] for name, _ in model.named_children()}
-    seq = {"encoder", "decoder"} <= two
+    seq = any({"encoder", "decoder"} <= dict(m.named_children()).keys() for m in (model, *model.children()))
     return tuple(
         Site(name, _role(name, module), _block(name), _tower(name, seq))
         for name, module in model.named_modules()
@@ -116,6 +115,12 @@ def _tower(name: str, seq: bool) -> str:
     return ""
 
 
+def blocks_of(model: nn.Module) -> tuple[str, ...]:
+    """Names of the transformer blocks of ``model``, such as ``encoder.layer.0``, in its order."""
+    found = (re.match(r"(.*?\.\d+)(?:\.|$)", site.name) for site in sites(model))
+    return tuple(dict.fromkeys(match[1] for match in found if match))
+
+
 @dataclass(frozen=True)
 class Where:
     """A choice of sites.
@@ -129,6 +134,8 @@ class Where:
         towers: the towers of a model that has two; all by default.
         names: a regular expression searched in the modules' names, in place of ``roles``.
         sites: names of modules, in place of all of these.
+        tied: a weight that several modules share (a table of words and the head that answers with it) may be chosen: it
+            is changed once, for all of them, and always as a weight. Without it, such a weight is refused.
     """
 
     roles: tuple[str, ...] = LINEAR
@@ -137,6 +144,7 @@ class Where:
     towers: tuple[str, ...] = ()
     names: str | None = None
     sites: tuple[str, ...] = ()
+    tied: bool = False
 
     def __post_init__(self) -> None:
         for role in self.roles:
@@ -205,8 +213,12 @@ class Where:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether it gives ``x W^T + b``: no convolution, table or norm."""
-    return isinstance(module, nn.Linear) or _is_turned(module)
+    """Whether it gives ``x W^T + b`` when called: no convolution, table or norm.
+
+    The output map of PyTorch's fused attention is none: attention reads its weight and never calls it.
+    """
+    read = isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
+    return (isinstance(module, nn.Linear) and not read) or _is_turned(module)
 
 
 def _is_turned(module: nn.Module) -> bool:
