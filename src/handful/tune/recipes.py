@@ -13,6 +13,7 @@ from handful.tune.recipe import Recipe
 RECIPES: Mapping[str, str] = {
     "bitfit": "handful.tune.plain:BitFit",
     "clip-lora": "handful.tune.clip_lora:CLIPLoRA",
+    "fastfit": "handful.tune.late:FastFit",
     "full": "handful.tune.plain:Full",
     "lora": "handful.tune.plain:Lora",
     "lora-sb": "handful.tune.lora_sb:LoRASB",
