@@ -226,7 +226,8 @@ class Stage:
         lr: learning rate.
         batch: items a step.
         trains: which parts learn: the ``"delta"`` of the model, the ``"readout"``.
-        rate: ``"constant"``, or ``"linear"`` or ``"cosine"`` from ``lr`` to ``last``, after the warm-up.
+        rate: ``"constant"``; ``"linear"`` or ``"cosine"`` from ``lr`` to ``last``; ``"halved"`` every five epochs;
+            after the warm-up.
         warmup: share of the steps in which the rate rises from 0.
         last: rate at the end.
         weight_decay: of matrices; vectors (norms, biases) have none.
@@ -235,6 +236,7 @@ class Stage:
         clip: length of all gradients together, at most.
         block_decay: factor of the rate from a transformer block to the one below it.
         dropout: whether the model's own is on.
+        objectives, sampler: of this stage, in place of the recipe's.
     """
 
     epochs: float | None = None
@@ -242,7 +244,7 @@ class Stage:
     lr: float = 1e-3
     batch: int = 16
     trains: tuple[Part, ...] = ("delta", "readout")
-    rate: Literal["constant", "linear", "cosine"] = "linear"
+    rate: Literal["constant", "linear", "cosine", "halved"] = "linear"
     warmup: float = 0.0
     last: float = 0.0
     weight_decay: float = 0.0
@@ -251,10 +253,14 @@ class Stage:
     clip: float | None = None
     block_decay: float = 1.0
     dropout: bool = True
+    objectives: tuple[Objective, ...] = ()
+    sampler: Sampler | None = None
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise BadInput("a stage lasts so many epochs, or so many steps: give one of the two")
+        if self.rate == "halved" and self.epochs is None:
+            raise BadInput("a rate that is halved every five epochs needs epochs, not steps")
         if (self.epochs or self.steps or 0) < 0 or self.batch < 1:
             raise BadInput("epochs, steps and batch must be positive")
         if not 0 < self.block_decay <= 1:

@@ -20,6 +20,7 @@ RECIPES: Mapping[str, str] = {
     "lorma": "handful.tune.lorma:LoRMARecipe",
     "prolip": "handful.tune.prolip:ProLIP",
     "setfit": "handful.tune.setfit:SetFit",
+    "setfit-gradient": "handful.tune.setfit_head:SetFitGradient",
     "stable": "handful.tune.stable:Stable",
     "taps": "handful.tune.taps:TAPS",
 }
