@@ -154,7 +154,7 @@ def fit(
     if out is not None:
         check_savable(kind)
     if tune is not None:
-        check_recipe(tune)
+        check_recipe(tune, head)
         refuse_beside_tuning(
             {"private": private, "zero_shot": zero_shot, "reject": reject, "unlabelled": unlabelled,
              "transductive": transductive, "class_prior pool": class_prior == "pool"}

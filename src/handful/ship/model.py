@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from handful.adapt.base import Features, Head
     from handful.evaluate import Assessment
     from handful.ship.evidence import Evidence
-    from handful.tune.delta import Delta
 
 EMBEDDED = ("minilm", "efficientnet-lite0")
 """Encoders a model file may name: they come with the package."""
@@ -99,8 +98,8 @@ class Model:
         standalone: whether `save` puts the encoder itself into the file.
         seconds: how long each stage of `fit` took; not saved, so that the same model is the same bytes.
         rejection: when an item is none of the classes; ``None``: never.
-        delta: what was changed about the encoder, described and as tensors (`handful.tune.delta_file`); ``fingerprint``
-            is that of the encoder before.
+        delta: what was changed about the encoder, described and as tensors (`handful.tune.encoders.as_file`);
+            ``fingerprint`` is that of the encoder before.
         evidence: items that the report shows; not saved, so that no text or picture travels with a model.
     """
 
@@ -142,11 +141,9 @@ class Model:
 
         return encoder_with(found, *self.delta)
 
-    def tuned_by(self, delta: Delta | None, encoder: Encoder) -> None:
+    def tuned_by(self, delta: tuple[dict[str, Any], dict[str, Tensor]] | None, encoder: Encoder) -> None:
         """Take ``encoder``, which ``delta`` makes of the model's own; ``None`` changes nothing."""
-        from handful.tune.delta_file import description, tensors
-
-        self.delta = None if delta is None else (description(delta), tensors(delta))
+        self.delta = delta
         self.__dict__["encoder"] = encoder
 
     def _encoder(self, name: str) -> Encoder:
