@@ -75,6 +75,7 @@ def test_stages_have_objectives_of_their_own(data: Data) -> None:
     tuned = tune(model, data, made, seed=1)
     with tuned.delta.attached(model):
         assert torch.equal(model(data.inputs), Words(0)(data.inputs))  # frozen while the head learns
+    assert tuned.delta.trainable() == sum(p.numel() for p in model.parameters())
     # The head alone is a linear classifier of the encoder's vectors: as good as one that is learnt on them.
     probe = nn.Linear(6, 2)
     update = torch.optim.LBFGS(probe.parameters(), max_iter=200)

@@ -95,6 +95,7 @@ def tune(
             recipe.start(delta, model, readout, data, run.loss_of)
         keeper = Checkpoint(None if checkpoint is None else Path(checkpoint), every, run.name)
         losses = run.go(mode, keeper, progress, told, time_limit, judge, judge_every)
+        delta.requires_grad_(True)  # a last stage may have left it as it was
     finally:
         for parameter, needed in frozen:
             parameter.requires_grad_(needed)

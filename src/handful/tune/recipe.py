@@ -261,7 +261,7 @@ class Stage:
         last: rate at the end.
         weight_decay: of matrices; vectors (norms, biases) have none.
         update: the optimiser.
-        readout_lr: of the readout, where it differs.
+        readout_lr, readout_update: of the readout, where they differ.
         clip: length of all gradients together, at most.
         block_decay: factor of the rate from a transformer block to the one below it.
         dropout: whether the model's own is on.
@@ -280,6 +280,7 @@ class Stage:
     weight_decay: float = 0.0
     update: Callable[[float], Optimiser] = lambda decay: AdamW(weight_decay=decay)
     readout_lr: float | None = None
+    readout_update: Callable[[float], Optimiser] | None = None
     clip: float | None = None
     block_decay: float = 1.0
     dropout: bool = True

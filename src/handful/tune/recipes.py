@@ -11,6 +11,7 @@ from handful.errors import BadInput, nearest
 from handful.tune.recipe import Recipe
 
 RECIPES: Mapping[str, str] = {
+    "anchored": "handful.tune.anchored:Anchored",
     "bitfit": "handful.tune.plain:BitFit",
     "clip-lora": "handful.tune.clip_lora:CLIPLoRA",
     "fastfit": "handful.tune.late:FastFit",
