@@ -71,6 +71,12 @@ def read_for(
     return (data if data.label_column == usual else with_label(usual)), True
 
 
+def refuse_label_sets(model: Model, what: str) -> None:
+    """Raise `BadInput` for a model of several labels an item, which ``what`` cannot take."""
+    if model.decision.sets is not None:
+        raise BadInput(f"{what} takes models of one label an item; this one gives several")
+
+
 def _fitting(model: Model, data: Dataset) -> Dataset:
     """``data``, when it is what the model takes. Raises `BadInput` when it is not."""
     name = ", ".join(data.provenance.sources) or "the source"

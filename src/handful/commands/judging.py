@@ -197,12 +197,17 @@ def duplicates_card(learnt: Dataset, units: np.ndarray) -> dict[str, Any]:
         "conflicts": [
             {
                 "where": [place(learnt, row) for row in conflict.rows],
-                "labels": [str(learnt.labels[row]) for row in conflict.rows],
+                "labels": [_shown(learnt, row) for row in conflict.rows],
                 "rows": [int(row) for row in conflict.rows],
             }
             for conflict in found
         ],
     }
+
+
+def _shown(learnt: Dataset, row: int) -> str:
+    """The label of an item, as a reader takes it."""
+    return str(learnt.labels[row]) or "none of the labels"
 
 
 def _suspicious(

@@ -5,10 +5,10 @@
     average precision   sum_k (R_k - R_{k-1}) P_k over the distinct scores, as scikit-learn has it; equals fall together
     exact match         the share of items with every label right
 
-Shares of items have Wilson intervals, F1 of one label that of its J. The means are percentiles of replicates in which
-items are drawn anew (whole groups where there are some), no narrower than Wilson's for as many items as the exact match
-rests on, since no replicate of items without an error has one. `label_set_retrieval_iou` is the retrieval of paper 159
-(LaSO, Alfassy et al., 2019).
+Shares have Wilson intervals, F1 that of its J, for as many pairs of an item and a label as they are worth: those of one
+item (group) are not independent. The means over labels are percentiles of replicates in which items (whole groups) are
+drawn anew, no narrower than Wilson's for so many pairs, since no replicate of items without an error has one.
+`label_set_retrieval_iou` is the retrieval of paper 159 (LaSO, Alfassy et al., 2019).
 """
 
 from __future__ import annotations
@@ -72,14 +72,15 @@ def assess_label_sets(
     units = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     share, right = Shares(units), (y == answer).all(1)
     everything = np.ones(len(y), dtype=bool)
-    least = share.worth(right, everything)
-
     once = np.ones((1, len(y)))
     drawn = _drawn(len(y), units, replicates, seed)
     f1, ap = _f1(y, answer, once)[0], _average_precision(y, s, once)[0]
     f1_drawn = np.concatenate([_f1(y, answer, counts) for counts in drawn])
     ap_drawn = np.concatenate([_average_precision(y, s, counts) for counts in drawn])
-    there = y.any(0)
+    there, cells = y.any(0), (y | answer) > 0
+    item, hit = np.nonzero(cells)[0], (y & answer)[cells] > 0
+    pairs, each = Shares(item if units is None else units[item]), np.ones(len(hit), dtype=bool)
+    least = pairs.worth(hit, each)
 
     def mean(values: np.ndarray, replicates: np.ndarray) -> Estimate:
         return no_narrower(percentiles(float(values.mean()), _mean_of_known(replicates)), least)
@@ -94,7 +95,7 @@ def assess_label_sets(
             said=int(said.sum()),
             precision=share(true, said) if said.any() else None,
             recall=share(said, true) if true.any() else None,
-            f1=None if overlap is None else Estimate(*map(_f1_of, (overlap.value, overlap.low, overlap.high))),
+            f1=None if overlap is None else _of_overlap(overlap),
             average_precision=no_narrower(percentiles(float(ap[i]), ap_drawn[:, i]), rests_on) if true.any() else None,
         )
 
@@ -102,8 +103,8 @@ def assess_label_sets(
         n=len(y),
         groups=None if units is None else int(units.max()) + 1,
         labels=tuple(names),
-        micro_f1=no_narrower(percentiles(float(f1[-1]), f1_drawn[:, -1]), least),
-        macro_f1=mean(f1[:-1][there], f1_drawn[:, :-1][:, there]),
+        micro_f1=_of_overlap(pairs(hit, each)),
+        macro_f1=mean(f1[there], f1_drawn[:, there]),
         mean_average_precision=mean(ap[there], ap_drawn[:, there]),
         exact_match=share(right, everything),
         labels_per_item=float(y.sum(1).mean()),
@@ -175,9 +176,8 @@ def _drawn(n: int, units: np.ndarray | None, replicates: int, seed: int) -> list
 
 
 def _f1(y: np.ndarray, answer: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """F1 of every label, and of all of them together, in each replicate ``[R, L + 1]``; NaN where no item has it."""
+    """F1 of every label in each replicate ``[R, L]``; NaN where no item has it."""
     had, both, either = counts @ y, counts @ (y & answer), counts @ (y + answer)
-    had, both, either = (np.concatenate([part, part.sum(1, keepdims=True)], axis=1) for part in (had, both, either))
     out: np.ndarray = np.divide(2 * both, either, out=np.full_like(both, np.nan), where=had > 0)
     return out
 
@@ -205,8 +205,9 @@ def _mean_of_known(values: np.ndarray) -> np.ndarray:
     return out
 
 
-def _f1_of(overlap: float) -> float:
-    return 2 * overlap / (1 + overlap)
+def _of_overlap(overlap: Estimate) -> Estimate:
+    """F1, which is ``2 J / (1 + J)``."""
+    return Estimate(*(2 * j / (1 + j) for j in (overlap.value, overlap.low, overlap.high)))
 
 
 def _indicator(given: Any, what: str) -> np.ndarray:
