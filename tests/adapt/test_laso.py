@@ -101,7 +101,7 @@ def test_average_precision_is_scikit_learns_and_intervals_hold_it() -> None:
     draw = np.random.default_rng(0)
     y = label_rows(60, 5)
     scores = y + draw.normal(size=y.shape)
-    found = assess_label_sets(y, scores, scores > 0.5, replicates=50)["mean_average_precision"]
+    found = assess_label_sets(y, scores, scores > 0.5, replicates=50).mean_average_precision
     one_by_one = []
     for truth, s in zip(y.T, scores.T, strict=True):
         hits = truth[np.argsort(-s)]

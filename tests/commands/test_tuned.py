@@ -150,11 +150,37 @@ def test_auto_leaves_it_where_time_is_short() -> None:
     assert "time does not suffice" in found.card["tuning"]["sentence"]
 
 
+def test_a_readout_that_answers_ships(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "recipe", lambda key: recipe(key, epochs=2, lr=3e-4))
+    made = handful.fit(TEXTS, LABELS, tune="fastfit", out=tmp_path / "m.handful")
+    assert made.encoder is not None and made.encoder.dim == 2 and made.encoder.aligned is None
+    again = handful.load(tmp_path / "m.handful")
+    new = ["what a wonderful day, I loved it", "an awful day", "short", "a day " * 300]
+    np.testing.assert_array_equal(again.predict_proba(new), made.predict_proba(new))
+    np.testing.assert_allclose(made.predict_proba(new[:1]), made.predict_proba(new)[:1], rtol=1e-3)
+    assert made.predict(new[:2]) == ["good", "bad"]
+    assert again.encoder is not None and again.encoder.identity == made.encoder.identity
+    described, tensors = made.delta  # type: ignore[misc]
+    for wrong, numbers, complaint in [
+        (described | {"reading": {"kind": "eval"}}, tensors, "no reading 'eval'"),
+        ({k: v for k, v in described.items() if k != "reading"}, tensors, "no reading 'None'"),
+        (described, tensors | {"reading.mask": torch.ones(3, 1)}, "do not fit together"),
+        (described, {k: v for k, v in tensors.items() if "projection" not in k}, "no reading"),
+    ]:
+        broken = Model(made.head, made.encoder_name, made.fingerprint, 1.0, dict(made.card))
+        broken.delta = (wrong, numbers)
+        broken.save(tmp_path / "n.handful")
+        with pytest.raises(BadInput, match=complaint):
+            assert handful.load(tmp_path / "n.handful").encoder
+
+
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no recipe 'lorra'; did you mean 'lora'"):
         handful.fit(TEXTS, LABELS, tune="lorra")
     with pytest.raises(BadInput, match="--tune does not go with --reject yet"):
         handful.fit(TEXTS, LABELS, tune="lora", reject="energy")
+    with pytest.raises(BadInput, match="--tune fastfit brings a head of its own: leave --head at auto"):
+        handful.fit(TEXTS, LABELS, tune="fastfit", head="simpleshot")
     with pytest.raises(BadInput, match="there is no encoder to tune"):
         handful.fit(np.random.default_rng(0).normal(size=(16, 4)), LABELS, tune="lora")
 

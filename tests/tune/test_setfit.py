@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.errors import BadInput
-from handful.tune import Data, tune
+from handful.tune import AsIs, Data, tune
 from handful.tune.contrastive import AllPairs, CosinePairs, supcon
 from handful.tune.recipe import Seen, Stage
 from handful.tune.recipes import recipe
@@ -93,7 +93,7 @@ def test_what_makes_no_pairs_is_refused(labels: list[int], options: dict[str, ob
 
 def seen(features: Tensor, targets: Tensor) -> Seen:
     n = len(features)
-    found = Seen(nn.Identity(), None, torch.arange(n), features, targets, torch.ones(n), 0, 1, torch.Generator())  # type: ignore[arg-type]
+    found = Seen(nn.Identity(), AsIs(), torch.arange(n), features, targets, torch.ones(n), 0, 1, torch.Generator())
     assert torch.equal(found.features, features)
     return found
 

@@ -36,10 +36,15 @@ def evaluate(
 ) -> None:
     """Compare a model's answers with the labels of examples it has not seen."""
     assessment = call(evaluate, locals(), then="Comparing")
+    several = hasattr(assessment, "per_label")
     if json:
         from handful.cli.objects import evaluate_object, print_object
 
-        print_object(evaluate_object(assessment, model, source))
+        print_object(evaluate_object(assessment, model, source, several=several))
+    elif not quiet and several:
+        from handful.cli.show_label_sets import show_label_sets
+
+        show_label_sets(assessment)
     elif not quiet:
         from handful.cli.show_assessment import show_assessment
 

@@ -19,6 +19,18 @@ def fit(
     group_regex: o.GroupRegex = None,
     near_duplicates: o.NearDuplicates = True,
     class_names: o.ClassNames = None,
+    multi_label: Annotated[
+        str | None,
+        Option(metavar="SEPARATOR", help="Items have several labels, or none: what stands between them in a cell."),
+    ] = None,
+    none: Annotated[
+        str | None,
+        Option(
+            metavar="CELL",
+            help='With --multi-label: what the cell of an item with none of the labels says, "" for an empty one; by '
+            "default the separator alone, and an empty cell is unlabelled.",
+        ),
+    ] = None,
     encoder: o.Encoder = None,
     long: Annotated[
         str, Option(metavar="HOW", help="Of a text too long for the encoder, read the `first` part or all (`mean`).")
@@ -48,8 +60,13 @@ def fit(
         ),
     ] = None,
     metric: Annotated[
-        str, Option(metavar="NAME", help="What `auto` chooses by: accuracy, balanced, macro-f1 or log-loss.")
-    ] = "accuracy",
+        str | None,
+        Option(
+            metavar="NAME",
+            help="What `auto` chooses by: accuracy (default), balanced, macro-f1 or log-loss; with --multi-label "
+            "micro-f1 (default), macro-f1, mean-average-precision or exact-match.",
+        ),
+    ] = None,
     class_prior: Annotated[
         str,
         Option(

@@ -35,7 +35,9 @@ def make_card(
     revision: str | None,
 ) -> dict[str, Any]:
     """Everything but the estimates."""
-    counts = Counter(learnt.labels)
+    several = learnt.sets
+    cells = learnt.labels if several is None else [c for cell in learnt.labels for c in several.split(cell or "")]
+    counts = Counter(cells)
     kind = "image" if learnt.modality == "image" else "text"
     used = list(learnt.item_columns) if len(learnt.item_columns) != 1 else learnt.item_columns[0]
     return {
@@ -62,6 +64,7 @@ def make_card(
             "revision": revision,
         },
         "head": head_card(model.head),
+        "label_sets": None,
         "candidates": list(getattr(model.head, "candidates_", [])),
         "provenance": {"command": command, "versions": _versions()},
     }

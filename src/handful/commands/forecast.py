@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from handful.commands.fitted import refuse_label_sets
 from handful.core.intervals import Estimate
 from handful.errors import BadInput
 from handful.evaluate.forecast import FARTHEST, Forecast, Pilot, binomial_spread, card_spread
@@ -97,6 +98,7 @@ def forecast(
         points = path.suffix.lower() == ".json" or path.suffix.lower() in TABLES
         results = _points_of(path) if points else Model.load(path)
     if isinstance(results, Model):
+        refuse_label_sets(results, "handful forecast")
         card = results.card
         if ways is not None:
             raise BadInput("--ways is for results; a model knows its classes")

@@ -19,7 +19,7 @@ from handful.adapt.base import Features, Head
 from handful.adapt.growing import Growing
 from handful.commands.card import blind_spots_card
 from handful.commands.evaluate import SeenBefore
-from handful.commands.fitted import read_for
+from handful.commands.fitted import read_for, refuse_label_sets
 from handful.commands.kept_apart import copies_of, kept_apart
 from handful.commands.sources import Columns
 from handful.errors import BadInput
@@ -94,6 +94,7 @@ def grow(
             raise BadInput(f"{out} is a folder; give a file name for the model")
         refuse_existing(out, force)
     model = model if isinstance(model, Model) else Model.load(model, encoder)
+    refuse_label_sets(model, "handful grow")
     head = _growing(model)
     columns = Columns(text, image, label, group, group_regex)
     how: dict[str, Any] = {"merge_labels": merge_labels, "skip_bad": skip_bad}

@@ -87,7 +87,7 @@ def judge(
     mix = population(wishes.class_prior, model.classes, labels, pooled)
     costs = None if wishes.cost is None else read_costs(wishes.cost, model.classes)
     shift = None if mix.kind == "labels" else np.maximum(mix.log_ratio(model.classes, labels), NEVER)
-    model.card |= {"population": mix.as_dict(), "duplicates": _duplicates(learnt, copies)}
+    model.card |= {"population": mix.as_dict(), "duplicates": duplicates_card(learnt, copies)}
     model.card |= {"selective": None, "cost": None, "shots_curve": [], "suspicious": []}
     model.decision = _decision(shift, None, costs)
     started = time.monotonic()
@@ -116,7 +116,7 @@ def judge(
     model.card["estimate"] = {
         "method": quoted.method,
         "accuracy": quoted.accuracy.as_dict(),
-        "groups": None if groups is None else _groups(units, wishes),
+        "groups": None if groups is None else groups_card(units, wishes.grouped_by, wishes.near_duplicates),
         "assessment": found.as_dict(),
     }
     answers = selective(
@@ -180,14 +180,16 @@ def _decision(shift: np.ndarray | None, threshold: float | None, costs: np.ndarr
     )
 
 
-def _groups(units: np.ndarray, wishes: Wishes) -> dict[str, Any]:
+def groups_card(units: np.ndarray, grouped_by: str | None, near_duplicates: bool) -> dict[str, Any]:
+    """How many groups an estimate rests on, and what they are."""
     sizes = np.bincount(units)
-    named = None if wishes.grouped_by is None else f"{wishes.grouped_by!r}"
-    by = " and ".join(filter(None, [named, "near-duplicates" if wishes.near_duplicates else None]))
+    named = None if grouped_by is None else f"{grouped_by!r}"
+    by = " and ".join(filter(None, [named, "near-duplicates" if near_duplicates else None]))
     return {"count": int((sizes > 0).sum()), "largest": int(sizes.max()), "by": by}
 
 
-def _duplicates(learnt: Dataset, units: np.ndarray) -> dict[str, Any]:
+def duplicates_card(learnt: Dataset, units: np.ndarray) -> dict[str, Any]:
+    """How many different items there are, and copies with different labels."""
     found = conflicts(units, learnt.labels)
     return {
         "items": len(units),
@@ -195,12 +197,17 @@ def _duplicates(learnt: Dataset, units: np.ndarray) -> dict[str, Any]:
         "conflicts": [
             {
                 "where": [place(learnt, row) for row in conflict.rows],
-                "labels": [str(learnt.labels[row]) for row in conflict.rows],
+                "labels": [_shown(learnt, row) for row in conflict.rows],
                 "rows": [int(row) for row in conflict.rows],
             }
             for conflict in found
         ],
     }
+
+
+def _shown(learnt: Dataset, row: int) -> str:
+    """The label of an item, as a reader takes it."""
+    return str(learnt.labels[row]) or "none of the labels"
 
 
 def _suspicious(

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from sklearn.base import BaseEstimator, clone
 from torch import Tensor, nn
 
 from handful.adapt.base import Features, Head
+from handful.adapt.logistic import Logistic
 from handful.errors import BadInput
 from handful.evaluate.crossfit import CrossFit, cross_fit
 from handful.evaluate.curve import shots_curve
@@ -26,9 +27,9 @@ from handful.evaluate.estimate import Quoted, quote
 from handful.protocols import Encoder, Needs
 from handful.ship.model import class_text_vectors
 from handful.tune.delta import Delta
-from handful.tune.encoders import Tunable, tunable, tuned_encoder
+from handful.tune.encoders import Tunable, as_file, tunable, tuned_encoder
 from handful.tune.loop import tune
-from handful.tune.recipe import Data, Recipe, rows_of
+from handful.tune.recipe import Data, Readout, Recipe, rows_of
 from handful.tune.recipes import recipe
 
 AUTO: Mapping[str, str] = {"text": "lora", "image": "film"}
@@ -50,6 +51,7 @@ class Material:
         inputs: those, as the tower takes them.
         sentences: that describe each class; empty where heads get no class text.
         recipe: how the tower is tuned.
+        documents: a text of each class, as the tower takes it.
     """
 
     encoder: Encoder
@@ -58,6 +60,7 @@ class Material:
     inputs: Sequence[Any] | Tensor
     sentences: Mapping[str, Sequence[str]]
     recipe: Recipe
+    documents: Mapping[str, Any] = field(default_factory=dict)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Material:
         return self  # scikit-learn's clone copies parameters; these are only read
@@ -80,7 +83,7 @@ class Tuner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         random_state: seed of the tuning.
 
     Attributes (after ``fit``):
-        head_, encoder_, delta_: what came out.
+        head_, encoder_, delta_, reading_: what came out; recipes with a readout that ships bring their own head.
     """
 
     def __init__(self, head: Head, material: Material, random_state: int = 0) -> None:
@@ -95,15 +98,25 @@ class Tuner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         """See the class; ``rows`` carry the view `ROW`."""
         material, index = self.material, rows.views[ROW][:, 0].astype(int).tolist()
         classes, codes = np.unique(labels, return_inverse=True)
-        data = Data(rows_of(material.inputs, index), torch.as_tensor(codes), tuple(map(str, classes)))
-        self.delta_: Delta = tune(material.tower, data, material.recipe, seed=self.random_state).delta
-        self.encoder_ = tuned_encoder(material.encoder, material.tower, self.delta_)
-        head = clone(self.head)
-        if material.sentences:
-            head.set_params(text=class_text_vectors(self.encoder_, material.sentences, cache=False))
+        names = tuple(map(str, classes))
+        documents = [material.documents[name] for name in names] if material.documents else []
+        data = Data(rows_of(material.inputs, index), torch.as_tensor(codes), names, documents=documents)
+        found = tune(material.tower, data, material.recipe, seed=self.random_state)
+        self.delta_: Delta = found.delta
+        with torch.no_grad(), self.delta_.attached(material.tower):
+            own = found.readout.ships(material.tower)
+        self.reading_ = None if own is None else own.reading
+        self.encoder_ = tuned_encoder(material.encoder, material.tower, self.delta_, self.reading_)
         self.features_ = material.encoded(self.encoder_, rows)
-        self.head_: Head = head.fit(self.features_, labels)
+        self.head_: Head = self._fitted(labels) if own is None else linear_head(classes, own.weight, own.bias)
         return self
+
+    def _fitted(self, labels: np.ndarray) -> Head:
+        head = clone(self.head)
+        if self.material.sentences:
+            head.set_params(text=class_text_vectors(self.encoder_, self.material.sentences, cache=False))
+        fitted: Head = head.fit(self.features_, labels)
+        return fitted
 
     def spread(self, rows: Features, labels: np.ndarray) -> float:
         """1: items left out of the head only were learnt from by the encoder, so nothing can be read off them."""
@@ -114,6 +127,12 @@ class Tuner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         return self.head_.logits(self.material.encoded(self.encoder_, rows))
 
 
+def linear_head(classes: np.ndarray, weight: Tensor, bias: Tensor) -> Head:
+    """The head ``w x + b`` for weights ``[C, D]`` that were learnt already."""
+    state = {"weight": weight.detach().clone(), "bias": bias.detach().clone(), "strength": torch.tensor(1.0)}
+    return Logistic.restore({}, classes, state, weight.shape[1])
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What tuning came to.
@@ -122,7 +141,7 @@ class Outcome:
         head: fitted.
         features: what it learnt from, by the encoder that ships.
         encoder: that encoder.
-        delta: what tells it from its base; ``None`` where it stayed as it was.
+        delta: what tells it from its base, described and as tensors; ``None`` where it stayed as it was.
         quoted: gives the estimate for weights and shift of a population; ``None`` where there is none.
         card: for the model's card.
     """
@@ -130,7 +149,7 @@ class Outcome:
     head: Head
     features: Features
     encoder: Encoder
-    delta: Delta | None
+    delta: tuple[dict[str, Any], dict[str, Tensor]] | None
     quoted: Callable[[np.ndarray | None, np.ndarray | None], Quoted | None]
     card: dict[str, Any]
 
@@ -142,10 +161,12 @@ def refuse_beside_tuning(asked: Mapping[str, Any]) -> None:
             raise BadInput(f"--tune does not go with --{name.replace('_', '-')} yet: leave one of them out")
 
 
-def check_recipe(key: str) -> None:
-    """Raise `BadInput` where there is no such recipe."""
-    if key != "auto":
-        recipe(key)
+def check_recipe(key: str, head: object = "auto") -> None:
+    """Raise `BadInput` where there is no such recipe, or it answers by itself and a head is asked for too."""
+    made = None if key == "auto" else recipe(key)
+    own = made is not None and made.readout is not None and type(made.readout()).ships is not Readout.ships
+    if own and head != "auto":
+        raise BadInput(f"--tune {key} brings a head of its own: leave --head at auto")
 
 
 def tuned(
@@ -179,7 +200,9 @@ def tuned(
     assert base is not None
     chosen = AUTO[base.modality] if key == "auto" else key
     tower = made.tower()
-    material = Material(base, tower, items, made.inputs(items), sentences, recipe(chosen))
+    material = Material(
+        base, tower, items, made.inputs(items), sentences, recipe(chosen), _documents(made, labels, sentences)
+    )
     rows = replace(features, views={**features.views, ROW: np.arange(len(items))[:, None]})
     tuner, began = Tuner(head, material, seed), time.monotonic()
     tuner.fit(rows, labels)
@@ -206,8 +229,18 @@ def tuned(
     curve = partial(shots_curve, head, features, labels, groups, seed=seed)
     quoted = partial(_quoted, deals, labels, groups, curve)
     if kept:
-        return Outcome(tuner.head_, tuner.features_, tuner.encoder_, tuner.delta_, quoted, card)
+        delta = as_file(tuner.delta_, tuner.reading_)
+        return Outcome(tuner.head_, tuner.features_, tuner.encoder_, delta, quoted, card)
     return Outcome(head, features, base, None, quoted, card)
+
+
+def _documents(made: Tunable, labels: np.ndarray, sentences: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The first sentence of each class, or its name, as the tower takes it; none for towers that read no texts."""
+    if cast(Encoder, made).modality != "text":
+        return {}
+    names = sorted(set(map(str, labels)))
+    texts = [next(iter(sentences.get(name, ())), name.replace("_", " ")) for name in names]
+    return dict(zip(names, made.inputs(texts), strict=True))
 
 
 def _sentence(card: Mapping[str, Any]) -> str:

@@ -4,8 +4,8 @@
     beta_t   1 - t ** -0.8, the share of v that stays
     step     u = g / sqrt(v), shortened where its root mean square is above 1; p <- p - rate max(eps_2, rms(p)) u
 
-No first moment; the rate is relative to the size of the parameter. As `transformers` has it with
-``relative_step=False, scale_parameter=True``.
+No first moment; the rate is relative to the size of the parameter, unless ``relative`` is off: p <- p - rate u. As
+`transformers` has it with ``relative_step=False``.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ class Adafactor:
         eps: eps_1 and eps_2.
         decay: exponent of beta_t.
         clip: root mean square of a step at most, before the rate.
+        relative: ``scale_parameter`` of `transformers`.
     """
 
     weight_decay: float = 0.0
     eps: tuple[float, float] = (1e-30, 1e-3)
     decay: float = -0.8
     clip: float = 1.0
+    relative: bool = True
     _second: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _step: int = 0
 
@@ -50,7 +52,7 @@ class Adafactor:
                 row.lerp_(squared, fresh)
                 u = g * row.rsqrt()
             u = u / (_rms(u) / self.clip).clamp_min(1)
-            size = rate * _rms(p).clamp_min(self.eps[1])
+            size = rate * _rms(p).clamp_min(self.eps[1]) if self.relative else torch.tensor(rate)
             p.sub_(size * (u + self.weight_decay * p))
 
     def memory(self) -> list[Tensor]:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from handful.encode.bert import EPSILON, runs_of
+from handful.core.late_interaction import Tokens
+from handful.encode.bert import EPSILON, Run, padded, runs_of
 
 
 class BertTower(nn.Module):
@@ -40,6 +41,17 @@ class BertTower(nn.Module):
 
     def forward(self, sentences: Sequence[Sequence[int]]) -> Tensor:
         """Unit vectors ``[n, d]``: the mean of each sentence's token vectors, made unit."""
+        h, runs, place = self._states(sentences)
+        return functional.normalize(torch.cat([run.of(h).mean(1) for run in runs]), dim=1)[place]
+
+    def tokens(self, sentences: Sequence[Sequence[int]]) -> Tokens:
+        """Token vectors of each sentence."""
+        h, runs, place = self._states(sentences)
+        states, mask = padded(h, runs)
+        return Tokens(states[place], mask[place])
+
+    def _states(self, sentences: Sequence[Sequence[int]]) -> tuple[Tensor, list[Run], Tensor]:
+        """Token vectors end to end, shortest sentence first; their runs; where each sentence of the input stands."""
         order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
         runs = runs_of([len(sentences[i]) for i in order])
         ids = torch.tensor([token for i in order for token in sentences[i]])
@@ -52,8 +64,7 @@ class BertTower(nn.Module):
             h = at.output.LayerNorm(h + self._drop(at.output.dense(mixed)))
             inner = functional.gelu(layer.intermediate.dense(h))
             h = layer.output.LayerNorm(h + self._drop(layer.output.dense(inner)))
-        vectors = functional.normalize(torch.cat([run.of(h).mean(1) for run in runs]), dim=1)
-        return vectors[torch.tensor(order).argsort()]
+        return h, runs, torch.tensor(order).argsort()
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """``[count · length, d]`` of ``[count, length, d]`` each."""

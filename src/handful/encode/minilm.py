@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from handful.encode.bert import SentenceBert
     from handful.encode.bert_tower import BertTower
+    from handful.encode.reading import Reading
 
 WIDTH = 384
 HEADS = 12
@@ -49,7 +50,7 @@ class MiniLM(FeatureEncoder):
 
     name = "minilm"
     modality = "text"
-    aligned = "pooled"
+    aligned: str | None = "pooled"
     templates = ("{}", "I want to know about {}", "I have a question about {}")
     max_tokens = MAX_TOKENS
     logit_scale = 20.0  # what this model was trained with
@@ -60,6 +61,7 @@ class MiniLM(FeatureEncoder):
     ) -> None:
         self.shapes = {"pooled": (WIDTH,)}
         self._precision, self._files = precision, files
+        self._reading: Reading | None = None
         self._long = checked_long(long)
         self.options = {"long": long} if long != "first" else {}
 
@@ -98,11 +100,16 @@ class MiniLM(FeatureEncoder):
         """The tokens of texts, as `tower` takes them: the first 256 of each."""
         return [tokens.ids for tokens in self._tokens(texts_of([(item, self._content(item)) for item in items]))]
 
-    def retuned(self, tower: BertTower, mark: str) -> MiniLM:
-        """This encoder with the weights of ``tower``; ``mark`` tells them from others in `identity`."""
+    def retuned(self, tower: BertTower, mark: str, reading: Reading | None = None) -> MiniLM:
+        """This encoder with the weights of ``tower``; ``mark`` tells them from others in `identity`.
+
+        With ``reading`` that is what ``pooled`` holds, and the space of class text is gone.
+        """
         other = MiniLM(self._precision, long=self._long, files=self._files)
         other.basis = f"{self.basis}:{mark}"
         other.__dict__["_tensors"] = {name: tensor.detach().clone() for name, tensor in tower.state_dict().items()}
+        if reading is not None:
+            other._reading, other.shapes, other.aligned = reading, {"pooled": (reading.width,)}, None
         return other
 
     def _content(self, item: Any) -> bytes:
@@ -121,10 +128,13 @@ class MiniLM(FeatureEncoder):
             import torch
 
             with torch.inference_mode():
-                return np.asarray(self._network([ids[place] for place in places]).numpy())
+                some = [ids[place] for place in places]
+                if self._reading is not None:
+                    return np.asarray(self._reading(self._network.tokens(some)).numpy())
+                return np.asarray(self._network(some).numpy())
 
         lengths = [len(some) for some in ids]
-        return read_windows(owner, lengths, vectors, budget=BATCH_TOKENS, unit_length=True)
+        return read_windows(owner, lengths, vectors, budget=BATCH_TOKENS, unit_length=self._reading is None)
 
     def _tokens(self, texts: Sequence[str]) -> list[Encoding]:
         return list(self._tokenizer.encode_batch_fast(list(texts)))

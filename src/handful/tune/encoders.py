@@ -9,10 +9,14 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from torch import Tensor, nn
 
+from handful.encode.reading import LateInteraction, reading_of
 from handful.errors import BadInput
 from handful.protocols import Encoder
 from handful.tune.delta import Delta
 from handful.tune.delta_file import delta_of, description, tensors
+
+READING = "reading"
+"""Under which name a file says how an encoder's token vectors are read."""
 
 
 @runtime_checkable
@@ -29,8 +33,11 @@ class Tunable(Protocol):
         """Items as the tower takes them: a list that may be cut, or a tensor ``[n, …]``."""
         ...
 
-    def retuned(self, tower: Any, mark: str) -> Encoder:
-        """The encoder with the weights of ``tower``; ``mark`` tells them from others."""
+    def retuned(self, tower: Any, mark: str, reading: LateInteraction | None = None) -> Encoder:
+        """The encoder with the weights of ``tower`` and, if given, another ``reading`` of what comes out of it.
+
+        ``mark`` tells it from others.
+        """
         ...
 
 
@@ -43,23 +50,37 @@ def tunable(encoder: Encoder | None) -> Tunable:
     return encoder
 
 
-def tuned_encoder(base: Encoder | None, tower: nn.Module, delta: Delta) -> Encoder:
+def tuned_encoder(
+    base: Encoder | None, tower: nn.Module, delta: Delta, reading: LateInteraction | None = None
+) -> Encoder:
     """``base`` with ``delta`` in its weights; ``tower`` is one of its own, and is as it was afterwards."""
     kept = delta.merge(tower)
     try:
-        return tunable(base).retuned(tower, mark_of(description(delta), tensors(delta)))
+        return tunable(base).retuned(tower, mark_of(*as_file(delta, reading)), reading)
     finally:
         kept.undo()
 
 
+def as_file(delta: Delta, reading: LateInteraction | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What `encoder_with` takes: a description, JSON-able, and tensors."""
+    described, state = description(delta), tensors(delta)
+    if reading is not None:
+        described[READING] = reading.described()
+        state |= {f"{READING}.{name}": tensor.contiguous() for name, tensor in reading.tensors().items()}
+    return described, state
+
+
 def encoder_with(base: Encoder | None, described: Mapping[str, Any], state: Mapping[str, Tensor]) -> Encoder:
-    """``base`` with the delta that a file describes.
+    """``base`` with the delta, and the reading if there is one, that a file describes.
 
     Raises:
         BadInput: the base cannot be tuned, or is not the one it was made for; the delta is damaged.
     """
-    tower = tunable(base).tower()
-    return tuned_encoder(base, tower, delta_of(tower, described, state))
+    tower, start = tunable(base).tower(), f"{READING}."
+    changes = {name: tensor for name, tensor in state.items() if not name.startswith(start)}
+    rest = {name.removeprefix(start): tensor for name, tensor in state.items() if name.startswith(start)}
+    reading = reading_of(described.get(READING) or {}, rest) if rest or READING in described else None
+    return tuned_encoder(base, tower, delta_of(tower, described, changes), reading)
 
 
 def mark_of(described: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:

@@ -36,8 +36,9 @@ def groups_of(stage: Stage, model: nn.Module, delta: Delta, readout: nn.Module) 
         if learns:
             factor = lr / stage.lr if stage.lr else 1.0
             depth = _slower(delta, model, stage.block_decay) if part == "delta" else {}
+            update = (part == "readout" and stage.readout_update) or stage.update
             for (decay, slower), some in _alike(module, stage.weight_decay, depth).items():
-                out.append(Group(some, stage.update(decay), factor * slower))
+                out.append(Group(some, update(decay), factor * slower))
     if not out:
         raise BadInput("nothing would learn: no change of the model, and a readout without numbers")
     return out

@@ -95,6 +95,7 @@ def tune(
             recipe.start(delta, model, readout, data, run.loss_of)
         keeper = Checkpoint(None if checkpoint is None else Path(checkpoint), every, run.name)
         losses = run.go(mode, keeper, progress, told, time_limit, judge, judge_every)
+        delta.requires_grad_(True)  # a last stage may have left it as it was
     finally:
         for parameter, needed in frozen:
             parameter.requires_grad_(needed)
@@ -114,19 +115,26 @@ class _Run:
         self.model, self.data, self.recipe, self.readout, self.delta = model, data, recipe, readout, delta
         self.held = held
         self.seed = seed
-        self.objectives = recipe.objectives or (CrossEntropy(),)
-        self.sampler: Sampler = recipe.sampler or Shuffled()
         self.weight = torch.ones(len(data)) if data.weight is None else data.weight
         self.stage = 0
         self.best: Best | None = None
         self.parts = 1  # a batch is taken in so many, once memory has not sufficed for it whole
+
+    @property
+    def objectives(self) -> Sequence[Any]:
+        """Of the stage it is in."""
+        return self.recipe.stages[self.stage].objectives or self.recipe.objectives or (CrossEntropy(),)
+
+    def sampler(self, stage: Stage) -> Sampler:
+        """Which rows the steps of a stage see."""
+        return stage.sampler or self.recipe.sampler or Shuffled()
 
     def steps(self, stage: Stage) -> int:
         """How many steps a stage has."""
         if stage.steps is not None:
             return stage.steps
         assert stage.epochs is not None
-        return self.sampler.steps(self.data, stage.epochs, stage.batch)
+        return self.sampler(stage).steps(self.data, stage.epochs, stage.batch)
 
     def go(
         self, mode: Mode, checkpoint: Checkpoint, progress: Progress | None,
@@ -143,7 +151,7 @@ class _Run:
             self.stage, steps = number, self.steps(stage)
             groups = groups_of(stage, self.model, self.delta, self.readout)
             first, losses = checkpoint.resume(number, self.kept, [g.update for g in groups], losses)
-            rows = self.sampler.draws(self.data, stage.batch, torch.Generator().manual_seed(self.seed + number))
+            rows = self.sampler(stage).draws(self.data, stage.batch, torch.Generator().manual_seed(self.seed + number))
             done += min(first, steps)
             if first >= steps:
                 continue

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.core.train import AdamW, Optimiser
+from handful.encode.reading import LateInteraction
 from handful.errors import BadInput
 from handful.tune.delta import Delta, Placed
 
@@ -34,12 +35,14 @@ class Data:
         targets: ``[n, C]`` rows that sum to 1 (or several ones, multi-label), or ``[n]`` numbers of classes.
         classes: names, C of them.
         weight: of each item ``[n]``; 1 by default.
+        documents: a text that describes each class, as the model takes items; C of them, or none.
     """
 
     inputs: Tensor | Sequence[Any]
     targets: Tensor
     classes: tuple[str, ...] = ()
     weight: Tensor | None = None
+    documents: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
         n = len(self.inputs)
@@ -56,6 +59,8 @@ class Data:
             object.__setattr__(self, "classes", tuple(str(c) for c in range(self.targets.shape[1])))
         if len(self.classes) != self.targets.shape[1]:
             raise BadInput(f"{len(self.classes)} class names, but targets of {self.targets.shape[1]} classes")
+        if len(self.documents) not in (0, len(self.classes)):
+            raise BadInput(f"{len(self.documents)} class texts, but {len(self.classes)} classes")
         if not bool(torch.isfinite(self.targets).all()):
             raise BadInput("targets hold NaN or infinity")
 
@@ -88,15 +93,38 @@ def rows_of(inputs: Tensor | Sequence[Any], rows: Sequence[int]) -> Any:
     return inputs[list(rows)] if isinstance(inputs, Tensor) else [inputs[row] for row in rows]
 
 
+@dataclass(frozen=True)
+class Shipped:
+    """A linear head ``w x + b`` that goes into the model file.
+
+    Args:
+        weight: ``[C, D]``.
+        bias: ``[C]``.
+        reading: what makes x of an item's token vectors; ``None`` for the encoder's own way.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    reading: LateInteraction | None = None
+
+
 class Readout(nn.Module):
     """What turns the model's outputs into logits: a protocol with parameters of its own, or none."""
 
     def begin(self, model: nn.Module, data: Data, generator: torch.Generator) -> None:
         """Make the parameters, once the data is known; nothing by default."""
 
-    def forward(self, features: Tensor, model: nn.Module) -> Tensor:
-        """Logits ``[B, C]`` of what the model gave for B items."""
+    def look(self, model: nn.Module, inputs: Any) -> Any:
+        """What it reads of the model for B items: what the model gives, by default."""
+        return model(inputs)
+
+    def forward(self, features: Any, model: nn.Module) -> Tensor:
+        """Logits ``[B, C]`` of what `look` gave for B items."""
         raise NotImplementedError
+
+    def ships(self, model: nn.Module) -> Shipped | None:
+        """What answers once it is learnt, where that is the readout and no head fitted afterwards; none by default."""
+        return None
 
 
 @dataclass
@@ -127,9 +155,9 @@ class Seen:
     learns: tuple[Tensor, ...] = ()
 
     @cached_property
-    def features(self) -> Tensor:
-        """What the model gives for the items ``[B, …]``."""
-        return self.model(self.inputs)  # type: ignore[no-any-return]
+    def features(self) -> Any:
+        """What the readout reads of the model for the items; most often ``[B, d]``."""
+        return self.readout.look(self.model, self.inputs)
 
     @cached_property
     def logits(self) -> Tensor:
@@ -227,16 +255,18 @@ class Stage:
         lr: learning rate.
         batch: items a step.
         trains: which parts learn: the ``"delta"`` of the model, the ``"readout"``.
-        rate: ``"constant"``, or ``"linear"`` or ``"cosine"`` from ``lr`` to ``last``, after the warm-up.
+        rate: ``"constant"``; ``"linear"`` or ``"cosine"`` from ``lr`` to ``last``; ``"halved"`` every five epochs;
+            after the warm-up.
         warmup: share of the steps in which the rate rises from 0.
         last: rate at the end.
         weight_decay: of matrices; vectors (norms, biases) have none.
         update: the optimiser.
-        readout_lr: of the readout, where it differs.
+        readout_lr, readout_update: of the readout, where they differ.
         clip: length of all gradients together, at most.
         block_decay: factor of the rate from a transformer block to the one below it.
         dropout: whether the model's own is on.
         patience: end once the mean loss of so many steps is not below that of as many before; never by default.
+        objectives, sampler: of this stage, in place of the recipe's.
     """
 
     epochs: float | None = None
@@ -244,20 +274,25 @@ class Stage:
     lr: float = 1e-3
     batch: int = 16
     trains: tuple[Part, ...] = ("delta", "readout")
-    rate: Literal["constant", "linear", "cosine"] = "linear"
+    rate: Literal["constant", "linear", "cosine", "halved"] = "linear"
     warmup: float = 0.0
     last: float = 0.0
     weight_decay: float = 0.0
     update: Callable[[float], Optimiser] = lambda decay: AdamW(weight_decay=decay)
     readout_lr: float | None = None
+    readout_update: Callable[[float], Optimiser] | None = None
     clip: float | None = None
     block_decay: float = 1.0
     dropout: bool = True
     patience: int | None = None
+    objectives: tuple[Objective, ...] = ()
+    sampler: Sampler | None = None
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise BadInput("a stage lasts so many epochs, or so many steps: give one of the two")
+        if self.rate == "halved" and self.epochs is None:
+            raise BadInput("a rate that is halved every five epochs needs epochs, not steps")
         if (self.epochs or self.steps or 0) < 0 or self.batch < 1:
             raise BadInput("epochs, steps and batch must be positive")
         if not 0 < self.block_decay <= 1:

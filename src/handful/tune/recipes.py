@@ -11,8 +11,10 @@ from handful.errors import BadInput, nearest
 from handful.tune.recipe import Recipe
 
 RECIPES: Mapping[str, str] = {
+    "anchored": "handful.tune.anchored:Anchored",
     "bitfit": "handful.tune.plain:BitFit",
     "clip-lora": "handful.tune.clip_lora:CLIPLoRA",
+    "fastfit": "handful.tune.late:FastFit",
     "film": "handful.tune.plain:FiLM",
     "full": "handful.tune.plain:Full",
     "lora": "handful.tune.plain:Lora",
@@ -20,6 +22,7 @@ RECIPES: Mapping[str, str] = {
     "lorma": "handful.tune.lorma:LoRMARecipe",
     "prolip": "handful.tune.prolip:ProLIP",
     "setfit": "handful.tune.setfit:SetFit",
+    "setfit-gradient": "handful.tune.setfit_head:SetFitGradient",
     "stable": "handful.tune.stable:Stable",
     "taps": "handful.tune.taps:TAPS",
 }

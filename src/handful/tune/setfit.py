@@ -5,13 +5,13 @@ Learning Without Prompts, 2022).
     loss       (cos(f(a), f(b)) - target)^2
     steps      one pass over the pairs, 16 a step; AdamW 2e-5, decay 0.01, a tenth of the steps to warm up, then
                linear to 0
-    head       logistic regression on the features of the examples by the tuned encoder
+    head       logistic regression on the features of the examples by the tuned encoder; `setfit_head` has the others
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,13 +54,8 @@ def make_pairs(
     if strategy not in STRATEGIES:
         raise BadInput(f"there is no strategy {strategy!r}; there are: {', '.join(STRATEGIES)}")
     n = len(targets)
-    if n > MOST and most < 0:
-        raise BadInput(f"{n:,} items make {n * (n + 1) // 2:,} pairs; say how many are enough with most=")
-    i, j = torch.triu_indices(n, n, 0 if itself else 1)
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(i)))[: None if most < 0 else most]
-    i, j = i[order], j[order]
-    alike = (targets.float() @ targets.float().mT > 0)[i, j]
-    pairs = torch.stack([i, j], 1)
+    pairs = every_pair(n, itself, most, seed)
+    alike = (targets.float() @ targets.float().mT > 0)[pairs[:, 0], pairs[:, 1]]
     positive, negative = pairs[alike], pairs[~alike]
     if not len(negative) or not len(positive):
         what = "one class only: no pair differs" if not len(negative) else "no two items share a class"
@@ -72,10 +67,27 @@ def make_pairs(
     else:
         size = (max if strategy == "oversampling" else min)(len(positive), len(negative))
         wanted = (size, size)
-    return _in_turn(positive, wanted[0]), _in_turn(negative, wanted[1])
+    return in_turn(positive, wanted[0]), in_turn(negative, wanted[1])
 
 
-def _in_turn(pairs: Tensor, count: int) -> Tensor:
+def every_pair(n: int, itself: bool, most: int, seed: int) -> Tensor:
+    """Pairs ``i <= j`` of n items ``[m, 2]`` in an order that is drawn; see `make_pairs`."""
+    if n > MOST and most < 0:
+        raise BadInput(f"{n:,} items make {n * (n + 1) // 2:,} pairs; say how many are enough with most=")
+    pairs = torch.triu_indices(n, n, 0 if itself else 1).mT
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    return pairs[torch.from_numpy(order)[: None if most < 0 else most]]
+
+
+def in_batches(pairs: Tensor, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Pass after pass over pairs ``[m, 2]``, ``batch`` of them a step, as rows ``[a_0, b_0, a_1, b_1, …]``."""
+    while True:
+        order = torch.randperm(len(pairs), generator=generator)
+        yield from (pairs[order[at : at + batch]].flatten() for at in range(0, len(pairs), batch))
+
+
+def in_turn(pairs: Tensor, count: int) -> Tensor:
+    """As many of them, from the first on again where there are fewer."""
     return pairs[torch.arange(count) % len(pairs)]
 
 
@@ -97,10 +109,7 @@ class Pairs:
         return round(epochs * math.ceil(len(self.pairs(data)) / batch))
 
     def draws(self, data: Data, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
-        pairs = self.pairs(data)
-        while True:
-            order = torch.randperm(len(pairs), generator=generator)
-            yield from (pairs[order[at : at + batch]].flatten() for at in range(0, len(pairs), batch))
+        return in_batches(self.pairs(data), batch, generator)
 
     def pairs(self, data: Data) -> Tensor:
         """All pairs of a pass ``[m, 2]``, positive and negative by turns as long as there are both."""
@@ -136,3 +145,19 @@ class SetFit:
             epochs=self.epochs, lr=self.lr, batch=self.batch, trains=("delta",), warmup=0.1, weight_decay=0.01
         )
         return Recipe(EVERYTHING, (CosinePairs(),), (stage,), sampler=Pairs(self.strategy, self.iterations))
+
+
+def synthetic(
+    classes: Sequence[str], template: str = "This sentence is {}", each: int = 2
+) -> tuple[list[str], list[str]]:
+    """Texts and labels to learn from where there are only names: the template with each name in it, ``each`` times.
+
+    Raises:
+        BadInput: the template has no place for a name; no classes.
+    """
+    if template.count("{}") != 1:
+        raise BadInput(f"template {template!r} needs {{}} once, where the name of a class goes")
+    if not classes or each < 1:
+        raise BadInput("give the names of the classes, and at least one text for each")
+    labels = [name for name in classes for _ in range(each)]
+    return [template.replace("{}", name) for name in labels], labels

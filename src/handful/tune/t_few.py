@@ -31,8 +31,8 @@ from handful.encode.template import Template
 from handful.errors import BadInput
 from handful.tune.delta import Placed
 from handful.tune.fillers import Shuffled
+from handful.tune.ia3 import ia3
 from handful.tune.loop import tune
-from handful.tune.lora import LoRA
 from handful.tune.prompting import Ranked
 from handful.tune.recipe import Data, Recipe, Seen, Stage
 from handful.tune.tuned import Tuned
@@ -49,7 +49,7 @@ class LanguageLoss:
     separable = False
 
     def __call__(self, seen: Seen) -> Tensor:
-        own = seen.features[torch.arange(len(seen.labels)), seen.labels]
+        own: Tensor = seen.features[torch.arange(len(seen.labels)), seen.labels]
         known = own > float("-inf")
         weight = known * seen.weight[:, None]
         return -(weight * torch.where(known, own, 0.0)).sum() / weight.sum()
@@ -91,7 +91,7 @@ class Unlikelihood:
     separable = False
 
     def __call__(self, seen: Seen) -> Tensor:
-        known = seen.features > float("-inf")
+        known: Tensor = seen.features > float("-inf")
         right = functional.one_hot(seen.labels, known.shape[1]).bool()[..., None]
         wrong = known & ~right
         p = torch.where(wrong, seen.features, float("-inf")).exp()
@@ -165,7 +165,7 @@ class TFewClassifier:
         model: seq2seq (the paper's), causal or masked.
         templates: in the language of `handful.encode.template`, one or several.
         settings: of training.
-        changes: what learns, for the model's tower; by default LoRA of rank 4 on every linear map.
+        changes: what learns, for the model's tower; by default the vectors of (IA)^3.
         most: tokens of a prompt at most.
         start: a run whose delta is begun from, such as one over many tasks (the paper pre-trains the vectors).
         seed: of every draw.
@@ -174,7 +174,7 @@ class TFewClassifier:
     model: LanguageModel
     templates: Sequence[str]
     settings: TFew = field(default_factory=TFew)
-    changes: Callable[[Any], tuple[Placed, ...]] | None = None
+    changes: Callable[[Any], tuple[Placed, ...]] = ia3
     most: int = 256
     start: Tuned | None = None
     seed: int = 0
@@ -208,7 +208,7 @@ class TFewClassifier:
         right = torch.tensor([list(some).index(label) for label, some in zip(labels, listed, strict=True)])
         ways = max(map(len, listed))
         data = Data(items, functional.one_hot(right, ways).float())
-        placed = self.changes(self.model.tower) if self.changes else (Placed(LoRA(rank=4, alpha=1)),)
+        placed = self.changes(self.model.tower)
         recipe = self.settings.recipe(placed) | Recipe(augment=(self._asked,), start=self._begun)
         self.tuned = tune(self.model.tower, data, recipe, seed=self.seed)
         return self

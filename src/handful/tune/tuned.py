@@ -43,7 +43,7 @@ class Tuned:
         data = Data(inputs, torch.zeros(len(inputs), len(self.classes)), self.classes)
         with self.delta.attached(self.model, mode), in_mode(False, self.model, self.readout):
             every = (data.take(torch.arange(at, min(at + batch, len(data)))) for at in range(0, len(data), batch))
-            return torch.cat([self.readout(self.model(some), self.model) for some in every])
+            return torch.cat([self.readout(self.readout.look(self.model, some), self.model) for some in every])
 
     def merge(self) -> Merged:
         """Write the changes into the model's weights; ``.undo()`` of the answer takes them out again."""
