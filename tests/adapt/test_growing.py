@@ -22,6 +22,7 @@ ORDER: Mapping[str, str] = {
     "limit-fscil": "classes and rows of a task are drawn by their place",
     "mamba-fscil": "slots go to the classes in their order",
     "fscil-tricks": "slots go to the classes in their order",
+    "aldc": "rows of the training are drawn class by class",
 }
 """Heads for which the order of class names matters, and why."""
 NAMES = np.array(["crow", "dove", "emu", "finch", "bat"])

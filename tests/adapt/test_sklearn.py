@@ -38,6 +38,7 @@ FLAT = "has rows whose numbers are all the same, which cannot be standardised"
 EXPECTED: Mapping[str, Mapping[str, str]] = {
     "simpleshot": {"check_estimators_dtypes": ZEROS},
     "teen": {"check_estimators_dtypes": ZEROS},
+    "aldc": {"check_estimators_dtypes": ZEROS, "check_sample_weight_equivalence_on_dense_data": HELD_OUT},
     "mamba-fscil": {"check_classifiers_train": "has two numbers a place, and few steps teach a small network little"},
     "fscil-tricks": {"check_estimators_dtypes": ZEROS, "check_sample_weight_equivalence_on_dense_data": STEPS},
     "limit-fscil": {

@@ -49,6 +49,21 @@ def test_the_summary_tells_the_story(run, model: Path, new: Path, tmp_path: Path
     assert run("predict", out, test, "--quiet").status == 0
 
 
+def test_a_pool_is_named_in_the_summary_and_in_json(run, tickets: Path, new: Path, tmp_path: Path) -> None:
+    model = tmp_path / "aldc.handful"
+    assert run("fit", tickets, "--head", "aldc", "--out", model, "--quiet").status == 0
+    pool = table(tmp_path / "pool.csv", [(f"{text} now", "") for text, _ in TEST])
+    result = run("grow", model, new, "--unlabelled", pool)
+    assert result.status == 0 and "3 items without labels were learnt from" in result.out
+    found = json.loads(run("grow", model, new, "--unlabelled", pool, "--json").out)
+    schema = next(s for s in SCHEMAS if s["$id"] == "urn:handful:grow:1")
+    Draft202012Validator(schema, registry=REGISTRY).validate(found)
+    assert found["grown"]["unlabelled"]["n"] == 3
+    alone = run("grow", model, new)
+    assert (alone.status, alone.err) == (0, "")
+    assert "aldc also learns from items without labels" in alone.out
+
+
 @pytest.mark.parametrize("tested", [False, True])
 def test_json_keeps_its_schema(run, model: Path, new: Path, tmp_path: Path, tested: bool) -> None:
     test = ["--test", table(tmp_path / "test.csv", TEST)] if tested else []

@@ -161,3 +161,31 @@ def test_a_threshold_goes(path: Path) -> None:
     grown = grow(model, items(NEW, 3, 1))
     assert grown.decision.threshold is None
     assert bool(grown.card["grown"][0]["notes"]) == (model.decision.threshold is not None)
+
+
+def test_a_pool_of_any_class_is_learnt_from(tmp_path: Path) -> None:
+    model = fit(*items(OLD, 6, 0), head="aldc")
+    x, labels = items(NEW, 3, 1)
+    pool, _ = items((*OLD, *NEW), 10, 2)
+    test = items((*OLD, *NEW), 20, 3)
+    out = tmp_path / "grown.handful"
+    with pytest.warns(UserWarning, match="no unlabelled items"):
+        alone = grow(model, (x, labels))
+    grown = grow(
+        model, (np.concatenate([x, pool[:5]]), [*labels, *[None] * 5]), unlabelled=pool[5:], test=test, out=out
+    )
+    assert alone.card["grown"][0]["unlabelled"] is None
+    found = grown.card["grown"][0]["unlabelled"]
+    assert (found["n"], found["dropped"]) == (50, 0) and "50 items without labels" in found["use"]
+    assert np.mean(np.array(grown.predict(test[0])) == test[1]) > 0.85
+    assert not np.allclose(grown.predict_proba(test[0]), alone.predict_proba(test[0]))
+    assert np.array_equal(Model.load(out).predict_proba(test[0]), grown.predict_proba(test[0]))
+    rows = grow(model, (np.concatenate([x, pool]), [*labels, *[None] * 50]), unlabelled="rows")
+    assert rows.card["grown"][0]["unlabelled"]["n"] == 50
+    with pytest.raises(BadInput, match=r"every item of the pool \(nearly\) equals one labelled"):
+        grow(model, (x, labels), unlabelled=x)
+
+
+def test_heads_that_learn_nothing_from_a_pool_say_so(path: Path) -> None:
+    with pytest.raises(BadInput, match=r"--unlabelled: head 'teen' grows by labelled items alone; .*aldc"):
+        grow(path, items(NEW, 3, 1), unlabelled=items(NEW, 3, 2)[0])

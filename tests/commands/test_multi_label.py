@@ -20,6 +20,7 @@ from handful.commands.predict import predict, predict_lines
 from handful.errors import BadInput
 from handful.evaluate.label_set_assessment import LabelSetAssessment
 from handful.read import Dataset, read
+from handful.ship.bundle import read_bundle, write_bundle
 from handful.ship.model import Model
 
 TEXTS = {
@@ -263,3 +264,24 @@ def test_inspect_says_so(path: Path) -> None:
     found = inspect(path)["label_sets"]
     assert (found["separator"], found["none"]) == (";", "-")
     assert found["micro_f1"] == Model.load(path).card["label_sets"]["test"]["assessment"]["micro_f1"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [None, [], {"none": None}, {"separator": "", "none": None}, {"separator": 1, "none": None}, {"separator": ";"}],
+)
+def test_a_file_that_does_not_say_how_labels_are_written_is_refused(path: Path, tmp_path: Path, odd: Any) -> None:
+    description, state = read_bundle(path)
+    description["decision"]["sets"] = odd
+    write_bundle(tmp_path / "odd.handful", description, state)
+    with pytest.raises(BadInput):
+        Model.load(tmp_path / "odd.handful")
+
+
+def test_a_model_of_one_label_cannot_be_made_one_of_several(tmp_path: Path) -> None:
+    fit(TEXTS, head="prototypes", out=tmp_path / "one.handful")
+    description, state = read_bundle(tmp_path / "one.handful")
+    description["decision"]["sets"] = {"separator": ";", "none": None}
+    write_bundle(tmp_path / "odd.handful", description, state)
+    with pytest.raises(BadInput, match="head and decision differ in labels an item"):
+        Model.load(tmp_path / "odd.handful")

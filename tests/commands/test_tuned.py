@@ -159,6 +159,7 @@ def test_a_readout_that_answers_ships(monkeypatch: pytest.MonkeyPatch, tmp_path:
     np.testing.assert_array_equal(again.predict_proba(new), made.predict_proba(new))
     np.testing.assert_allclose(made.predict_proba(new[:1]), made.predict_proba(new)[:1], rtol=1e-3)
     assert made.predict(new[:2]) == ["good", "bad"]
+    assert "belongs to the recipe" in made.card["head"]["why"]
     assert again.encoder is not None and again.encoder.identity == made.encoder.identity
     described, tensors = made.delta  # type: ignore[misc]
     for wrong, numbers, complaint in [

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import chisquare
 
 from handful.errors import BadInput
-from handful.evaluate.incremental import incremental_report, incremental_step
+from handful.evaluate.incremental import incremental_arrivals, incremental_report, incremental_step
 
 
 @pytest.mark.paper(175, oracle="f")
@@ -55,3 +57,47 @@ def test_refusals() -> None:
         incremental_step([1, 1], [1, 1], [0])
     with pytest.raises(BadInput, match="no steps"):
         incremental_report([])
+
+
+LABELS = np.repeat([f"class {i}" for i in range(11)], 20)
+
+
+@pytest.mark.paper(88, oracle="e", part="protocol")
+def test_a_pool_holds_every_class_seen_alike_and_any_of_its_items() -> None:
+    pools = []
+    for seed in range(200):
+        learnt, steps = incremental_arrivals(LABELS, base=4, way=3, shot=2, pool=5, seed=seed)
+        assert len(steps) == 2 and [len(step.seen) for step in steps] == [7, 10]
+        for step in steps:
+            names, counts = np.unique(LABELS[step.pool], return_counts=True)
+            assert set(names) == set(step.seen) and set(counts) == {5}
+            assert not set(step.pool) & {*learnt, *steps[0].examples, *steps[1].examples}
+        assert set(LABELS[learnt]) == set(steps[0].seen[:4]) and len(learnt) == 40
+        pools.append(steps[1].pool)
+    item = np.bincount(np.concatenate(pools), minlength=len(LABELS))
+    assert chisquare(item[item > -1]).pvalue > 0.001
+
+
+@pytest.mark.paper(88, oracle="e", part="protocol")
+def test_a_pool_of_new_classes_only_and_examples_of_the_shots_asked_for() -> None:
+    _, steps = incremental_arrivals(LABELS, base=4, way=3, shot=2, pool=5, pool_of="new")
+    for step in steps:
+        assert set(LABELS[step.pool]) == set(step.new)
+        assert sorted(LABELS[step.examples]) == sorted([*step.new] * 2)
+    first, second = (incremental_arrivals(LABELS, base=4, seed=1)[1][0] for _ in range(2))
+    assert np.array_equal(first.pool, second.pool) and first.new == second.new
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"base": 8}, "11 classes make no 8 base classes and 5 new ones"),
+        ({"shot": 20}, "20 examples leave none to test"),
+        ({"way": 0}, "way must be 1 or more"),
+        ({"kept": 1.0}, "kept is a share below 1"),
+        ({"pool_of": "old"}, "pool_of 'seen' or 'new'"),
+    ],
+)
+def test_steps_that_cannot_be_drawn(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        incremental_arrivals(LABELS, **{"base": 4, **change})

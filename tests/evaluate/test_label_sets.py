@@ -9,7 +9,15 @@ from sklearn.metrics import average_precision_score, f1_score, precision_score, 
 from handful.adapt.base import Features
 from handful.adapt.multi_label import MultiLabelLogistic
 from handful.errors import BadInput
-from handful.evaluate.label_set_estimate import deal_sets, estimate_label_sets, spread_of, units_with, usual
+from handful.evaluate.label_set_assessment import MEASURES
+from handful.evaluate.label_set_estimate import (
+    deal_sets,
+    estimate_label_sets,
+    known_share,
+    quoted,
+    spread_of,
+    units_with,
+)
 from handful.evaluate.label_sets import assess_label_sets
 
 
@@ -129,14 +137,66 @@ def test_labels_with_one_example_are_not_judged() -> None:
     assert estimate_label_sets(MultiLabelLogistic(), Features(x, {}), y[:, [0, 2]], list("ac"), None) is None
 
 
-def test_the_spread_takes_back_what_was_added() -> None:
+def test_probabilities_are_what_the_logits_were_made_from() -> None:
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(4000, 3)) * 2
     y = (rng.random(truth.shape) < 1 / (1 + np.exp(-truth))).astype(int)
-    assert spread_of(4 * truth, y, usual(y)) == pytest.approx(0.25, rel=0.1)
-    assert spread_of(truth / 5, y, usual(y)) == pytest.approx(5, rel=0.1)
-    perfect = spread_of(np.where(y[:20] > 0, 1.0, -1.0), y[:20], np.zeros(3))
-    assert 1 < perfect < 10  # twenty right answers do not make the next one certain
+    assert spread_of(4 * truth, y) == pytest.approx((0.25, 0), abs=0.05)
+    assert spread_of(truth / 5 - 1, y) == pytest.approx((5, 5), rel=0.1)
+    spread, _ = spread_of(np.where(y[:20] > 0, 1.0, -1.0), y[:20])
+    assert 1 < spread < 10  # sixty right answers do not make the next one certain
+
+
+def test_the_quoted_numbers_are_those_of_more_examples_and_less_sure() -> None:
+    y, scores, said = drawn(60, 3, 4)
+    found = assess_label_sets(y, scores, said)
+    known = np.array([0.5, 0.9, 0.9])
+    worse = assess_label_sets(y, scores, np.where(np.arange(60)[:, None] % 4 == 0, 1 - said, said))
+    told = quoted(found, known, [(worse, known / 2)], 60)
+    assert all(told[name].value > getattr(found, name).value for name in told)
+    assert all(
+        told[name].high - told[name].low > getattr(found, name).high - getattr(found, name).low
+        for name in told
+        if told[name].high < 1
+    )
+    flat = quoted(found, known, [(found, known / 2)], 10**6)  # half as many examples do as well: more bring nothing
+    assert all(flat[name].value == pytest.approx(getattr(found, name).value, abs=1e-3) for name in flat)
+    right = assess_label_sets(y, y, y)
+    perfect = quoted(right, known, [(right, known / 2)], 60)["micro_f1"]
+    assert perfect.value == 1.0 and perfect.low < 0.95
+
+
+def test_what_fits_knew_of_a_label_is_what_their_folds_left() -> None:
+    y = np.zeros((10, 2), dtype=int)
+    y[:4, 0], y[4:6, 1] = 1, 1
+    fold = np.array([0, 0, 1, 2, 0, 1, 2, 2, 2, 2])
+    # of four items two are in one fold: (2 x 1/2 + 2 x 3/4) / 4; of two items each fit knew the other
+    assert known_share(y, np.arange(10), fold).tolist() == pytest.approx([0.625, 0.5])
+    units = np.array([0, 0, 1, 2, 3, 4, 5, 6, 7, 8])
+    assert known_share(y, units, fold)[0] == pytest.approx(2 / 3)  # three units, each in a fold of its own
+
+
+@pytest.mark.parametrize("n", [30, 80])
+def test_what_is_quoted_holds_for_new_items(n: int) -> None:
+    """Heads learnt from few of ten thousand items, and judged on the others."""
+    rng = np.random.default_rng(0)
+    y = (rng.random((10_000, 5)) < 0.35).astype(int)
+    x = y + rng.normal(size=y.shape) * 0.8
+    head = MultiLabelLogistic(C=10.0, threshold="f1")
+    inside, off = dict.fromkeys(MEASURES, 0), dict.fromkeys(MEASURES, 0.0)
+    for draw in range(40):
+        rows = np.random.default_rng(draw).permutation(len(x))
+        learn, new = rows[:n], rows[n : n + 3000]
+        fitted = head.fit(x[learn], y[learn])
+        truth = assess_label_sets(y[new], fitted.logits(x[new]), fitted.predict(x[new]), replicates=1)
+        found = estimate_label_sets(head, Features(x[learn], {}), y[learn], list("abcde"), None, seed=draw)
+        assert found is not None
+        for name, estimate in found.quoted.items():
+            value = getattr(truth, name).value
+            inside[name] += estimate.low <= value <= estimate.high
+            off[name] += (estimate.value - value) / 40
+    assert min(inside.values()) >= 35, inside
+    assert max(map(abs, off.values())) < 0.035, off
 
 
 def test_names_must_fit() -> None:

@@ -33,5 +33,6 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "limit-fscil": {"epochs": 2, "tasks": 2},
     "mamba-fscil": {"slots": 6, "width": 8, "states": 3, "rank": 2, "epochs": 3, "grow_steps": 4, "grow_lr": 0.02},
     "fscil-tricks": {"epochs": 10, "width": 16, "slots": 12, "grow_steps": 3},
+    "aldc": {"steps": 3, "head_steps": 3, "samples": 5},
 }
 """By key of the head."""

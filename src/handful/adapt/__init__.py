@@ -78,6 +78,7 @@ HEADS: Mapping[str, str] = {
     "limit-fscil": "handful.adapt.limit:LIMIT",
     "mamba-fscil": "handful.adapt.mamba_fscil:MambaFSCIL",
     "fscil-tricks": "handful.adapt.fscil_tricks:FSCILTricks",
+    "aldc": "handful.adapt.aldc:ALDC",
 }
 """Every head by its public key. Others join through the entry point group ``handful.heads``, or as ``module:Class``."""
 

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from handful.adapt.base import Head
-from handful.adapt.inputs import read_items, read_labels, read_rows, to_tensor
+from handful.adapt.inputs import read_items, read_labels, read_more, read_rows, to_tensor
 from handful.core.gaussians import class_means
 from handful.core.task import State, Task, make_task
 from handful.errors import BadInput
@@ -32,6 +32,8 @@ class Growing(Head):
     """Whether the logits of old classes stay as they are."""
     trains: ClassVar[bool] = False
     """Whether `grow` takes steps by the gradient, rather than no time."""
+    pool_too: ClassVar[bool] = False
+    """Whether `grow` also learns from items without labels."""
 
     @abstractmethod
     def extend(self, state: State, task: Task, fresh: Tensor) -> State:
@@ -44,12 +46,17 @@ class Growing(Head):
             fresh: which classes are new ``[C]``.
         """
 
-    def grow(self, X: Any, y: Any) -> Self:
+    def grow(self, X: Any, y: Any, unlabelled: Any = None) -> Self:
         """Learn further classes from features ``X [n, d]`` (an array or `Features`) and n labels.
+
+        Args:
+            X: features of examples.
+            y: their labels.
+            unlabelled: features ``[m, d]`` of items of any class, old or new, for heads that learn from them.
 
         Raises:
             BadInput: features of another width or that cannot be used, and, but for heads that take them, a class that
-                is known already. The head is then as it was.
+                is known already or unlabelled items. The head is then as it was.
         """
         check_is_fitted(self)
         x, views = read_rows(self, X, reset=False, directions=self.directions)
@@ -60,16 +67,20 @@ class Growing(Head):
         known = np.intersect1d(self.classes_, y).tolist()
         if known and not self.known_too:
             raise BadInput(f"class {known[0]!r} is known already: give grow() the examples of new classes only")
+        if unlabelled is not None and not self.pool_too:
+            raise BadInput(f"{type(self).__name__} learns nothing from items without labels: leave out unlabelled=")
         classes = _union(self.classes_, y)
         dtype = next((t.dtype for t in self.state_.values() if t.is_floating_point()), torch.float32)
         old = np.searchsorted(classes, self.classes_)
         state, fresh = self._spread(old, len(classes))
+        support = to_tensor(x, self.device, dtype)
         task = make_task(
-            to_tensor(x, self.device, dtype),
+            support,
             torch.as_tensor(np.searchsorted(classes, y), device=self.device),
             ways=len(classes),
             item=torch.as_tensor(read_items(X, len(x)), device=self.device),
             views={name: to_tensor(view, self.device, dtype) for name, view in views.items()},
+            unlabelled=None if unlabelled is None else read_more(unlabelled, support, "unlabelled"),
             seed=0 if self.random_state is None else int(self.random_state),
         )
         with torch.no_grad():

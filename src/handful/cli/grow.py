@@ -18,6 +18,14 @@ def grow(
         str | None,
         Option(metavar="FILE", help="Labelled source of old and new classes to test on; never learnt from."),
     ] = None,
+    unlabelled: Annotated[
+        str | None,
+        Option(
+            metavar="SOURCE",
+            help="Items without labels, of classes old and new, to learn from as well, with the unlabelled rows of the "
+            "examples; `rows` for those alone. For heads that can: aldc.",
+        ),
+    ] = None,
     text: o.Text = None,
     image: o.Image = None,
     label: o.Label = None,

@@ -22,6 +22,8 @@ def show_grow(model: Model, out: str | None) -> None:
     """Print the summary of a model that has grown."""
     step, test = model.card["grown"][-1], model.card["grown"][-1]["test"]
     rows = [*(_tested(test) if test else _judged(step["judged"])), ("New", _new(step))]
+    if step["unlabelled"] is not None:
+        rows += [("Unlabelled", [visible(step["unlabelled"]["use"], 2 * CELL)])]
     rows += [("Note", [visible(note, 2 * CELL) for note in step["notes"]])]
     rows += [("Model", ["not saved; --out FILE saves it" if out is None else visible(out)])]
     more = f"{count(len(step['classes']), 'class', 'classes')} more, {len(model.classes)} in all"

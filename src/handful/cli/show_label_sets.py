@@ -37,7 +37,7 @@ def trust(card: Mapping[str, Any]) -> list[tuple[str, Sequence[str | Text]]]:
         groups = estimate["groups"]
         rest = f"; it rests on {count(groups['count'], 'group')}: {visible(groups['by'])}" if groups else ""
         basis = f"on {items}, estimated by {visible(estimate['method'])}{rest}"
-        lines = _assessed(estimate["assessment"], first, basis)
+        lines = _assessed({**estimate["assessment"], **estimate["quoted"]}, first, basis)
         rows.append((NAMES[first], lines) if test is None else ("Estimate", [str(lines[0]), lines[1]]))
     elif test is None:
         rows.append((NAMES[first], [visible(estimate["method"])]))

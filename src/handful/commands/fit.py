@@ -287,7 +287,7 @@ def fit(
     }
     if outcome is not None and outcome.delta is not None:  # the head chose among examples that the encoder had seen
         model.card["candidates"], model.card["certificate"] = [], None
-        model.card["head"]["why"] = "chosen on examples that the tuned encoder has seen, so without numbers"
+        model.card["head"]["why"] = outcome.why
     answers = judge(
         model,
         learn,

@@ -21,6 +21,7 @@ from handful.commands.card import blind_spots_card
 from handful.commands.evaluate import SeenBefore
 from handful.commands.fitted import read_for, refuse_label_sets
 from handful.commands.kept_apart import copies_of, kept_apart
+from handful.commands.pool import gather
 from handful.commands.sources import Columns
 from handful.errors import BadInput
 from handful.evaluate import assess
@@ -45,6 +46,7 @@ def grow(
     *,
     out: str | Path | None = None,
     test: Any = None,
+    unlabelled: Any = None,
     text: str | Sequence[str] | None = None,
     image: str | None = None,
     label: str | None = None,
@@ -65,10 +67,13 @@ def grow(
     Args:
         model: a `Model` or the file of one; it stays as it is.
         source: labelled examples of the new classes: what `handful.read.read` takes, a `Dataset`, or
-            ``{label: [items]}``. Unlabelled items are left aside.
+            ``{label: [items]}``. Unlabelled items are left aside, but for ``unlabelled``.
         out: where to save the grown model; not saved when not given.
         test: a labelled source of old and new classes, or ``(items, labels)``; never learnt from. Without it new
             classes are judged by leaving out their examples in turn, and nothing is said of the old ones.
+        unlabelled: items without labels, of classes old and new, for heads that learn from them: what
+            `handful.read.read` takes, its labels not read, together with the unlabelled items of ``source``; ``"rows"``
+            for those alone.
         text, image, label: columns; by default those the model was fitted with, else guessed from their names.
         group, group_regex: column, or pattern in a file's path, that says which items belong together.
         near_duplicates: treat items that are nearly the same as one group.
@@ -86,8 +91,9 @@ def grow(
         SeenBefore: the test set is a file the model learnt from.
 
     Raises:
-        BadInput: a head that cannot grow, a class that is known already, a model that decides for a population or by
-            costs, or input that cannot be read or does not fit the model.
+        BadInput: a head that cannot grow, or learns nothing from the unlabelled items given, a class that is known
+            already, a model that decides for a population or by costs, or input that cannot be read or does not fit the
+            model.
     """
     if out is not None:
         if Path(out).is_dir():
@@ -95,28 +101,38 @@ def grow(
         refuse_existing(out, force)
     model = model if isinstance(model, Model) else Model.load(model, encoder)
     refuse_label_sets(model, "handful grow")
-    head = _growing(model)
+    head = _growing(model, unlabelled)
     columns = Columns(text, image, label, group, group_regex)
     how: dict[str, Any] = {"merge_labels": merge_labels, "skip_bad": skip_bad}
-    new = _new(model, head, _read(model, source, columns, how, "learn"))
-    held = None if test is None else _held(model, new, _read(model, test, columns, how, "test on"))
+    everything = _read(model, source, columns, how, "learn")
+    new = _new(model, head, everything.labelled)
+    held = None if test is None else _held(model, new, _read(model, test, columns, how, "test on").labelled)
 
     encoded = encode_dataset(new, model.encoder, cache=cache, skip_bad=skip_bad, progress=progress)
     new, features = new.take(encoded.kept), encoded.features
     if not len(new):
         raise BadInput("nothing to learn: no item can be read")
-    copies = copies_of(new, features, near_duplicates)
-    labels = np.asarray(new.labels, dtype=str)
-    grown = replace(
-        model, head=copy.copy(head).grow(features, labels), decision=Decision(), card={**model.card}, seconds={}
-    )
-    grown.card |= _card(model, grown, new, encoded.skipped)
-    entry = _entry(model, new)
-    entry["judged"] = _left_out(grown, head, features, labels, merge_units(new.groups, copies), entry["classes"])
-    entry["test"], grown.card["test"] = None, None
+    copies, apart, pool = copies_of(new, features, near_duplicates), None, None
     if held is not None:
         seen = encode_dataset(held, model.encoder, cache=cache, skip_bad=skip_bad, progress=progress)
         apart = kept_apart(new, features, held.take(seen.kept), seen.features, test, near_duplicates)
+    if unlabelled is not None:
+        tested = None if apart is None else (apart.data, apart.features)
+        pool = gather(
+            everything.pool, unlabelled, columns, new, features, tested, model.encoder,
+            near_duplicates=near_duplicates, cache=cache, progress=progress,
+        )  # fmt: skip
+    labels = np.asarray(new.labels, dtype=str)
+    larger = copy.copy(head).grow(features, labels, None if pool is None else pool.features)
+    grown = replace(model, head=larger, decision=Decision(), card={**model.card}, seconds={})
+    grown.card |= _card(model, grown, new, encoded.skipped)
+    entry = _entry(model, new)
+    entry["unlabelled"] = None if pool is None else pool.card
+    if head.pool_too and pool is None:
+        entry["notes"].append(f"{head.key} also learns from items without labels; --unlabelled SOURCE gives it some")
+    entry["judged"] = _left_out(grown, head, features, labels, merge_units(new.groups, copies), entry["classes"])
+    entry["test"], grown.card["test"] = None, None
+    if apart is not None:
         true = [str(c) for c in apart.data.labels]
         before, after = model.proba_of(apart.features), grown.proba_of(apart.features)
         found = growth(true, before, after, model.classes, grown.classes, apart.data.groups)
@@ -128,11 +144,16 @@ def grow(
     return grown
 
 
-def _growing(model: Model) -> Growing:
-    """The head. Raises `BadInput` for one that cannot grow, and for decisions that speak of the old classes only."""
+def _growing(model: Model, unlabelled: Any) -> Growing:
+    """The head. Raises `BadInput` for one that cannot grow or learn from what is given, and for decisions that speak of
+    the old classes only."""
+    kinds = [kind for kind in map(head_class, HEADS) if issubclass(kind, Growing)]
     if not isinstance(model.head, Growing):
-        able = ", ".join(key for key in HEADS if issubclass(head_class(key), Growing))
+        able = ", ".join(kind.key for kind in kinds)
         raise BadInput(f"head {model.head.key!r} cannot grow; those can: {able}. Fit the model with one: --head teen")
+    if unlabelled is not None and not model.head.pool_too:
+        able = ", ".join(kind.key for kind in kinds if kind.pool_too)
+        raise BadInput(f"--unlabelled: head {model.head.key!r} grows by labelled items alone; by others too: {able}")
     for option, set_ in (
         ("--class-prior", model.decision.shift),
         ("--cost", model.decision.costs),
@@ -144,11 +165,11 @@ def _growing(model: Model) -> Growing:
 
 
 def _read(model: Model, source: Any, columns: Columns, how: dict[str, Any], what: str) -> Dataset:
-    """The labelled items of a source."""
+    """The items of a source, some of them with a label."""
     data = read_for(model, source, columns, **how)[0]
     if not len(data.labelled):
         raise BadInput(f"nothing to {what}: no item has a label; --label names the column that holds them")
-    return data.labelled
+    return data
 
 
 def _new(model: Model, head: Growing, data: Dataset) -> Dataset:

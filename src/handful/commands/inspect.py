@@ -156,10 +156,11 @@ def quoted_number(card: Mapping[str, Any]) -> dict[str, Any]:
 
 def _label_sets(description: Mapping[str, Any]) -> dict[str, Any] | None:
     """How several labels are written, and what was quoted for them."""
-    given, told = description["decision"].get("sets"), description["card"].get("label_sets") or {}
+    given, told = (description.get("decision") or {}).get("sets"), description["card"].get("label_sets") or {}
     if given is None:
         return None
-    found = ((told.get("test") or told.get("estimate") or {}).get("assessment")) or {}
+    best = told.get("test") or told.get("estimate") or {}
+    found = best.get("quoted") or best.get("assessment") or {}
     measures = {name: found.get(name) for name in ("micro_f1", "macro_f1", "exact_match")}
     numbers = {
         name: value and {key: float(value[key]) for key in ("value", "low", "high")} for name, value in measures.items()

@@ -20,7 +20,7 @@ from handful.commands.making import estimator_of, model_of, refuse_overwriting, 
 from handful.commands.sources import Columns, labelled, read_source
 from handful.errors import BadInput
 from handful.evaluate.duplicates import merge_units
-from handful.evaluate.label_set_estimate import EstimatedSets, estimate_label_sets, usual
+from handful.evaluate.label_set_estimate import EstimatedSets, estimate_label_sets
 from handful.evaluate.require import Requirement, Verdict, check
 from handful.protocols import Encoder, Progress
 from handful.read import Dataset
@@ -125,7 +125,7 @@ def fit_label_sets(
     groups = units if len(np.unique(units)) < len(units) else None
     found, why_not = _estimate(fitted, features, y, labels, groups, seed, clock.left(), clock.laps["fit"])
     if found is not None:
-        _spread(model, found, y)
+        model.scale, model.decision = found.spread, Decision((found.shift,) * len(labels), sets=sets)
     clock.lap("estimate")
     rests_on = None
     if groups is not None and found is not None:
@@ -141,6 +141,7 @@ def fit_label_sets(
         "estimate": {
             "method": why_not if found is None else found.method,
             "groups": rests_on,
+            "quoted": None if found is None else {name: one.as_dict() for name, one in found.quoted.items()},
             "assessment": None if found is None else found.assessment.as_dict(),
         },
         "test": None,
@@ -206,13 +207,6 @@ def _estimate(
         return None, "not estimated: the time limit was reached"
     found = estimate_label_sets(head, features, y, labels, groups, seed=seed)
     return found, "not estimated: fewer than two labels have a second example to test on"
-
-
-def _spread(model: Model, found: EstimatedSets, y: np.ndarray) -> None:
-    """Probabilities that mean what they say: logits are spread about what is usual for each label."""
-    model.scale = found.spread
-    shift = (1 - found.spread) * usual(y)
-    model.decision = Decision(tuple(shift.tolist()), sets=model.decision.sets)
 
 
 def _nothing_said(learn: Dataset, copies: np.ndarray) -> dict[str, Any]:

@@ -83,7 +83,8 @@ class Tuner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         random_state: seed of the tuning.
 
     Attributes (after ``fit``):
-        head_, encoder_, delta_, reading_: what came out; recipes with a readout that ships bring their own head.
+        head_, encoder_, delta_, reading_: what came out.
+        own_: whether the head is the recipe's readout.
     """
 
     def __init__(self, head: Head, material: Material, random_state: int = 0) -> None:
@@ -105,7 +106,7 @@ class Tuner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         self.delta_: Delta = found.delta
         with torch.no_grad(), self.delta_.attached(material.tower):
             own = found.readout.ships(material.tower)
-        self.reading_ = None if own is None else own.reading
+        self.own_, self.reading_ = own is not None, None if own is None else own.reading
         self.encoder_ = tuned_encoder(material.encoder, material.tower, self.delta_, self.reading_)
         self.features_ = material.encoded(self.encoder_, rows)
         self.head_: Head = self._fitted(labels) if own is None else linear_head(classes, own.weight, own.bias)
@@ -144,6 +145,7 @@ class Outcome:
         delta: what tells it from its base, described and as tensors; ``None`` where it stayed as it was.
         quoted: gives the estimate for weights and shift of a population; ``None`` where there is none.
         card: for the model's card.
+        why: how the head came to be, where it was not chosen as usual.
     """
 
     head: Head
@@ -152,6 +154,11 @@ class Outcome:
     delta: tuple[dict[str, Any], dict[str, Tensor]] | None
     quoted: Callable[[np.ndarray | None, np.ndarray | None], Quoted | None]
     card: dict[str, Any]
+    why: str | None = None
+
+
+SEEN = "chosen on examples that the tuned encoder has seen, so without numbers"
+OWN = "it belongs to the recipe, and was learnt along with the encoder"
 
 
 def refuse_beside_tuning(asked: Mapping[str, Any]) -> None:
@@ -230,7 +237,8 @@ def tuned(
     quoted = partial(_quoted, deals, labels, groups, curve)
     if kept:
         delta = as_file(tuner.delta_, tuner.reading_)
-        return Outcome(tuner.head_, tuner.features_, tuner.encoder_, delta, quoted, card)
+        why = OWN if tuner.own_ else SEEN
+        return Outcome(tuner.head_, tuner.features_, tuner.encoder_, delta, quoted, card, why)
     return Outcome(head, features, base, None, quoted, card)
 
 
@@ -246,7 +254,8 @@ def _documents(made: Tunable, labels: np.ndarray, sentences: Mapping[str, Sequen
 def _sentence(card: Mapping[str, Any]) -> str:
     """What was changed, what it brought and whether it stayed, in words."""
     share = 100 * card["changed"] / card["of"]
-    what = f"{card['recipe']}, {card['changed']:,} numbers learnt ({share:.2g} % of the encoder's)"
+    part = f"{share:.2g}" if share < 10 else f"{share:.0f}"
+    what = f"{card['recipe']}, {card['changed']:,} numbers learnt ({part} % of the encoder's)"
     if card["frozen"] is None:
         return f"{what}; {'kept as asked for' if card['kept'] else 'not kept'}: {card['why']}"
     brought = f"{100 * card['frozen']:.1f} % right without and {100 * card['tuned']:.1f} % with it on items left out"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from handful.encode.lite0 import FoldedLite0, Lite0Tower
+    from handful.encode.reading import Reading
 
 WIDTH = 1280
 MIDDLE_WIDTH = 112
@@ -103,8 +104,15 @@ class Lite0(FeatureEncoder):
         pixels = whole_images(items, _pixels, least=2 * SIZE, frame=self.frame)
         return (torch.from_numpy(pixels).permute(0, 3, 1, 2) - MEAN) / SCALE
 
-    def retuned(self, tower: Lite0Tower, mark: str) -> Lite0:
-        """This encoder with the weights of ``tower``; ``mark`` tells them from others in `identity`."""
+    def retuned(self, tower: Lite0Tower, mark: str, reading: Reading | None = None) -> Lite0:
+        """This encoder with the weights of ``tower``; ``mark`` tells them from others in `identity`.
+
+        Raises:
+            BadInput: token vectors are to be read, which images have none of.
+        """
+        from handful.encode.reading import refuse_reading
+
+        refuse_reading(reading)
         other = Lite0(self._precision, frame=self.frame, files=self._files)
         other.basis = f"{self.basis}:{mark}"
         other.__dict__["_weights"] = {name: tensor.detach().clone() for name, tensor in tower.state_dict().items()}

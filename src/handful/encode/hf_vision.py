@@ -18,6 +18,7 @@ from handful.encode.base import Batch, FeatureEncoder, Job, unit
 from handful.encode.frames import WHOLE, Box, Frame
 from handful.encode.hf import Source, first_line, quiet
 from handful.encode.images import image_content, image_features, whole_images
+from handful.encode.reading import Reading, refuse_reading
 from handful.encode.two_towers import TwoTowers
 from handful.errors import BadInput
 
@@ -129,8 +130,13 @@ class HubImages(FeatureEncoder):
         """Pixels ``[n, 3, h, w]`` of images, as `tower` takes them: each as a whole, cropped where asked for."""
         return torch.from_numpy(whole_images(items, self._pixels, least=LEAST, frame=self.frame))
 
-    def retuned(self, tower: TwoTowers | ImageTower, mark: str) -> HubImages:
-        """This encoder with the weights of ``tower``; ``mark`` tells them from others in `identity`."""
+    def retuned(self, tower: TwoTowers | ImageTower, mark: str, reading: Reading | None = None) -> HubImages:
+        """This encoder with the weights of ``tower``; ``mark`` tells them from others in `identity`.
+
+        Raises:
+            BadInput: token vectors are to be read, which images have none of.
+        """
+        refuse_reading(reading)
         other = copy(self)
         other.basis = f"{self.basis}:{mark}"
         other._model = deepcopy(tower.model).eval().requires_grad_(False).to(self._model.dtype)

@@ -92,3 +92,9 @@ def checked_direction(direction: str) -> None:
     """Raise `BadInput` for what is no direction."""
     if direction not in DIRECTIONS:
         raise BadInput(f"direction is one of {', '.join(DIRECTIONS)}, not {direction!r}")
+
+
+def refuse_reading(reading: Reading | None) -> None:
+    """Raise `BadInput` for a reading of token vectors, which an image encoder has none of."""
+    if reading is not None:
+        raise BadInput("an image has no tokens to be read one by one; take a recipe for images")

@@ -324,7 +324,7 @@ class Model:
                 _allowed=encoder,
                 _path=Path(path),
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             if isinstance(error, BadInput):
                 raise
             raise BadInput(f"{path} is not a whole Handful model: {error!r}") from error

@@ -209,7 +209,14 @@ _LABEL_SETS = _record(
         "labels_per_item": _number,
         "without": _count,
         "not_judged": _TEXTS,
-        "estimate": _record(may={"method": _text, "groups": _GROUPS, "assessment": _SET_ASSESSMENT}),
+        "estimate": _record(
+            may={
+                "method": _text,
+                "groups": _GROUPS,
+                "quoted": _record(may=dict.fromkeys(_SET_MEASURES, _ESTIMATE)),
+                "assessment": _SET_ASSESSMENT,
+            }
+        ),
         "test": _record(may={"source": _text, "note": _text, "assessment": _SET_ASSESSMENT}),
     }
 )

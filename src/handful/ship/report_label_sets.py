@@ -86,7 +86,10 @@ def label_sets_view(card: Mapping[str, Any]) -> LabelSetsView | None:
         judged.append(_judged(test["assessment"], basis, True, {}, test.get("note") or ""))
     if estimate.get("assessment"):
         basis = f"estimated by {estimate.get('method') or 'resampling'}"
-        judged.append(_judged(estimate["assessment"], basis, False, estimate.get("groups") or {}, ""))
+        told = {**estimate["assessment"], **(estimate.get("quoted") or {})}
+        counted = share(estimate["assessment"].get(first)) if estimate.get("quoted") else None
+        note = "" if counted is None else f"Counted in these fits, which learn from fewer examples: {counted.text}"
+        judged.append(_judged(told, basis, False, estimate.get("groups") or {}, note))
     return LabelSetsView(
         first,
         tuple(judged),

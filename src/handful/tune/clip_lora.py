@@ -44,7 +44,7 @@ class ByShots(Shuffled):
 
 @dataclass(frozen=True)
 class CLIPLoRA:
-    """The recipe for a `TwoTowers`; see `handful.tune.clip_lora`.
+    """Attention of both towers of a CLIP by low rank, class names read anew at every step (006).
 
     Args:
         rank: r.

@@ -70,7 +70,7 @@ class FiLM:
     """Scale and shift of every normalisation (Requeima et al. 2019, Shysheya et al. 2023); settings as in `Lora`."""
 
     steps: int = 20
-    lr: float = 1e-2
+    lr: float = 1e-3
     batch: int = 32
 
     def recipe(self) -> Recipe:

@@ -85,7 +85,7 @@ class Close:
 
 @dataclass(frozen=True)
 class ProLIP:
-    """The last projection of one tower, kept close to where it was; see `handful.tune.prolip`.
+    """The last projection of one tower, kept close to where it was (010).
 
     Args:
         shots: K, images a class.
