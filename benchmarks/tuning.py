@@ -108,11 +108,11 @@ def banking(data: Path) -> tuple[Texts, Texts]:
 
 
 def table(path: Path) -> list[tuple[str, str]]:
-    """Texts and labels of a file whose cells are not quoted."""
+    """Texts and labels of a file whose cells are not quoted, blank ones left out."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     column = "sentence" if "sentence" in rows[0] else "text"
-    return [(row[column], row["label"]) for row in rows]
+    return [(row[column], row["label"]) for row in rows if row[column].strip()]
 
 
 def pack(pairs: list[tuple[str, str]]) -> Texts:

@@ -448,6 +448,17 @@ def test_a_site_that_is_changed_twice_alike_is_kept_twice(net: Net, tmp_path: Pa
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), delta.parameters(), strict=True))
 
 
+def test_a_delta_is_attached_once(net: Net) -> None:
+    x, delta = torch.randn(3, 6), shaken(Delta.begin(net, [Placed(LoRA(2))], torch.Generator()))
+    before = net(x)
+    with delta.attached(net):
+        inside = net(x)
+        with pytest.raises(BadInput, match="they would count twice"), delta.attached(net):
+            pass
+        assert torch.equal(net(x), inside)
+    assert torch.equal(net(x), before)
+
+
 def test_a_delta_fits_its_base_only(net: Net) -> None:
     delta = Delta.begin(net, [Placed(LoRA(2))], torch.Generator())
     other = copy.deepcopy(net)

@@ -160,6 +160,8 @@ class Delta(nn.Module):
                 module = _module(model, holder)
                 holder.change.check(use, module.training and torch.is_grad_enabled())
                 if use == "branch":
+                    if any(getattr(hook, "__self__", None) is holder for hook in module._forward_hooks.values()):
+                        raise BadInput(f"these changes are attached to {holder.site} already; they would count twice")
                     handles.append(module.register_forward_hook(holder.hook))
                     continue
                 for site, parameter in holder.places(module):
