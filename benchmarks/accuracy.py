@@ -27,6 +27,7 @@ from handful.adapt.base import Features
 from handful.commands.sources import class_sentences
 from handful.core.intervals import mean_interval
 from handful.encode import default_encoder
+from handful.evaluate.indices import places
 from handful.files import whole_file
 from handful.read import ImageFile
 from handful.ship.model import class_text_vectors
@@ -51,18 +52,22 @@ class Set:
     names: Mapping[str, list[str]]
 
 
+def folder(text: str) -> Path:
+    """The folder that ``--data`` names; the parser shows what is wrong with it."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"no data in {text}")
+    return Path(text)
+
+
 def main() -> int:
     """Run all sets and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=SHARED)
+    parser.add_argument("--data", type=folder, default=str(SHARED))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--only", nargs="*", default=())
     parser.add_argument("--all-heads", action="store_true", help="also the single heads, for the regret of auto")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "accuracy.json")
     options = parser.parse_args()
-    if not options.data.is_dir():
-        print(f"no data in {options.data}: give --data", file=sys.stderr)
-        return 2
     rows = []
     for name, load in SETS.items():
         if options.only and name not in options.only:
@@ -121,10 +126,9 @@ def line(row: dict) -> str:
 
 def draw(labels: np.ndarray, shots: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions of ``shots`` items of every class, and of all others."""
-    order = np.lexsort((np.random.default_rng(seed).random(len(labels)), labels))
-    starts = np.searchsorted(labels[order], labels[order])
-    learn = np.sort(order[np.arange(len(labels)) - starts < shots])
-    return learn, np.setdiff1d(np.arange(len(labels)), learn)
+    random = np.random.default_rng(seed).random(len(labels))
+    taken = places(np.unique(labels, return_inverse=True)[1], random) < shots
+    return np.flatnonzero(taken), np.flatnonzero(~taken)
 
 
 def banking(folder: Path) -> Set:

@@ -31,6 +31,7 @@ from handful.adapt.base import Features
 from handful.core.intervals import percentiles, resample
 from handful.evaluate.estimate import estimate
 from handful.evaluate.forecast import Curve, Pilot, Seen, binomial_spread, card_spread, forecast, learn
+from handful.evaluate.indices import places
 from handful.evaluate.laws import fit_law
 from handful.evaluate.meta_forest import MetaForest, Whole, fit_meta
 from handful.files import whole_file
@@ -108,10 +109,8 @@ def _written(curves: list[dict[str, Any]]) -> str:
 def curve(task: Task, key: str, seed: int) -> dict[str, Any]:
     """One task, head and draw."""
     rng = np.random.default_rng(seed)
-    draw = rng.random(len(task.labels))
-    order = np.lexsort((draw, task.labels))
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order)) - np.searchsorted(task.labels[order], task.labels[order])
+    codes = np.unique(task.labels, return_inverse=True)[1]
+    rank = places(codes, rng.random(len(codes)))
     least = int(np.unique(task.labels, return_counts=True)[1].min())
     ways = len(np.unique(task.labels))
     shots = [2**k for k in range(9) if 2**k <= min(LARGEST, least - KEPT, ROWS // ways)]

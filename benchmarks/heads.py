@@ -69,7 +69,7 @@ Row = dict[str, Any]
 def main() -> int:
     """Run what is not in the table yet."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, default=sets.SHARED)
+    parser.add_argument("--data", type=sets.folder, default=str(sets.SHARED))
     parser.add_argument("--only", nargs="*", default=list(BASE), choices=list(BASE))
     parser.add_argument("--heads", nargs="*", default=[REFERENCE, *(key for key in HEADS if key != REFERENCE)])
     parser.add_argument("--episodes", type=int, default=61)
@@ -77,9 +77,6 @@ def main() -> int:
     parser.add_argument("--anew", action="store_true")
     parser.add_argument("--out", type=Path, default=sets.HERE / "results" / "heads.json")
     options = parser.parse_args()
-    if not options.data.is_dir():
-        print(f"no data in {options.data}: give --data", file=sys.stderr)
-        return 2
     rows = json.loads(options.out.read_text(encoding="utf-8"))["rows"] if options.out.exists() else []
     loaded: dict[str, trust.Set] = {}
     for name in options.only:

@@ -31,13 +31,10 @@ SHOTS, N, MOST = 3, 30, 1500
 def main() -> int:
     """Replay every task and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=sets.SHARED)
+    parser.add_argument("--data", type=sets.folder, default=str(sets.SHARED))
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--out", type=Path, default=sets.HERE / "results" / "next.json")
     options = parser.parse_args()
-    if not options.data.is_dir():
-        print(f"no data in {options.data}: give --data", file=sys.stderr)
-        return 2
     rows = []
     for task in (t for t in forecast.tasks(options.data) if t.name in TASKS):
         for kind in ("as it is", "skewed"):

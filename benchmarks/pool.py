@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from accuracy import HERE, SETS, SHARED, Set, draw  # beside this file
+from accuracy import HERE, SETS, SHARED, Set, draw, folder  # beside this file
 
 from handful.adapt import head as make_head
 from handful.core.intervals import mean_interval
@@ -33,14 +33,11 @@ POOL, TEST, FEW = 3000, 2000, 50
 def main() -> int:
     """Run all sets and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=SHARED)
+    parser.add_argument("--data", type=folder, default=str(SHARED))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", nargs="*", default=())
     parser.add_argument("--out", type=Path, default=HERE / "results" / "pool.json")
     options = parser.parse_args()
-    if not options.data.is_dir():
-        print(f"no data in {options.data}: give --data", file=sys.stderr)
-        return 2
     rows = []
     for name in options.only or NAMES:
         data = SETS[name](options.data)

@@ -3,6 +3,7 @@
 A line of its own in a page becomes:
 
     <!-- heads -->, <!-- papers -->   the table of heads, the tables of papers
+    <!-- recipes -->                  the table of recipes
     <!-- command: fit -->             what a command is for, its arguments and options
     <!-- numbers: trust -->           a table of ``docs/results.py``
     <!-- file: SECURITY.md -->        a file beside the folder of pages
@@ -18,7 +19,7 @@ from results import numbers, table  # beside this file: MkDocs looks there when 
 
 from handful.papers import Paper, papers
 
-MARKER = re.compile(r"(?m)^<!-- (heads|papers|command|numbers|file)(?:: ([\w.]+(?: \w+)?))? -->$")
+MARKER = re.compile(r"(?m)^<!-- (heads|papers|recipes|command|numbers|file)(?:: ([\w.]+(?: \w+)?))? -->$")
 ROOT = Path(__file__).parents[1]
 ROOMS = ("adapt", "tune", "pretrain", "curate", "generate", "retrieve", "locate", "extract", "compress")
 ROOMS += ("evaluate", "ship", "engine")
@@ -34,6 +35,16 @@ def _heads(_: str | None) -> str:
 
     rows = [(f"`{r['key']}`", _plain(r["summary"]), _needs(r["needs"]), _numbers(r["papers"])) for r in list_("heads")]
     return table(("Key", "What it does", "Needs", "Papers"), rows)
+
+
+def _recipes(_: str | None) -> str:
+    from handful.commands.listing import list_
+
+    rows = [
+        (f"`{r['key']}`", _plain(r["summary"]), ", ".join(f"`{name}={value}`" for name, value in r["settings"].items()))
+        for r in list_("recipes")
+    ]
+    return table(("Key", "What it does", "Settings"), rows)
 
 
 def _papers(_: str | None) -> str:
@@ -94,6 +105,7 @@ def _file(name: str | None) -> str:
 _WRITERS = {
     "heads": _heads,
     "papers": _papers,
+    "recipes": _recipes,
     "command": _command,
     "numbers": lambda which: numbers(str(which)),
     "file": _file,

@@ -85,7 +85,9 @@ def test_nothing_is_unpickled() -> None:
 
 
 def test_seeds_are_passed_in() -> None:
-    assert not [place for place, name, *_ in calls() if GLOBAL_SEED.fullmatch(name)]
+    found = [place for place, name, *_ in calls() if GLOBAL_SEED.fullmatch(name)]
+    # Dropout knows no generator: one context manager seeds torch for it and puts everything back.
+    assert [place.partition(":")[0] for place in found] == ["src/handful/core/train.py"]
 
 
 def test_text_files_name_their_encoding() -> None:

@@ -103,6 +103,17 @@ def test_more_steps_are_never_worse() -> None:
     assert (np.diff(paths[2]) <= 0).all() and paths[2][-1] < paths[2][0]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_few_hundred_examples_do_no_harm(seed: int) -> None:
+    y, _, p = draw(200, 5, bias=4.0, seed=seed)
+    test, _, skewed = draw(2000, 5, bias=4.0, seed=seed + 10)
+    patient, quick = (DCSCalibrator(random_state=0, **how).fit(p, y) for how in ({}, {"schedule": Schedule()}))
+    assert patient.objective_ < quick.objective_
+    answers = patient.predict(skewed)
+    assert (answers == test).mean() > (skewed.argmax(1) == test).mean()
+    assert cobias(test, answers) < cobias(test, skewed.argmax(1))
+
+
 def test_corrected_rows_are_probabilities_and_say_the_same() -> None:
     y, _, p = draw(80, bias=3.0)
     names = np.array(["no", "perhaps", "yes"])

@@ -64,6 +64,12 @@ def test_a_larger_margin_never_makes_a_known_item_unknown(blobs: Any) -> None:
     assert shares[0] < shares[2] < shares[4] <= shares[5] == 1
 
 
+def test_an_infinite_margin_leaves_nothing_unknown_even_between_equal_classes(blobs: Any) -> None:
+    x, _ = blobs(ways=2, shots=5)
+    twins = head("gpam", margin=INF).fit(np.concatenate([x, x]), np.repeat([0, 1], len(x)))
+    assert (twins.unknownness(100 * x) <= 0).all()
+
+
 @pytest.mark.paper(58, oracle="d")
 def test_uniform_outliers_are_told_as_well_as_the_densities_tell_them() -> None:
     rng, d, ways = np.random.default_rng(0), 6, 4
@@ -114,7 +120,8 @@ def test_negatives_outside_are_found_after_learning() -> None:
         fitted = head("gpam", margin=margin).fit(x, y)
         judged.append(score_open_set(true, fitted.predict_open(asked), fitted.unknownness(asked)))
     bare, learnt = judged
-    assert learnt.known_accuracy > bare.known_accuracy + 0.2
+    assert bare.known_accuracy > 0.5  # the mean distance of items left out is that of new ones
+    assert learnt.known_accuracy > bare.known_accuracy + 0.19
     assert learnt.unknown_recall > 0.9 and learnt.auroc > 0.98
 
 
@@ -153,6 +160,35 @@ def test_a_batch_is_what_a_loop_gives(blobs: Any) -> None:
             torch.testing.assert_close(many.distances(x)[i], one.distances(x[i]))
 
 
+@pytest.mark.parametrize("shrinkage", [0.0, 1.0, INF])
+def test_left_out_is_the_distance_to_the_class_without_the_row(blobs: Any, shrinkage: float) -> None:
+    x, y = blobs(ways=3, shots=(6, 2, 1))
+    rows, onehot = torch.as_tensor(x), torch.nn.functional.one_hot(torch.as_tensor(y)).double()
+    fitted = Mixtures.of(rows, onehot, 1, shrinkage)
+    got = fitted.distances_left_out(rows, onehot, shrinkage).numpy()
+    spread = [np.square(x[y == c] - x[y == c].mean(0)).sum(0) for c in range(3)]
+    pool = sum(spread) / (9 - 3)
+    for i in range(8):
+        rest = x[(y == y[i]) & (np.arange(9) != i)]
+        n, nu = (len(rest), shrinkage) if shrinkage < INF else (0, 1.0)  # the pooled one alone
+        variance = (n * rest.var(0) + nu * pool) / (n + nu) if n > 1 else pool
+        if len(rest) == 1 and shrinkage == 0:
+            variance = fitted.variance[1, 0].numpy()  # of one row nothing is known, and nothing is shrunk to
+        want = (np.log(2 * np.pi * variance) + np.square(x[i] - rest.mean(0)) / variance).sum() / 2
+        assert got[i, y[i]] == pytest.approx(want)
+    plain = fitted.distances(rows).numpy()
+    np.testing.assert_array_equal(got[8], plain[8])  # alone, it stays
+    others = np.arange(3) != y[:, None]
+    np.testing.assert_array_equal(got[others], plain[others])
+
+
+def test_new_items_of_wide_features_are_no_farther_than_those_left_out(blobs: Any) -> None:
+    x, y = blobs(ways=4, shots=50, width=300)
+    learn = np.arange(len(x)) % 50 < 6
+    known = (head("gpam", margin=0.0).fit(x[learn], y[learn]).unknownness(x[~learn]) <= 0).mean()
+    assert 0.3 < known < 0.99
+
+
 def test_a_padded_class_is_infinitely_far(blobs: Any) -> None:
     x, y = (torch.as_tensor(part) for part in blobs(ways=3, shots=4))
     onehot = torch.nn.functional.one_hot(y, 4).double()  # nobody has the fourth
@@ -171,8 +207,10 @@ class TestBadInput:
     def test_no_class_of_any_name(self, blobs: Any) -> None:
         x, y = blobs()
         names = np.array(["a", "b", "c", "d"])[y]
-        found = head("gpam", margin=0.0).fit(x, names).predict_open(10 * x, nota_label="none")
-        assert set(found) <= {"a", "b", "c", "d", "none"} and "none" in found
+        asked, fitted = np.concatenate([x, 10 * x]), head("gpam", margin=0.0).fit(x, names)
+        found, mixed = fitted.predict_open(asked, nota_label="none"), fitted.predict_open(asked)
+        assert set(found) <= {"a", "b", "c", "d", "none"} and "none" in found and set(found) != {"none"}
+        np.testing.assert_array_equal(mixed == -1, found == "none")
 
     def test_before_fit(self) -> None:
         with pytest.raises(NotFittedError):

@@ -101,7 +101,7 @@ def test_average_precision_is_scikit_learns_and_intervals_hold_it() -> None:
     draw = np.random.default_rng(0)
     y = label_rows(60, 5)
     scores = y + draw.normal(size=y.shape)
-    found = assess_label_sets(y, scores, scores > 0.5, replicates=50)["mean_average_precision"]
+    found = assess_label_sets(y, scores, scores > 0.5, replicates=50).mean_average_precision
     one_by_one = []
     for truth, s in zip(y.T, scores.T, strict=True):
         hits = truth[np.argsort(-s)]
@@ -220,6 +220,10 @@ def test_the_nearest_items_have_the_labels() -> None:
         (lambda x, y: head("laso", dropout=1.0).fit(x, y), "dropout must be"),
         (lambda x, y: head("laso", lr=0.0).fit(x, y), "lr must be"),
         (lambda x, y: label_set_retrieval_iou(x, y, x, y, ks=(99,)), "ks must be"),
+        (lambda x, y: label_set_retrieval_iou(x, y, x, y, ks=(1.5,)), "ks must be"),  # type: ignore[arg-type]
+        (lambda x, y: label_set_retrieval_iou(x, y, np.nan * x, y), "not finite"),
+        (lambda x, y: label_set_retrieval_iou(x, y, x, y, sources=np.arange(7)), "sources are rows"),
+        (lambda x, y: assess_label_sets(y, y, y, replicates=0), "replicates must be"),
         (lambda x, y: label_set_retrieval_iou(x[:1], 1 - y[:1], x[:9], y[:9] * 0), "no item has any"),
         (lambda x, y: assess_label_sets(y, y, y[:3]), "differ in shape"),
         (lambda x, y: assess_label_sets(0 * y, y, y), "no item has a label"),

@@ -185,7 +185,7 @@ def test_without_a_width_the_branches_are_as_wide_as_the_maps() -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"slots": 13}, "slots=13, width=12: they must not fall"),
+        ({"slots": 13}, "slots=13, width=12: take a slot for every class"),
         ({"slots": 4}, "5 classes, slots=4"),
         ({"layers": 1}, "layers must be"),
         ({"mix": 1.5}, "mix must be"),

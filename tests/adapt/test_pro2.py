@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,28 @@ def test_how_many_directions_are_chosen_by_the_target(blobs: Any) -> None:
     assert fitted.state_["directions"] > 1
     assert fitted.components_.shape[0] == fitted.state_["directions"]
     assert fitted.held(fitted.state_).n_directions == fitted.state_["directions"]
+
+
+def test_a_class_that_the_source_lacks_is_warned_of(blobs: Any) -> None:
+    x, y = blobs(3, 8)
+    with pytest.warns(UserWarning, match="no item of class 2"):
+        fitted = head("pro2", background=(x[y < 2], y[y < 2]), n_directions=2).fit(x, y)
+    assert fitted.predict(x).shape == y.shape
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        head("pro2", background=(x, y), n_directions=2).fit(x[y < 2], y[y < 2])
+
+
+def test_few_and_many_narrow_rows_side_by_side_are_chosen_for_as_alone(blobs: Any) -> None:
+    x, y = (torch.as_tensor(part) for part in blobs(2, 12, 3))
+    source = Background(*(torch.as_tensor(part) for part in blobs(2, 30, 3, seed=2)))
+    keep = torch.ones(2, len(x), dtype=torch.float64)
+    keep[1, 4:12] = keep[1, 16:] = 0  # four of each class: too few to choose by
+    task = make_task(x.expand(2, *x.shape), y.expand(2, -1), weight=keep, background=source)
+    few = make_task(x[keep[1] > 0], y[keep[1] > 0], background=source)
+    both, alone = (head("pro2").adapt(each) for each in (task, few))
+    assert int(both["directions"][1]) == int(alone["directions"]) == 3
+    torch.testing.assert_close(both["weight"][1], alone["weight"])
 
 
 @pytest.mark.parametrize(

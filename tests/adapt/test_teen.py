@@ -135,6 +135,8 @@ def test_refusals(case: Any) -> None:
         fitted.grow(np.stack([x[0], -x[0]]), [11, 11])
     with pytest.raises(BadInput, match="cancel out"):
         head("teen").fit(np.stack([x[0], -x[0], x[1]]), [0, 0, 1])
+    with pytest.raises(BadInput, match=r"^class 'c' has 0 examples"):
+        head("teen").fit(np.eye(3), list("abc"), sample_weight=[1, 1, 0])
     assert fitted.classes_.tolist() == list(range(BASE))
 
 

@@ -179,6 +179,10 @@ def test_what_cannot_be_answered_is_refused(world: World, fitted: Callable[[str]
     with pytest.raises(BadInput, match="-1 beside values above 1"):
         percent = {c: np.where(v < 0, -1, np.round(100 * v)) for c, v in world.text.items()}
         head("eszsl", text=percent).fit(world.x, world.y)
+    with pytest.raises(BadInput, match="-1 beside values above 1"):
+        percent = {c: np.abs(np.round(100 * v)) for c, v in world.text.items()}
+        percent[world.unseen[0]][0] = -1
+        head("eszsl", text=percent).fit(world.x, world.y)
     with pytest.raises(BadInput, match="width"):
         head("eszsl", text={**world.text, "c29": np.ones(3)}).fit(world.x, world.y)
 
@@ -308,6 +312,17 @@ def test_sylvester_where_there_are_fewer_rows_than_features() -> None:
 def test_eszsl_leaves_items_out_in_closed_form(world: World) -> None:
     made = head("eszsl", text=world.text, alpha=0.0).fit(world.x, world.y)
     assert made.spread(world.x, world.y) != 1.0
+    text = torch.as_tensor(np.stack([world.text[c] for c in world.seen]))[:, None]
+    signatures = ClassText(text, torch.ones(24, 1, dtype=torch.bool))
+    x, codes = torch.as_tensor(world.x), torch.as_tensor(np.searchsorted(world.seen, world.y))
+    for scaling in ("none", "unit"):
+        made = head("eszsl", alpha=0.0, scaling=scaling)
+        left_out = made.leave_one_out(make_task(x, codes, ways=24, text=signatures))
+        assert left_out is not None
+        for i in (0, 100):
+            rest = torch.arange(len(x)) != i
+            task = make_task(x[rest], codes[rest], ways=24, text=signatures, query=Query(x[i : i + 1]))
+            torch.testing.assert_close(left_out[i : i + 1], made.logits(task))
 
 
 def test_ale_weighs_a_violation_by_the_rank_it_estimates() -> None:

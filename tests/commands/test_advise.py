@@ -123,6 +123,8 @@ def test_the_commands_print(
     assert main(["advise", "method", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["methods"][0]["head"] == "auto" and "tip-adapter" not in {m["head"] for m in shown["methods"]}
+    assert main(["advise", "method", "--cost", "closed-form", "--json"]) == 0
+    assert {m["cost"] for m in json.loads(capsys.readouterr().out)["methods"]} == {"closed form"}
     assert main(["advise", "method", "--have", "money"]) == 2
     assert "no head knows what to do with 'money'" in capsys.readouterr().err
 

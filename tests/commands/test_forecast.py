@@ -97,6 +97,8 @@ def test_the_weakest_classes_take_the_larger_part() -> None:
         ([{**p, "accuracy": 100 * p["accuracy"]} for p in POINTS], {"ways": 10}, "percent"),
         ([{**p, "shots": "many"} for p in POINTS], {"ways": 10}, "'many'"),
         (POINTS, {"ways": 1}, "two or more classes"),
+        ([*POINTS, {"shots": 64, "tested": 100}], {"ways": 10}, "accuracy at 64 shots holds nothing"),
+        ([{"shots": k, "accuracy": {"value": 0.5}} for k in (1, 2, 4)], {"ways": 2}, "low of accuracy at 1 shots"),
     ],
 )
 def test_what_cannot_be_forecast_is_refused(points: list[dict], options: dict, says: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import safetensors.numpy
+from sklearn.base import clone
 
 from handful.adapt.private import PrivateLogistic
 from handful.adapt.steel import Steel
@@ -195,6 +196,23 @@ class TestCertificate:
         assert "hypotheses_independent=True" in fit(self.data, head="steel").card["certificate"]["statement"]
         shifted = fit(self.data, head=Steel(hypotheses_independent=True), class_prior="uniform")
         assert "not of answers by shares" in shifted.card["certificate"]["statement"]
+
+    def test_refused_where_items_may_be_none_of_the_classes(self) -> None:
+        rows = np.random.default_rng(0).normal(size=(60, 4)) + np.repeat(3 * np.eye(2, 4), 30, 0)
+        ready = Steel(hypotheses=np.eye(2, 5)[None], hypotheses_independent=True)
+        labels = ["a"] * 30 + ["b"] * 30
+        assert "at most" in fit(rows, labels, head=clone(ready)).card["certificate"]["statement"]
+        some = fit(rows, labels, head=ready, reject="energy")
+        assert "that an item is none of them" in some.card["certificate"]["statement"]
+
+    def test_refused_for_examples_in_groups(self, tmp_path: Path) -> None:
+        table = "".join(
+            f"{text},{label},{i % 3}\n"
+            for i, (label, text) in enumerate((label, text) for label, texts in self.data.items() for text in texts)
+        )
+        (tmp_path / "d.csv").write_text("text,label,customer\n" + table, encoding="utf-8")
+        model = fit(tmp_path / "d.csv", group="customer", head=Steel(hypotheses_independent=True))
+        assert "of one group" in model.card["certificate"]["statement"]
 
     def test_of_other_heads_there_is_none(self) -> None:
         assert fit(self.data, head="prototypes").card["certificate"] is None

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from handful.adapt.base import Features
 from handful.cli import main
 from handful.commands.bench import bench
+from handful.commands.suites import _digest
 from handful.errors import BadInput
 from handful.evaluate import suites
+from handful.evaluate.significance import friedman
 from handful.evaluate.suite_results import SuiteResult
 from handful.evaluate.suites import Scores
 
@@ -87,6 +91,33 @@ def test_two_runs_are_never_mixed(sources: list[str], tmp_path: Path, change: di
     assert (tmp_path / "r.json").read_bytes() == before
 
 
+def test_class_text_base_classes_and_seeds_are_part_of_the_run(sources: list[str], tmp_path: Path) -> None:
+    more = {"suite": "cross-domain", "shots": [5], "episodes": 20, "heads": ["simpleshot"], "out": tmp_path / "r.json"}
+    run(sources, **more)
+    with pytest.raises(BadInput, match="its data differ"):
+        run(sources[1:], base=str(table(tmp_path, "three", 1.0, 2)), **more)
+    with pytest.raises(BadInput, match=r"seeds of its own.*: leave out --seed"):
+        run(sources, seed=1)
+    text = {"a": np.ones((1, 4), np.float32)}
+    one = suites.SuiteData("d", "e", Features(np.ones((2, 4), np.float32), {}), np.array(["a", "a"]), text)
+    two = replace(one, text={"a": np.zeros((1, 4), np.float32)})
+    assert len({_digest(one), _digest(two), _digest(replace(one, text=None))}) == 3
+
+
+def test_rows_of_one_data_set_are_one_block_of_the_test_of_ranks() -> None:
+    def ranks(rows: list[tuple[str, float]]) -> dict[str, Any]:
+        cells = {}
+        for i, (data, ahead) in enumerate(rows):
+            for head, value in (("x", 0.5), ("y", 0.5 + ahead), ("z", 0.1)):
+                cells[(data, "e", f"{i}-shot"), head] = Scores(value, 0.0, np.empty((0, 0)))
+        return SuiteResult({"title": "T", "kind": "splits", "suite": "t"}, cells).as_dict()["ranks"]
+
+    assert ranks([("d", 0.1), ("d", 0.2), ("d", 0.3)])["friedman_p"] is None
+    many = ranks([("d", 0.1), ("d", -0.05), ("c", -0.1), ("b", 0.1)])
+    assert many["friedman_p"] == friedman([[0.5, 0.525, 0.1], [0.5, 0.4, 0.1], [0.5, 0.6, 0.1]]).p
+    assert many["mean"] == {"x": 1.5, "y": 1.5, "z": 3.0} and many["by_row"][1] == {"x": 1.0, "y": 2.0, "z": 3.0}
+
+
 def test_bold_is_only_what_a_test_shows() -> None:
     rng = np.random.default_rng(0)
     setting = {"title": "T", "kind": "splits", "suite": "t"}
@@ -126,6 +157,10 @@ def test_cross_domain_learns_its_base_elsewhere(sources: list[str]) -> None:
 
 
 def test_settings_the_data_are_too_small_for_are_named(sources: list[str]) -> None:
+    assert [row[2] for row in run(sources[0], shots=[1, 5]).rows] == [
+        "1-shot",
+        "5-shot",
+    ]  # not all five of the protocol
     found = run(sources[0], shots=[2, 16])
     assert found.left_out == ("one, 16-shot: class 'a' has 12 of the 16 items needed",)
     with pytest.raises(BadInput, match=r"nothing of --suite .* can be run: one, 16-shot"):
@@ -138,13 +173,24 @@ def test_settings_the_data_are_too_small_for_are_named(sources: list[str]) -> No
         ({"suite": "rsvlm"}, "no suite 'rsvlm'"),
         ({"ways": 3}, "leave out --ways"),
         ({"imbalance": 2.0}, "leave out --imbalance"),
+        ({"tune_on": "v.csv"}, "leave out --tune-on"),
         ({"out": "r.csv"}, r"a suite writes a \.json file"),
-        ({"suite": "fewclue", "shots": (1, 5)}, "reads a folder with its tasks"),
+        ({"suite": "fewclue", "shots": None}, "reads a folder with its tasks"),
+        ({"suite": "fewclue", "shots": (1, 5)}, "leave out --shots"),
     ],
 )
 def test_what_does_not_fit_is_refused(sources: list[str], change: dict, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         run(sources, **change)
+
+
+def test_a_class_folder_without_items_is_refused(tmp_path: Path) -> None:
+    for name in ("cat", "dog", "empty"):
+        (tmp_path / name).mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / name / "a.txt").write_text("a text", encoding="utf-8")
+    with pytest.raises(BadInput, match="class folder 'empty' holds no items"):
+        run(str(tmp_path))
 
 
 def test_twins_and_foreign_files(sources: list[str], tmp_path: Path) -> None:

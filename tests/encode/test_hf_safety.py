@@ -69,7 +69,7 @@ def test_no_weights_at_all_are_named(folder: Path) -> None:
         ("config.json", {"attn_implementation": "evil/kernel"}, "asks for a compute kernel"),
         ("config.json", {"_attn_implementation": {"": "evil/kernel"}}, "asks for a compute kernel"),
         ("config.json", {"experts_implementation": "evil/kernel"}, "asks for a compute kernel"),
-        ("config.json", {"_attn_implementation_internal": "evil/kernel"}, "asks for a compute kernel|cannot be loaded"),
+        ("config.json", {"_attn_implementation_internal": "evil/kernel"}, "asks for a compute kernel"),
         ("config.json", {"backbone": "evil/model", "use_pretrained_backbone": True}, "would have to be fetched"),
         (
             "config.json",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
+import pkgutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
+import handful.adapt
 from handful.adapt import HEADS, head_class
+from handful.adapt.base import Head
 from handful.errors import BadInput
 from handful.evaluate.cards import HAVE, PLACES, TAXONOMY, WORDS, cards, measurements, recommend, search
 from handful.evaluate.risk import risk_decomposition, squared
@@ -26,6 +30,13 @@ def test_every_head_has_one_card_and_every_card_a_head() -> None:
     for card in found:
         assert head_class(card.key).needs == card.needs
         assert card.place in TAXONOMY
+    every = {}
+    for module in pkgutil.walk_packages(handful.adapt.__path__, "handful.adapt."):
+        for name, value in vars(importlib.import_module(module.name)).items():
+            if isinstance(value, type) and issubclass(value, Head) and value.__module__.startswith("handful."):
+                every[f"{value.__module__}:{name}"] = value
+    finished = {path for path, value in every.items() if not value.__subclasses__()}
+    assert finished <= set(HEADS.values()) <= set(every)  # no head without a card
     assert set(PLACES) <= set(HEADS) and set(PLACES.values()) <= set(TAXONOMY)
     assert {need for needs in HAVE.values() for need in needs} == set(WORDS)
 
@@ -53,6 +64,11 @@ def test_advice_names_only_what_can_run() -> None:
     assert "wca" in {a.card.key for a in recommend(["class-names", "crops"], 5)}
     behind = [a.behind for a in plain if a.behind is not None]
     assert behind == sorted(behind) and all(a.behind is None for a in plain[len(behind) :])
+    cheap = {a.card.key for a in recommend(["class-names"], 5, "closed form")}
+    assert cheap == {a.card.key for a in recommend(["class-names"], 5) if a.card.cost == "closed form"} != named
+    assert recommend((), 5, "one by one") == plain
+    with pytest.raises(BadInput, match="no cost 'closed'"):
+        recommend((), 5, "closed")
     with pytest.raises(BadInput, match="'class-name'; did you mean 'class-names'"):
         recommend(["class-name"])
     with pytest.raises(BadInput, match="at least 1"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from handful.evaluate.compression import (
     matches_budget,
     read_correct,
 )
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "vtc_bench.json"
 
 
 def named(right: np.ndarray) -> dict[str, bool]:
@@ -61,12 +64,27 @@ def test_the_order_turns_on_difficult_items() -> None:
     json.dumps(found.as_dict(), allow_nan=False)
 
 
+@pytest.mark.paper(132, oracle="b")
+def test_groups_and_scores_are_those_of_the_authors_code() -> None:
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    rows = {k: [{"doc_id": i, "pope": {"score": s}} for i, s in v] for k, v in golden["inputs"].items()}
+    original, cheap, method = (read_correct(rows[k], field="pope") for k in ("original", "cheap", "method"))
+    found, wanted = compare_methods(original, cheap, {"m": method}, floor=1), golden["expected"]
+    assert set(found.groups.difficult) == set(wanted["difficult"]) and len(wanted["difficult"]) > 10
+    assert set(found.groups.simple) == set(wanted["simple"])
+    row = found.rows[1]
+    assert row.missing > 0 and row.difficult is not None and row.simple is not None
+    assert [100 * row.difficult.value, 100 * row.simple.value] == pytest.approx(wanted["accuracy"])
+
+
 def test_what_is_missing_is_wrong_and_counted() -> None:
     ones = named(np.ones(40))
     cheap = {name: int(name) % 2 == 0 for name in list(ones)[:30]}
     found = compare_methods(ones, cheap, {"m": {"0": 1.0, "1": 0.5, "3": 0.4}}, floor=5)
     assert (found.rows[0].missing, found.rows[1].missing) == (10, 37)
-    assert found.rows[1].all.value == 2 / 40 and len(found.groups.difficult) == 25
+    assert found.rows[1].all.value == 2 / 40
+    # of the 30 the baseline was asked 15 are difficult; of the other 10 nobody knows, as in the authors' code
+    assert (len(found.groups.difficult), len(found.groups.simple)) == (15, 15)
 
 
 def test_too_few_difficult_items_are_not_ranked() -> None:

@@ -98,6 +98,14 @@ def test_set_algebra() -> None:
     assert all(more.counts([name])[name] >= n for name, n in index.counts(names).items())
 
 
+def test_small_words_of_a_name_hide_no_caption() -> None:
+    """The sheet's kite: words in brackets are in no caption, "of" is in some."""
+    index = ConceptIndex.from_captions(["a kite", "a kite in the sky", "birds of the sea", "the end of the"])
+    assert index.counts(["kite (bird of prey)", "kite", "the end", "of the"]) == {
+        "kite (bird of prey)": 2, "kite": 2, "the end": 1, "of the": 2,
+    }  # fmt: skip
+
+
 @pytest.mark.paper(11, oracle="d", part="index")
 def test_single_words_are_counted_as_scikit_learn_does() -> None:
     vectorizer = CountVectorizer(binary=True)
@@ -153,6 +161,8 @@ def test_refusals() -> None:
         ConceptIndex.from_captions(CAPTIONS).counts(["_ _"])
     with pytest.raises(BadInput, match="image scores"):
         ConceptIndex.from_captions(CAPTIONS).combine(["dog"], np.ones((2, 1)))
+    with pytest.raises(BadInput, match="image scores of caption 2 are not finite"):
+        ConceptIndex.from_captions(CAPTIONS).combine(["dog"], [[1], [0], [np.nan], [0], [1], [0]])
     with pytest.raises(BadInput, match="k=290 rarest of 1"):
         long_tail({"a": 1})
     with pytest.raises(BadInput, match="no accuracy of concept 'a'"):

@@ -110,6 +110,14 @@ def test_bad_input() -> None:
         fit_context_law(C[:3], n[:3], LIMIT, y[:3])
     with pytest.raises(BadInput, match="do not fit"):
         fit_context_law(C, n[:-1], LIMIT, y)
+    with pytest.raises(BadInput, match="compute: nan is no number above 0"):
+        fit_context_law(np.where(np.arange(len(C)) == 3, np.nan, C), n, LIMIT, y)
+    with pytest.raises(BadInput, match="0 points do not determine"):
+        fit_context_law([], [], LIMIT, [])
+    with pytest.raises(BadInput, match="bounds 3 to 1 of beta"):
+        fit_context_law(C, n, LIMIT, y, bounds={"A": (1, 2), "alpha": (0, 1), "B": (1, 2), "beta": (3, 1)})
+    with pytest.raises(BadInput, match="bounds of alpha are missing"):
+        fit_context_law(C, n, LIMIT, y, bounds={"A": (1, 2)})
     with pytest.raises(BadInput, match="width of the penalty"):
         fit_context_law(C, n, LIMIT, y, penalty_width=0)
     with pytest.raises(BadInput, match="both are above 0"):

@@ -86,6 +86,8 @@ def test_tracks_that_rest() -> None:
     assert boxed.tolist() == [[[2, 1]]]
     with pytest.raises(BadInput, match="mask is empty"):
         inside_box(TRACKS, np.zeros((1, 3, 3)))
+    with pytest.raises(BadInput, match="masks"):
+        inside_box(TRACKS, np.ones((4, 4)))
 
 
 def test_masks_without_an_outside_or_an_inside_are_left_out() -> None:
@@ -134,6 +136,10 @@ def test_bad_input() -> None:
         background("mse", 2 * CLIP, CLIP)
     with pytest.raises(BadInput, match="length 0"):
         structure_distance(np.zeros((3, 2)), np.ones((3, 2)))
+    with pytest.raises(BadInput, match="not finite"):
+        structure_distance(np.full((2, 3), np.nan), np.ones((2, 3)))
+    with pytest.raises(BadInput, match="not finite"):
+        motion_fidelity(np.full((2, 3, 2), np.nan), np.ones((2, 3, 2)))
     with pytest.raises(BadInput, match="as many tracks"):
         motion_fidelity(TRACKS, TRACKS[1:], "five")
     with pytest.raises(BadInput, match="do not fit"):

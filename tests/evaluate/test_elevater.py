@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from handful.core.train import batches
 from handful.errors import BadInput
 from handful.evaluate.elevater import (
     Predictions,
@@ -99,10 +101,36 @@ def test_training_learns_and_what_the_authors_report_is_the_best_epoch() -> None
     assert (again.probe.weight == found.probe.weight).all() and again.published is None
 
 
+def test_channels_are_scaled_and_the_scale_is_trained_as_torch_does() -> None:
+    """The loop against torch.nn and torch.optim; 65 items leave a batch of one."""
+    rng = np.random.default_rng(0)
+    x, y = (3 + 2 * rng.normal(size=(65, 6))).astype(np.float32), np.arange(65) % 3
+    start = text_start(rng.normal(size=(3, 6)), scale=2.0)
+    norm, t = torch.nn.BatchNorm1d(6, affine=False), torch.nn.Parameter(torch.tensor(np.log(2.0)))
+    linear = torch.nn.Linear(6, 3).double()
+    linear.weight.data, linear.bias.data = torch.tensor(start.weight).double(), torch.zeros(3).double()
+    step = torch.optim.SGD([*linear.parameters(), t], 0.05, momentum=0.9, weight_decay=0.01)
+    for epoch in range(3):
+        for seen in batches(torch.arange(65), 1, 64, seed=epoch):
+            norm.train(len(seen) > 1)
+            loss = torch.nn.functional.cross_entropy(
+                t.exp() * linear(norm(torch.tensor(x)[seen]).double()), torch.tensor(y)[seen]
+            )
+            step.zero_grad()
+            loss.backward()
+            step.step()
+    found, _ = train(start, x, y, rate=0.05, decay=0.01, epochs=3, channel_norm=True, train_scale=True)
+    assert found.weight == pytest.approx(linear.weight.detach().numpy(), abs=1e-4)
+    assert found.scale == pytest.approx(t.exp().item(), rel=1e-4) and found.scale != 2
+    wanted = t.exp() * linear(norm.eval()(torch.tensor(x)).double())
+    assert found(x) == pytest.approx(wanted.detach().numpy(), abs=1e-3)
+
+
 def test_small_things() -> None:
     assert parameter_efficiency(80, 0) == 80
     assert parameter_efficiency(80, 10**8) == pytest.approx(80 * np.exp(-np.log10(2)))
     assert metric_of("Oxford-Pets") == "mean-per-class" and metric_of("EuroSAT") == "accuracy"
+    assert metric_of("voc-2007-classification") == "11point-map" and metric_of("hateful-memes") == "roc-auc"
     assert knowledge_sentences("cat", ["a {}", "the {}"], ["a pet"]) == ["a cat ; cat , a pet", "the cat ; cat , a pet"]
     assert knowledge_sentences("cat", ["a {}"], [""]) == ["a cat"]
 
@@ -119,6 +147,9 @@ GOOD = np.eye(3)[None]
         (lambda: score(np.eye(2, dtype=int), np.eye(2), "accuracy"), "use 11point-map"),
         (lambda: score([1, 1], np.eye(2), "roc-auc"), "both classes"),
         (lambda: score([1, 1], np.eye(2), "f1"), "unknown metric"),
+        (lambda: train(text_start(np.eye(2)), np.eye(2), [0, 2], rate=1, decay=0, epochs=1), "class numbers below 2"),
+        (lambda: train(text_start(np.eye(2)), np.eye(2) * np.nan, [0, 1], rate=1, decay=0, epochs=1), "be finite"),
+        (lambda: text_start(np.zeros((2, 2))), "without rows of zeros"),
         (lambda: validation_split([0, 0, 1]), "class '1' has a single item"),
         (lambda: score_predictions(Predictions("m", "d", GOOD, 1, (0,), 0, 0, 0, 0), [0, 1]), "for 3 items, but 2"),
         (lambda: score_predictions(Predictions("m", "d", GOOD, 1, (0,), 0, 0, 0, 0), [0, 1, 3]), "labels of 4"),

@@ -84,6 +84,20 @@ def test_the_majority_is_a_count(root: Path) -> None:
     truth = np.array([item.label for item in task.test])
     assert scores.splits == (100 * np.mean(truth == "Negative"),) * 5
     assert (scores.mean, scores.deviation, overall) == (scores.splits[0], 0, scores.splits[0])
+    other = load_fewclue(root, "ocnli")
+    both, overall = run_benchmark(majority, [task, other])
+    assert [score.task for score in both] == ["eprstmt", "ocnli"] and both[0] == scores
+    assert overall == pytest.approx((both[0].mean + both[1].mean) / 2)  # tasks weigh the same, whatever their size
+    firsts = {"0": 0.0, "1": 50.0}
+
+    def by_split(train, dev, test):  # the first split is answered wrongly, the second half, the others rightly
+        split = next(name for name, (items, _) in task.splits.items() if items is train)
+        truth = [item.label for item in task.test[: int(len(test) * firsts.get(split, 100.0) / 100)]]
+        return truth + ["none"] * (len(test) - len(truth))
+
+    (scores,), _ = run_benchmark(by_split, [task])
+    assert scores.splits == pytest.approx((0, 100 * 4 / 9, 100, 100, 100)) and scores.all == 100
+    assert scores.deviation == pytest.approx(np.std(scores.splits, ddof=1))
 
 
 @pytest.mark.paper(66, oracle="c")

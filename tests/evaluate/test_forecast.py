@@ -22,7 +22,7 @@ from handful.evaluate.forecast import (
     posterior,
 )
 from handful.evaluate.laws import fit_law, required
-from handful.evaluate.meta_forest import MetaForest, Whole, fit_meta
+from handful.evaluate.meta_forest import MetaForest, Rising, Whole, fit_meta, score
 
 SIZES = 2.0 ** np.arange(9)
 
@@ -94,7 +94,7 @@ def test_the_forest_beats_the_power_law_and_its_band_holds(forest: MetaForest) -
         better.append(np.abs([e.value for e in told] - true).mean() < np.abs(plain - true).mean())
         held += [e.low <= t <= e.high for e, t in zip(told, true, strict=True)]
     assert np.mean(better) >= 0.8
-    assert 0.85 <= np.mean(held) <= 0.97
+    assert 0.85 <= np.mean(held) <= 0.95
 
 
 @pytest.mark.paper(69, oracle="e")
@@ -144,6 +144,51 @@ def test_what_is_no_curve_is_refused(n: list[float], accuracy: list[float], says
 def test_too_few_families_are_refused() -> None:
     with pytest.raises(BadInput, match="3 families"):
         fit_meta(laws_drawn(8, 0.0, 0, families=2), 4)
+
+
+def test_pilots_that_a_forest_cannot_read_are_refused(forest: MetaForest) -> None:
+    n, accuracy = (1.0, 2.0, 4.0, 8.0), (0.5, 0.6, 0.65, 0.7)
+    with pytest.raises(BadInput, match="ascend"):
+        forest.forecast(n[::-1], accuracy, 10, [16.0])
+    with pytest.raises(BadInput, match="two or more classes"):
+        forest.forecast(n, accuracy, 1, [16.0])
+    with pytest.raises(BadInput, match="ascend"):
+        fit_meta([Whole(f"family {k}", 10, (1, 2, 2, 4, 8, 16), (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)) for k in range(4)], 3)
+    with pytest.raises(BadInput, match=r"beyond 1\.25 times"):
+        short = (1.0, 1.01, 1.02, 1.03, 1.04)
+        fit_meta([Whole(f"family {k}", 10, short, (0.1, 0.2, 0.3, 0.4, 0.5)) for k in range(4)], 3, trees=20)
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(BadInput, match="one for each"):
+        fit_law([1, 2, 4], [0.1, 0.2, 0.3], "power", weights=np.ones(2))
+
+
+def test_errors_that_grow_require_no_finite_number(forest: MetaForest) -> None:
+    n, accuracy = (1.0, 2.0, 4.0, 8.0), (0.6, 0.58, 0.55, 0.5)
+    with pytest.warns(Rising):
+        assert forest.required(n, accuracy, 10, 0.55) == math.inf
+    assert required(fit_law(n, accuracy, "power"), 0.55) == math.inf
+    with pytest.raises(BadInput, match="between 0 and 1"):
+        required(fit_law(n, accuracy, "power"), 90)
+
+
+def test_what_is_collected_over_what_is_needed(forest: MetaForest) -> None:
+    plain = Whole("power", 10, tuple(SIZES), tuple(1 - 0.6 * SIZES**-0.3))
+    found = score(plain, 4, 0.85)
+    assert found == (pytest.approx(0, abs=1e-12), pytest.approx(1), pytest.approx(1))
+    with pytest.raises(BadInput, match="within the pilot"):
+        score(plain, 4, 0.5)
+    with pytest.raises(BadInput, match="nowhere"):
+        score(plain, 4, 0.99)
+    curves = laws_drawn(60, 0.003, 4)
+    targets = [float(1 - np.sqrt((1 - c.accuracy[6]) * (1 - c.accuracy[7]))) for c in curves]
+    by_law = np.array([score(c, 4, t) for c, t in zip(curves, targets, strict=True)])
+    by_forest = np.array([score(c, 4, t, forest, width=0.1) for c, t in zip(curves, targets, strict=True)])
+    assert by_forest[:, 0].mean() < 0.67 * by_law[:, 0].mean()  # the paper: 37 % less
+    assert (by_forest[:, 1] != by_forest[:, 2]).all()  # the horizon is nearer than the target
+    off = np.abs(np.log(by_forest[:, 1:])).mean(axis=0)
+    assert off.max() < 0.25 * np.log(by_law[:, 1]).mean()  # the paper: 76 % less
 
 
 # --- curves seen before ----------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ import pytest
 
 from handful.core.intervals import Estimate, difference, wilson
 from handful.errors import BadInput
-from handful.evaluate.gaps import gaps, holm
+from handful.evaluate.gaps import gaps
+from handful.evaluate.significance import holm
 
 
 def test_newcombe_s_worked_example() -> None:

@@ -165,6 +165,16 @@ def test_splits_of_the_authors(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="holds no zero-shot splits"):
         read_splits(path)
     savemat(path, {"att": att})
+    with pytest.raises(BadInput, match="holds no zero-shot splits: it has no 'train_loc'"):
+        read_splits(path)
+    savemat(path, {"att": att}, do_compression=True)
+    whole = bytearray(path.read_bytes())
+    whole[150] ^= 255
+    path.write_bytes(whole)  # its compressed part is damaged
+    with pytest.raises(BadInput, match="holds no zero-shot splits"):
+        read_splits(path)
+    whole[124:126] = b"\x00\x02"
+    path.write_bytes(whole)  # says that it is of version 7.3
     with pytest.raises(BadInput, match="holds no zero-shot splits"):
         read_splits(path)
 

@@ -71,3 +71,11 @@ def test_bad_input() -> None:
         leaning([0, 1], [0, 1, 1], ["x", "y"])
     with pytest.raises(BadInput, match="at least one draw"):
         leaning([0, 1], [0, 1], ["x", "y"], draws=0)
+
+
+def test_a_value_that_no_unit_is_drawn_of_says_nothing() -> None:
+    site, units = np.array(["a"] * 9 + ["b"]), np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 8])
+    drawn = [leaning(["x", "y"] * 5, ["x"] * 10, site, units=units, seed=seed, draws=20) for seed in range(8)]
+    assert {found.n for found in drawn} == {9}
+    alone = [found for found in drawn if found.association == 0]
+    assert alone and all((found.p, found.share) == (1, 0) for found in alone)

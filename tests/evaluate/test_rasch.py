@@ -136,6 +136,9 @@ def test_refusals() -> None:
         forecast_scores([y], [range(4), range(4)])
     with pytest.raises(BadInput, match="of 3 models: one row for each"):
         forecast_scores([y], [range(3)])
+    with pytest.raises(BadInput, match=r"version 1: answers .* and no version empty"):
+        forecast_scores([y, y[:, :0]], [range(4), range(4)])
+    assert forecast_scores([y], [["a", 3, ("b", 1), 2]], 2).models == ("a", 3, ("b", 1), 2)
     with pytest.raises(BadInput, match="stands there twice"):
         forecast_scores([y], [[0, 1, 2, 2]])
     with pytest.raises(BadInput, match="m=5 models to run next, of 4"):

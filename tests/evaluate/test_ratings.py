@@ -14,6 +14,7 @@ from handful.evaluate.ratings import (
     Sheet,
     aggregate,
     agreement,
+    check_claims,
     consistency,
     fleiss_kappa,
     geometric,
@@ -106,6 +107,23 @@ def test_the_spread_is_that_of_the_raters_as_a_population() -> None:
     assert other.mean["O"] == pytest.approx(0.7 * other.mean["SC"] + 0.3 * other.mean["PQ"])
 
 
+def test_claims_that_hold_and_do_not() -> None:
+    both = [{**b["m"]} for b in made(0)], [{**b["m"]} for b in made(1)]
+    raters: list[Sheet] = [{"a": a, "b": b} for a, b in zip(*both, strict=True)]
+    first, second = aggregate(raters)
+    claim, other = check_claims(raters, [("a", "b"), ("b", "a")])
+    assert claim.test.difference.value == pytest.approx(first.mean["O"] - second.mean["O"])
+    assert claim.holds is (first.mean["O"] > second.mean["O"]) is not other.holds
+    assert claim.test.difference.low < claim.test.difference.value < claim.test.difference.high
+    best = [{"best": dict.fromkeys(a, (1.0, 1.0)), "a": a} for a in both[0]]
+    (sure,) = check_claims(best, [("best", "a")])
+    assert sure.holds and sure.test.difference.low > 0 and sure.test.p < 1e-6
+    with pytest.raises(BadInput, match="'c' was not rated; there are: a, b"):
+        check_claims(raters, [("a", "c")])
+    with pytest.raises(BadInput, match="same images"):
+        check_claims([{"a": {"x": (0.0, 0.0)}, "b": {"y": (0.0, 0.0)}}] * 2, [("a", "b")])
+
+
 def test_the_lowest_condition_counts() -> None:
     assert consistency([1, 0.5, 1]) == 0.5
     with pytest.raises(BadInput, match="conditions are rated"):
@@ -131,6 +149,7 @@ def test_sheets() -> None:
         ("uid\tA\nx\t__import__('os').getcwd()", "line 2, A: a cell reads"),
         ("uid\tA\nx\t[1]", "a cell reads"),
         ("uid\tA\nx\t[0,0]\nx\t[0,0]", "'x' comes twice"),
+        ("uid\tA\tA\nx\t[0,0]\t[1,1]", "model 'A' has two columns"),
         ("uid\tA\nx", "0 cells for 1 models"),
         ("uid", "no sheet"),
     ]:
@@ -143,12 +162,17 @@ def test_bad_input() -> None:
     for other, complaint in [
         ({"n": {"a": (0.0, 1.0)}}, "rater 2 rated other models"),
         ({"m": {"b": (0.0, 1.0)}}, "rater 2 rated other images of 'm'"),
+        ({}, "rater 2 rated other models"),
         ({"m": {"a": (0.0, 0.7)}}, "rater 2: 'm', image 'a' is rated 0.7"),
     ]:
         with pytest.raises(BadInput, match=complaint):
             aggregate([one, other])
     with pytest.raises(BadInput, match="two raters or more"):
         aggregate([one])
+    with pytest.raises(BadInput, match="no model"):
+        aggregate([{}, {}])
+    with pytest.raises(BadInput, match="no image of 'm'"):
+        aggregate([{"m": {}}, {"m": {}}])
     with pytest.raises(BadInput, match="value of each rater"):
         fleiss_kappa(np.array([[1, np.nan], [1, 0]]))
     with pytest.raises(BadInput, match="not 'ratio'"):

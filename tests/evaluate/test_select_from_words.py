@@ -143,6 +143,13 @@ def test_refusals() -> None:
         rank_models(table, "d3", scores)
     with pytest.raises(BadInput, match="no score 'inter'; did you mean 'inter_close'"):
         predict_left_out(table, ["inter"])
+    with pytest.raises(BadInput, match="7 task scores 'inter_close' of 8 models"):
+        rank_models(table, "new", {**scores, "inter_close": [0.1] * 7})
+    with pytest.raises(BadInput, match="a task score is missing"):
+        rank_models(table, "new", {**scores, "inter_close": [np.nan] * 8})
+    with pytest.raises(BadInput, match="chosen by 10 folds, and there are 8 rows"):
+        two = [name for name in ("a", "b") for _ in range(8)], [f"m{i}" for i in range(8)] * 2
+        predict_left_out(score_table(*two, {"IN-score": [0.1] * 16}, [0.1] * 16), ["IN-score"], regressor="svr")
     with pytest.raises(BadInput, match="unknown regressor"):
         predict_left_out(table, regressor="ridge")
     names = ["d"] * 6, [f"m{i}" for i in range(6)]

@@ -220,6 +220,8 @@ def test_nearest_pairs_find_the_copies() -> None:
 def test_refusals_of_samples() -> None:
     with pytest.raises(BadInput, match="did you mean 'matched'"):
         resample_test_set(pool(), "match", seed=0)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="previous rows 3 to 200 of 200 candidates"):
+        resample_test_set(pool(), "top", seed=0, previous=[3, 200])
     with pytest.raises(BadInput, match="give old="):
         resample_test_set(pool(), "matched", seed=0)
     with pytest.raises(BadInput, match="shares from 0 to 1"):

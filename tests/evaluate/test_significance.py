@@ -89,7 +89,9 @@ def test_friedman_against_its_chi_square_and_by_hand() -> None:
     found = friedman(table)
     assert found.p == pytest.approx(stats.f.sf(8 * chi2 / (9 * 3 - chi2), 3, 24))
     assert friedman([[3, 2, 1]] * 4).ranks.tolist() == [1, 2, 3]
-    assert friedman([[3, 2, 1]] * 4).p == 0
+    assert friedman([[3, 2, 1]] * 4).p == pytest.approx(1 / 6**3)  # three blocks of four order them as the first
+    assert friedman([[0.7, 0.8]] * 3).p == pytest.approx(0.25)
+    assert friedman([[2, 2, 1]] * 3).p == pytest.approx(1 / 9)
     assert friedman([[1, 1], [2, 2]]) == (pytest.approx([1.5, 1.5]), 1.0)
 
 

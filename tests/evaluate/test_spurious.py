@@ -122,6 +122,12 @@ def test_what_is_left_out_and_what_is_refused() -> None:
     assert found.skipped == ("concept 2",) and not (found.spurious.classes == 2).any()
     with pytest.raises(BadInput, match="item 0 has no context"):
         context_episodes(concept, ["", *context[1:]])
+    with pytest.raises(BadInput, match="item 1 has no context"):
+        context_episodes(concept, [context[0], float("nan"), *context[2:]])
+    with pytest.raises(BadInput, match="item 0 has no concept"):
+        context_episodes([None, *concept[1:]], context)
+    with pytest.raises(BadInput, match="'error' or 'skip'"):
+        context_episodes(concept, context, few="drop")  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="'concept 1' is a concept and a context"):
         context_episodes(concept, np.where(context == "context 1", "concept 1", context))
     with pytest.raises(BadInput, match="cannot all have a context of their own"):
@@ -136,7 +142,17 @@ def test_what_is_left_out_and_what_is_refused() -> None:
         spurious_shift(np.ones((1, 2)), np.array([[1.0, 0], [0, 0]]), np.ones((1, 2)), [0], [0])
     with pytest.raises(BadInput, match="do not fit"):
         spurious_shift(np.ones((1, 2)), np.ones((1, 3)), np.ones((1, 2)), [0], [0])
+    with pytest.raises(BadInput, match="item 1 has no direction"):
+        spurious_shift(np.array([[1.0, 0], [np.inf, 0]]), np.eye(2), np.eye(2), [0, 1], [0, 1])
+    with pytest.raises(BadInput, match="no number"):
+        context_gap(np.array([0.5, np.nan]), np.ones(2))
     with pytest.raises(BadInput, match="not paired"):
         context_gap(np.ones(2), np.ones(3))
     with pytest.raises(BadInput, match="do not fit together"):
         context_table(["a"], ["a", "b"], ["x"])
+
+
+def test_concepts_that_are_numbers_keep_their_order() -> None:
+    concept, context = np.divmod(np.arange(12 * 4 * 6) // 6, 4)
+    both = context_episodes(concept, [f"context {c}" for c in context], ways=3, queries=4, episodes=50)
+    assert (concept[both.spurious.query] == both.spurious.classes[..., None]).all()  # 10 comes after 9

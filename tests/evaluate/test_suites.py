@@ -84,6 +84,8 @@ def test_elevater_takes_the_metric_of_the_data_set() -> None:
     wanted = np.mean([[right[s][test == c].mean() for c in NAMES] for s in range(3)])
     assert per_class.value == pytest.approx(wanted)
     assert plain.value == pytest.approx(right.mean()) and plain.value != per_class.value
+    with pytest.raises(BadInput, match="hateful-memes: ELEVATER judges it by roc-auc"):
+        at("elevater", "prototypes", 0, replace(cut, name="hateful-memes"))
 
 
 def test_classes_that_come_later() -> None:
@@ -114,6 +116,9 @@ def test_what_cannot_be_run_is_said() -> None:
     assert feasible(SUITES["elevater"], Setting(None, 8), small) is None  # validation items may be learnt from
     assert "there are 8 classes" in (feasible(SUITES["closer-look"], Setting(9, 1), small) or "")
     assert feasible(SUITES["closer-look"], Setting("any", "any"), small) is None
+    assert feasible(SUITES["fscil"], Setting(5, 1), np.array(["a", "b", "b", "b", "b"])) == (
+        "5-way 1-shot: class 'a' has 1 items: none is left to test on"
+    )
     with pytest.raises(BadInput, match="no suite 'elevator'; did you mean 'elevater'"):
         find_suite("elevator")
     with pytest.raises(BadInput, match="leave out --shots"):

@@ -10,7 +10,7 @@ import pytest
 
 from handful.adapt import HEADS
 from handful.commands.cache import cache
-from handful.commands.listing import NO_RECIPES, list_
+from handful.commands.listing import list_
 from handful.encode.cache import FeatureCache
 from handful.errors import BadInput
 
@@ -43,9 +43,11 @@ def test_encoders_have_a_name_and_a_width() -> None:
     assert json.loads(json.dumps(list(rows.values()))) == list(rows.values())
 
 
-def test_no_recipes_yet() -> None:
-    assert list_("recipes") == []
-    assert "no recipes" in NO_RECIPES
+def test_recipes_have_a_summary_and_settings() -> None:
+    rows = {row["key"]: row for row in list_("recipes")}
+    assert rows["setfit"]["summary"].startswith("The sentence encoder")
+    assert rows["lora"]["settings"]["rank"] == 8
+    assert json.loads(json.dumps(list(rows.values()))) == list(rows.values())
 
 
 @pytest.mark.parametrize(

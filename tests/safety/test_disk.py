@@ -94,14 +94,8 @@ def test_predictions_on_a_full_disk_leave_the_old_ones(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.csv", "m.handful", "t.csv"]
 
 
-class Full:
+class Full(sqlite3.Connection):
     """A connection to a database on a disk without room."""
-
-    def __init__(self, real: sqlite3.Connection) -> None:
-        self._real = real
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
 
     def executemany(self, *query: Any) -> Any:
         raise sqlite3.OperationalError("database or disk is full")
@@ -111,7 +105,7 @@ def test_a_disk_that_fills_up_under_the_cache(tmp_path: Path, monkeypatch: pytes
     """Also where no file system can be made for the test."""
     monkeypatch.setenv("HANDFUL_CACHE", str(tmp_path / "cache"))
     connect = sqlite3.connect
-    monkeypatch.setattr(feature_cache.sqlite3, "connect", lambda *a, **k: Full(connect(*a, **k)))
+    monkeypatch.setattr(feature_cache.sqlite3, "connect", lambda *a, **k: connect(*a, **k, factory=Full))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(tmp_path / "t.csv", out=tmp_path / "m.handful")

@@ -27,10 +27,10 @@ def check_needs(head: Head, counts: np.ndarray, views: Mapping[str, np.ndarray])
         if view not in views:
             raise BadInput(f"{name} needs features with a view {view!r}")
     if (counts > 0).sum() < 2:
-        only = "" if not counts.any() else f" ({head.classes_[counts.argmax()]!r})"
+        only = "" if not counts.any() else f" ({head.classes_.tolist()[counts.argmax()]!r})"
         raise BadInput(f"one class only{only}: at least two classes with examples of weight above 0 are needed")
     if counts.min() < head.needs.min_shots:
-        few = head.classes_[counts.argmin()]
+        few = head.classes_.tolist()[counts.argmin()]
         raise BadInput(f"class {few!r} has {counts.min()} examples; {name} needs {head.needs.min_shots} a class")
 
 

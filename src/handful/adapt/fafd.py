@@ -163,7 +163,8 @@ class LocalDescriptors(Head):
         x, views = read_rows(self, X, reset=False, directions=False)
         query, state = self._query(x, views, self.state_), self.state_
         local = self._asked(query, state)
-        out: np.ndarray = self._relevance(local, state["prototype"], state["mass"].sum((-3, -2)) > 0).amax(-1).numpy()
+        found = self._relevance(local, state["prototype"], state["mass"].sum((-3, -2)) > 0).amax(-1)
+        out: np.ndarray = found.cpu().numpy()
         return out
 
     def _check(self) -> None:

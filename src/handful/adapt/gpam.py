@@ -6,7 +6,7 @@ Margin", 2024. The part in feature space; the authors train an encoder below it,
     x_i        <- a x_i + (1 - a) mean of its variants; variants stay as further rows
     sigma2_kj  = (n_kj s2_kj + nu s2_pool) / (n_kj + nu),  s2_pool where n_kj <= 1
     d_k(q)     = -log sum_j pi_kj N(q; mu_kj, diag sigma2_kj)
-    b_k        = mean_i d_k(x_i) + m_k,  x_i not being in mu_k
+    b_k        = mean_i d_k(x_i) + m_k,  x_i not being in mu_k and sigma2_k
     m_k        = softplus(u) min_j (d_k(mu_j) - d_k(mu_k))
     known  <=>   d_k(q) <= b_k for the nearest k
 
@@ -85,14 +85,14 @@ class GPAM(Head):
         fitted = Mixtures.of(x, y, self.n_components, self.shrinkage)
         if bool(fitted.raised.any()):
             warnings.warn("a class without spread: its variance is that of all classes", UserWarning, stacklevel=2)
-        found = fitted.distances_left_out(x, y)
+        found = fitted.distances_left_out(x, y, self.shrinkage)
         inside = (y * found).sum(-2) / fitted.mass.clamp_min(torch.finfo(x.dtype).tiny)
         gap = _gap(fitted)
         if self.margin == "adaptive":
             u = self._learn(task, x, y, fitted, found, inside, gap)
             margin = torch.nn.functional.softplus(u)[..., None] * gap
         else:
-            margin = torch.where(gap > 0, gap * float(self.margin), 0.0)
+            margin = torch.full_like(gap, math.inf) if self.margin == math.inf else gap * float(self.margin)
         radius = (inside + margin).clamp_max(-lowest(x))
         return {
             "mean": fitted.mean, "variance": fitted.variance, "share": fitted.share, "mass": fitted.mass,
@@ -116,7 +116,8 @@ class GPAM(Head):
         return out
 
     def predict_open(self, X: Any, nota_label: Any = -1) -> np.ndarray:
-        """The label of each row, ``nota_label`` where it is none of the classes ``[n]``.
+        """The label of each row, ``nota_label`` where it is none of the classes ``[n]``; objects where the two are of
+        different types.
 
         Raises:
             BadInput: ``nota_label`` is a class; as `unknownness`.
@@ -126,7 +127,8 @@ class GPAM(Head):
             raise BadInput(f"nota_label {nota_label!r} is one of the classes: choose another")
         answer = self.predict(X).astype(object)
         answer[self.unknownness(X) > 0] = nota_label
-        return np.array(answer.tolist())
+        alike = np.asarray(nota_label).dtype.kind == self.classes_.dtype.kind
+        return np.array(answer.tolist()) if alike else answer  # -1 among words must not become "-1"
 
     def _rows(self, task: Task) -> tuple[Tensor, Tensor]:
         """Rows ``[*b, N (1 + V), D]`` and labels of the items and their variants."""

@@ -141,7 +141,7 @@ def read_label_sets(y: Any, n: int) -> tuple[np.ndarray, np.ndarray] | None:
     if len(labels) < 2:
         raise BadInput(f"{len(labels)} labels in all: at least two are needed")
     if not table.any(0).all():
-        raise BadInput(f"no row has the label {labels[table.any(0).argmin()]!r}: every label needs examples")
+        raise BadInput(f"no row has the label {labels.tolist()[table.any(0).argmin()]!r}: every label needs examples")
     return table.astype(int), labels
 
 

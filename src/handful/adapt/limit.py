@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from handful.adapt.growing import Growing, drawn_means
+from handful.adapt.packed import uniform
 from handful.adapt.parameters import count, finite, one_of
 from handful.core.distances import unit
 from handful.core.gaussians import class_means
@@ -208,7 +209,7 @@ def _start(like: Tensor, draw: torch.Generator) -> list[Tensor]:
     """Weights as the authors draw them: normal of variance 1 / D, the bias uniform."""
     d = like.shape[-1]
     square = [torch.randn(d, d, generator=draw, dtype=torch.float64) / d**0.5 for _ in range(4)]
-    bias = (2 * torch.rand(d, generator=draw, dtype=torch.float64) - 1) / d**0.5
+    bias = uniform((d,), 1 / d**0.5, draw)
     return [t.to(like) for t in (*square, bias, torch.ones(d), torch.zeros(d))]
 
 

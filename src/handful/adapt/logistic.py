@@ -126,13 +126,4 @@ class RFS(Logistic):
 
 def stratified_folds(task: Task, folds: int) -> Tensor:
     """Fold of each row ``[*b, N]``: the items of a class are dealt out in turn, rows of one item together."""
-    items, label = task.items, task.y.argmax(-1)
-    n = label.shape[-1]
-    earlier = torch.ones(n, n, dtype=torch.bool, device=label.device).tril(-1)
-    mate = (label[..., :, None] == label[..., None, :]) & earlier & items.first[..., None, :]
-    rank = mate.sum(-1)
-    if items.same is not None:  # every row follows the first of its item
-        leader = (items.same & items.first[..., None, :]).to(torch.uint8).argmax(-1)
-        rank, label = rank.gather(-1, leader), label.gather(-1, leader)
-    # Classes start at different folds, so that no fold is short of all of them.
-    return (rank + label) % folds
+    return task.items.dealt(task.y.argmax(-1), folds)

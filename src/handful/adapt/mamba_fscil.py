@@ -140,7 +140,10 @@ class MambaFSCIL(Growing):
         seen = task.class_mask.reshape(-1, c).any(0)
         width = channels if self.width is None else self.width
         if int(seen.sum()) > self.slots or self.slots > width:
-            raise BadInput(f"{int(seen.sum())} classes, slots={self.slots}, width={width}: they must not fall")
+            raise BadInput(
+                f"{int(seen.sum())} classes, slots={self.slots}, width={width}: take a slot for every class, and width "
+                "at least as many as slots"
+            )
         draw = torch.Generator().manual_seed(task.seed)
         sizes = (channels, places, width, self.states, self.rank, self.layers)
         sides = {

@@ -91,14 +91,16 @@ class SSE(SignatureHead):
         mean = class_means(x, y)[0]
         z = proportions(known.s, known.s, seen, self.reg)
         pairs = y.sum((-2, -1)) * (seen.sum(-1) - 1).clamp_min(1)
+        most = max(1, int((y > 0).sum(-1).max()))  # labels of a row: one, where they are not soft
+        share, code = y.topk(most, dim=-1)  # [*b, N, M]
+        other = code[..., None] != torch.arange(y.shape[-1], device=y.device)
+        other = other & seen[..., None, None, :]
 
         def losses(parameters: list[Tensor], _: Tensor) -> Tensor:
             w, v = parameters
             logits = intersections(w, v, x) @ z.mT
-            own = torch.where(seen[..., None, :], y, 0.0)
-            gap = 1 + logits[..., None, :] - logits[..., :, None]  # [*b, N, C (true), C (other)]
-            other = ~torch.eye(y.shape[-1], dtype=torch.bool, device=y.device) & seen[..., None, None, :]
-            hinge = (own[..., None] * torch.where(other, gap.clamp_min(0), 0.0)).sum((-3, -2, -1)) / pairs
+            gap = 1 + logits[..., None, :] - logits.gather(-1, code)[..., None]  # [*b, N, M, C]
+            hinge = (share[..., None] * torch.where(other, gap.clamp_min(0), 0.0)).sum((-3, -2, -1)) / pairs
             away = torch.where(seen[..., None], v - mean, 0.0).square().sum((-2, -1))
             return hinge + 0.5 * self.ridge * (w.square().sum(-1) + away)
 

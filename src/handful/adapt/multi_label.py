@@ -16,8 +16,7 @@ from torch import Tensor
 
 from handful.adapt.base import Head
 from handful.adapt.parameters import count, finite
-from handful.core.lowrank import row_space
-from handful.core.softmax_regression import fit_softmax
+from handful.core.column_regression import fit_columns
 from handful.core.task import Query, State, Task
 from handful.errors import BadInput
 from handful.protocols import Needs
@@ -89,20 +88,13 @@ class MultiLabelLogistic(Head):
         return torch.where((having < 2) | (lacking < 2), 0.0, best_f1(logits, task.y, task.weight))
 
     def _fit(self, task: Task) -> tuple[Tensor, Tensor]:
-        strength = finite("C", self.C, above=0) / 2  # scikit-learn penalises one difference of weights
-        y, there = task.y.mT, torch.where(task.weight > 0, task.weight, 0.0)[..., None, :]  # [*b, C, N]
-        both = torch.stack([(there - y).clamp_min(0), y], -1)  # [*b, C, N, 2]
-        rows, basis = row_space(task.x)
-        rows = rows[..., None, :, :].expand(*both.shape[:-1], rows.shape[-1])
-        mask = torch.ones(*both.shape[:-2], 2, dtype=torch.bool, device=rows.device)
-        lack, have = both.sum(-2).unbind(-1)
-        constant = (lack <= 0) | (have <= 0)  # the free intercept would run away
-        halves = torch.where(constant[..., None, None], both.sum(-1, keepdim=True) / 2, both)
-        weight, bias = fit_softmax(rows, halves, mask, strength)
-        weight, bias = weight[..., 1, :] - weight[..., 0, :], bias[..., 1] - bias[..., 0]
-        weight = weight if basis is None else weight @ basis.mT
-        odds = (have + 0.5).log() - (lack + 0.5).log()
-        return torch.where(constant[..., None], 0.0, weight), torch.where(constant, odds, bias)
+        strength, have = finite("C", self.C, above=0), task.y
+        lack = (task.weight.clamp_min(0)[..., None] - have).clamp_min(0)
+        many, few = have.sum(-2), lack.sum(-2)
+        constant = (many <= 0) | (few <= 0)  # the free intercept would run away
+        told = (~constant).to(have.dtype)[..., None, :]
+        weight, bias = fit_columns(task.x, told * have, told * lack, strength)
+        return weight, torch.where(constant, (many + 0.5).log() - (few + 0.5).log(), bias)
 
 
 def label_folds(task: Task, folds: int) -> Tensor:
@@ -114,14 +106,7 @@ def label_folds(task: Task, folds: int) -> Tensor:
     size = ((task.y > 0) & first[..., None]).sum(-2)
     rarest = torch.where(task.y > 0, size[..., None, :], torch.iinfo(size.dtype).max).min(-1)
     kind = torch.where((task.y > 0).any(-1), rarest.indices, task.y.shape[-1])
-    n = kind.shape[-1]
-    earlier = torch.ones(n, n, dtype=torch.bool, device=kind.device).tril(-1)
-    rank = ((kind[..., :, None] == kind[..., None, :]) & earlier & first[..., None, :]).sum(-1)
-    items = task.items
-    if items.same is not None:  # every row follows the first of its item
-        leader = (items.same & first[..., None, :]).to(torch.uint8).argmax(-1)
-        rank, kind = rank.gather(-1, leader), kind.gather(-1, leader)
-    return (rank + kind) % folds
+    return task.items.dealt(kind, folds)
 
 
 def best_f1(logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:

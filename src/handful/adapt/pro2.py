@@ -15,9 +15,10 @@ the first of many.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -67,6 +68,14 @@ class ProjectAndProbe(Head):
     project_C: float = 1.0  # noqa: N815
     probe_C: float = 1.0  # noqa: N815
 
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """See `Head.fit`; warns of classes that the source data have no item of: no direction was learnt for them."""
+        super().fit(X, y, sample_weight)
+        source = set(np.asarray(self.background[1]).tolist())
+        if unseen := [label for label in self.classes_.tolist() if label not in source]:
+            warnings.warn(f"the source data have no item of class {unseen[0]!r}", UserWarning, stacklevel=2)
+        return self
+
     def adapt(self, task: Task) -> State:
         """State: ``components [*b, M, D]``, a probe ``weight [*b, C, M]``, ``bias [*b, C]``, ``directions [*b]`` (d).
 
@@ -114,7 +123,7 @@ class ProjectAndProbe(Head):
         if self.n_directions != "cv":
             grid = [self._count(width)]
         elif not bool(few.all()):
-            grid = [d for d in GRID if d <= width]
+            grid = sorted({*grid, *(d for d in GRID if d <= width)})
         rows = self._directions(task, max(grid))  # [K, d, D]
         chosen = torch.full(batch, grid[0], device=rows.device)
         if len(grid) > 1:

@@ -118,17 +118,18 @@ class SignatureHead(Head):
     def _check_needs(self, codes: np.ndarray, views: Mapping[str, np.ndarray]) -> None:
         super()._check_needs(codes, views)
         if self.text is not None:
-            _refuse_odd_signatures({c: self.text[c] for c in self.classes_.tolist() if c in self.text})
+            _refuse_odd_signatures(self.text, self.classes_.tolist())
 
 
-def _refuse_odd_signatures(text: Mapping[Any, Any]) -> None:
-    """Raise `BadInput` where classes cannot be told apart, or -1 stands for an attribute nobody knows."""
+def _refuse_odd_signatures(text: Mapping[Any, Any], seen: list[Any]) -> None:
+    """Raise `BadInput` where seen classes cannot be told apart, or -1 stands for an attribute nobody knows."""
     try:
-        rows = [np.asarray(v, dtype=float) for v in text.values()]
+        rows = {label: np.asarray(v, dtype=float) for label, v in text.items()}
     except (TypeError, ValueError):
         return  # refused where the text is read, by the name of its class
-    if len(rows) > 1 and all(np.array_equal(row, rows[0]) for row in rows):
+    known = [rows[label] for label in seen if label in rows]
+    if len(known) > 1 and all(np.array_equal(row, known[0]) for row in known):
         raise BadInput("all classes have the same signature: class text must tell them apart")
-    values = np.concatenate([row.ravel() for row in rows]) if rows else np.zeros(0)
-    if (values < 0).any() and (values[values < 0] == -1).all() and (values > 1).any():
+    values = np.concatenate([row.ravel() for row in rows.values()]) if rows else np.zeros(0)
+    if (values == -1).any() and not ((values < 0) & (values != -1)).any() and (values > 1).any():
         raise BadInput("signatures hold -1 beside values above 1: an attribute nobody knows is no number; fill it in")

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import leaky_relu, pad, silu, softplus
 
+from handful.adapt.packed import uniform
+
 TAPS = 4
 SHAPES: Mapping[str, str] = {
     "rise": "M F",
@@ -104,8 +106,7 @@ def start(
     m, k = 2 * channels, layers - 2
 
     def even(*shape: int, fan: int) -> Tensor:
-        drawn: Tensor = 2 * torch.rand(shape, generator=draw, dtype=torch.float64) - 1
-        return drawn / math.sqrt(fan)
+        return uniform(shape, 1 / math.sqrt(fan), draw)
 
     enter = even(2 * width, width, fan=width)
     pace: Tensor = 0.001 * 100 ** torch.rand(width, generator=draw, dtype=torch.float64)

@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Option, Typer
 
 from handful.cli import options as o
-from handful.cli.terminal import progress_bar
+from handful.cli.call import call
 
 advise = Typer(
     name="advise",
@@ -28,6 +28,9 @@ def advise_method(
         ),
     ] = None,
     shots: Annotated[int, Option(metavar="K", help="Labelled examples a class.")] = 5,
+    cost: Annotated[
+        str | None, Option(metavar="COST", help="The most a method may cost: closed-form, gradient or one-by-one.")
+    ] = None,
     json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
@@ -37,7 +40,7 @@ def advise_method(
     from handful.commands.advise import advise_method as run
 
     given = split(have or [])
-    found = run(have=given, shots=shots)
+    found = run(have=given, shots=shots, cost=cost)
     if json:
         from handful.cli.objects import print_object
 
@@ -67,24 +70,7 @@ def advise_encoder(
     debug: o.Debug = False,
 ) -> None:
     """Judge encoders on a few labelled examples: a simple head on each, answers out of fold, compared in pairs."""
-    with progress_bar(quiet, then="Judging") as progress:
-        from handful.commands.advise import advise_encoder as run
-
-        result = run(
-            sources,
-            encoders=encoders,
-            head=head,
-            folds=folds,
-            text=text or None,
-            image=image,
-            label=label,
-            group=group,
-            seed=seed,
-            merge_labels=merge_labels,
-            skip_bad=skip_bad,
-            cache=cache,
-            progress=progress,
-        )
+    result = call(advise_encoder, locals(), then="Judging")
     if json:
         from handful.cli.objects import print_object
 

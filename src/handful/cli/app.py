@@ -19,6 +19,7 @@ from handful.cli.inspect import inspect
 from handful.cli.listing import cache, list_
 from handful.cli.next import next_
 from handful.cli.predict import predict
+from handful.cli.tune import tune
 
 app = Typer(
     name="handful",
@@ -52,6 +53,7 @@ def handful(
 
 
 app.command(short_help="Learn from labelled examples.")(fit)
+app.command(short_help="Learn, and change the encoder a little where that helps.")(tune)
 app.command(short_help="Label a table, images, or lines as they come.")(predict)
 app.command(short_help="Compare a model's answers with known labels.")(evaluate)
 app.command(short_help="Add classes to a model.")(grow)

@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Option
 
 from handful.cli import options as o
-from handful.cli.terminal import progress_bar
+from handful.cli.call import call
 
 
 def audit(
@@ -37,25 +37,7 @@ def audit(
     debug: o.Debug = False,
 ) -> None:
     """Say whether a model keeps its promises on labelled examples: accuracy, groups, confidence, copies."""
-    with progress_bar(quiet, then="Auditing") as progress:
-        from handful.commands.audit import audit as run
-
-        found = run(
-            model,
-            source,
-            by=by,
-            against=against,
-            text=text or None,
-            image=image,
-            label=label,
-            group=group,
-            group_regex=group_regex,
-            encoder=encoder,
-            merge_labels=merge_labels,
-            skip_bad=skip_bad,
-            cache=cache,
-            progress=progress,
-        )
+    found = call(audit, locals(), then="Auditing")
     if json:
         from handful.cli.objects import audit_object, print_object
 

@@ -19,10 +19,11 @@ def bench(
     ],
     ways: Annotated[str, Option(metavar="N", help="Classes an episode, or any: 5 to 50.")] = "5",
     shots: Annotated[
-        list[str], Option(metavar="K", help="Examples a class to learn from; repeat it, or 1,5; or any.")
-    ] = ["1", "5"],  # noqa: B006 -- the parser copies it
+        list[str] | None,
+        Option(metavar="K", help="Examples a class to learn from; repeat it, or a,b; or any. 1,5 by default."),
+    ] = None,
     queries: Annotated[int, Option(metavar="Q", help="Examples a class to answer.")] = 15,
-    episodes: Annotated[int, Option(metavar="E", help="How many.")] = 600,
+    episodes: Annotated[int | None, Option(metavar="E", help="How many; 600 by default.")] = None,
     base: Annotated[str | None, Option(metavar="FILE", help="Base classes, for heads that learn from them.")] = None,
     imbalance: Annotated[
         str | None, Option(metavar="dirichlet:A", help="Class proportions of the queries are drawn, A how evenly.")
@@ -76,7 +77,7 @@ def bench(
             sources,
             heads=split(heads),
             ways=number_or_any("--ways", ways),
-            shots=[number_or_any("--shots", k) for k in split(shots)],
+            shots=[number_or_any("--shots", k) for k in split(shots)] if shots else None,
             queries=queries,
             episodes=episodes,
             base=base,

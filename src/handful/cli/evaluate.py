@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Option
 
 from handful.cli import options as o
-from handful.cli.terminal import progress_bar
+from handful.cli.call import call
 
 
 def evaluate(
@@ -35,29 +35,16 @@ def evaluate(
     debug: o.Debug = False,
 ) -> None:
     """Compare a model's answers with the labels of examples it has not seen."""
-    with progress_bar(quiet, then="Comparing") as progress:
-        from handful.commands.evaluate import evaluate as run
-
-        assessment = run(
-            model,
-            source,
-            text=text or None,
-            image=image,
-            label=label,
-            group=group,
-            group_regex=group_regex,
-            require=require,
-            confidence=confidence,
-            encoder=encoder,
-            merge_labels=merge_labels,
-            skip_bad=skip_bad,
-            cache=cache,
-            progress=progress,
-        )
+    assessment = call(evaluate, locals(), then="Comparing")
+    several = hasattr(assessment, "per_label")
     if json:
         from handful.cli.objects import evaluate_object, print_object
 
-        print_object(evaluate_object(assessment, model, source))
+        print_object(evaluate_object(assessment, model, source, several=several))
+    elif not quiet and several:
+        from handful.cli.show_label_sets import show_label_sets
+
+        show_label_sets(assessment)
     elif not quiet:
         from handful.cli.show_assessment import show_assessment
 

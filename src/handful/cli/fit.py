@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Option
 
 from handful.cli import options as o
-from handful.cli.terminal import progress_bar
+from handful.cli.call import call
 
 
 def fit(
@@ -19,6 +19,18 @@ def fit(
     group_regex: o.GroupRegex = None,
     near_duplicates: o.NearDuplicates = True,
     class_names: o.ClassNames = None,
+    multi_label: Annotated[
+        str | None,
+        Option(metavar="SEPARATOR", help="Items have several labels, or none: what stands between them in a cell."),
+    ] = None,
+    none: Annotated[
+        str | None,
+        Option(
+            metavar="CELL",
+            help='With --multi-label: what the cell of an item with none of the labels says, "" for an empty one; by '
+            "default the separator alone, and an empty cell is unlabelled.",
+        ),
+    ] = None,
     encoder: o.Encoder = None,
     long: Annotated[
         str, Option(metavar="HOW", help="Of a text too long for the encoder, read the `first` part or all (`mean`).")
@@ -32,6 +44,13 @@ def fit(
     head: Annotated[
         str, Option(metavar="KEY", help="Method that learns, as `handful list heads` names it; `auto` tries several.")
     ] = "auto",
+    tune: Annotated[
+        str | None,
+        Option(
+            metavar="KEY",
+            help="Change the encoder too, by a recipe of `handful list recipes`; `auto` does where that helps.",
+        ),
+    ] = None,
     private: Annotated[
         float | None,
         Option(
@@ -41,8 +60,13 @@ def fit(
         ),
     ] = None,
     metric: Annotated[
-        str, Option(metavar="NAME", help="What `auto` chooses by: accuracy, balanced, macro-f1 or log-loss.")
-    ] = "accuracy",
+        str | None,
+        Option(
+            metavar="NAME",
+            help="What `auto` chooses by: accuracy (default), balanced, macro-f1 or log-loss; with --multi-label "
+            "micro-f1 (default), macro-f1, mean-average-precision or exact-match.",
+        ),
+    ] = None,
     class_prior: Annotated[
         str,
         Option(
@@ -120,48 +144,7 @@ def fit(
 
     The model learns from every labelled example; how good it is on others is estimated by leaving some out in turn.
     """
-    with progress_bar(quiet, then="Choosing and checking") as progress:
-        from handful.commands.fit import fit as run
-
-        model = run(
-            sources,
-            text=text or None,
-            image=image,
-            label=label,
-            group=group,
-            group_regex=group_regex,
-            near_duplicates=near_duplicates,
-            class_names=class_names,
-            encoder=encoder,
-            long=long,  # type: ignore[arg-type]  # this and the metric are checked by the function
-            crop=crop,
-            tiles=tiles,
-            head=head,
-            private=private,
-            metric=metric,  # type: ignore[arg-type]
-            class_prior=class_prior,
-            target_precision=target_precision,
-            cost=cost,
-            reject=reject,
-            false_alarms=false_alarms,
-            other=other,
-            negatives=negatives,
-            unlabelled=unlabelled,
-            transductive=transductive,
-            zero_shot=zero_shot,
-            test=test,
-            shots=shots,
-            seed=seed,
-            time_limit=time_limit,
-            out=out,
-            standalone=standalone,
-            report=report,
-            examples=examples,
-            merge_labels=merge_labels,
-            skip_bad=skip_bad,
-            cache=cache,
-            progress=progress,
-        )
+    model = call(fit, locals(), then="Choosing and checking")
     if json:
         from handful.cli.objects import fit_object, print_object
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Option
 
 from handful.cli import options as o
-from handful.cli.terminal import progress_bar
+from handful.cli.call import call
 
 
 def grow(
@@ -45,28 +45,7 @@ def grow(
 
     Some heads can: `handful fit --head teen` makes a model that grows. How the old classes fare, only --test can say.
     """
-    with progress_bar(quiet, then="Growing and checking") as progress:
-        from handful.commands.grow import grow as run
-
-        grown = run(
-            model,
-            source,
-            out=out,
-            test=test,
-            unlabelled=unlabelled,
-            text=text or None,
-            image=image,
-            label=label,
-            group=group,
-            group_regex=group_regex,
-            near_duplicates=near_duplicates,
-            force=force,
-            encoder=encoder,
-            merge_labels=merge_labels,
-            skip_bad=skip_bad,
-            cache=cache,
-            progress=progress,
-        )
+    grown = call(grow, locals(), then="Growing and checking")
     if json:
         from handful.cli.objects import grow_object, print_object
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from handful.cli import options as o
-from handful.cli.terminal import progress_bar
+from handful.cli.call import call
 
 
 def next_(
@@ -28,9 +28,7 @@ def next_(
     ] = None,
     seed: o.Seed = 0,
     force: o.Force = False,
-    excel_safe: Annotated[
-        bool, Option("--excel-safe", help="Put an apostrophe before text that a spreadsheet would take for a formula.")
-    ] = False,
+    excel_safe: o.ExcelSafe = False,
     encoder: o.UsedEncoder = None,
     text: o.Text = None,
     image: o.Image = None,
@@ -46,26 +44,7 @@ def next_(
     The rows come in the order to label them in, with an empty column for the label, handful_suggested and
     handful_confidence.
     """
-    with progress_bar(quiet, then="Choosing") as progress:
-        from handful.commands.next import next_ as run
-
-        found = run(
-            model,
-            pool,
-            n=n,
-            out=out,
-            replay=replay,
-            seed=seed,
-            force=force,
-            excel_safe=excel_safe,
-            encoder=encoder,
-            text=text or None,
-            image=image,
-            label=label,
-            skip_bad=skip_bad,
-            cache=cache,
-            progress=progress,
-        )
+    found = call(next_, locals(), then="Choosing")
     if json:
         from handful.cli.objects import print_object
 

@@ -10,6 +10,7 @@ from handful.cli.text import to_json
 if TYPE_CHECKING:
     from handful.evaluate import Assessment
     from handful.evaluate.audit import Audit
+    from handful.evaluate.label_set_assessment import LabelSetAssessment
     from handful.evaluate.tables import BenchResult
     from handful.ship.model import Model
 
@@ -25,11 +26,14 @@ def fit_object(model: Model, out: str | None, report: str | None) -> dict[str, A
     return {"schema": "handful/fit/1", **card, "model": out, "report": report, "seconds": model.seconds}
 
 
-def evaluate_object(assessment: Assessment, model: str, source: str) -> dict[str, Any]:
-    """An assessment, ``accuracy`` and ``n`` at the top, and what was required."""
+def evaluate_object(
+    assessment: Assessment | LabelSetAssessment, model: str, source: str, *, several: bool = False
+) -> dict[str, Any]:
+    """An assessment, its numbers at the top, and what was required; ``several`` labels an item have a schema of their
+    own."""
     required = [verdict.as_dict() for verdict in assessment.verdicts]
     found = {"model": model, "source": source, **assessment.as_dict(), "requirements": required}
-    return {"schema": "handful/evaluate/1", **found}
+    return {"schema": f"handful/evaluate{'-label-sets' if several else ''}/1", **found}
 
 
 def grow_object(model: Model, out: str | None) -> dict[str, Any]:

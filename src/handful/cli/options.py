@@ -60,6 +60,9 @@ Cache = Annotated[
 ]
 Seed = Annotated[int, Option(metavar="S", help="Seed of every random draw.")]
 Force = Annotated[bool, Option("--force", help="Replace what is there.")]
+ExcelSafe = Annotated[
+    bool, Option("--excel-safe", help="Put an apostrophe before text that a spreadsheet would take for a formula.")
+]
 Json = Annotated[bool, Option("--json", help="Print one JSON object instead.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress bar, no summary.")]
 Debug = Annotated[bool, Option("--debug", help="Show a traceback when something fails.")]

@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from handful.cli import options as o
-from handful.cli.terminal import progress_bar
+from handful.cli.call import call
 from handful.errors import BadInput
 
 
@@ -36,9 +36,7 @@ def predict(
     force: Annotated[
         bool, Option("--force", help="Replace FILE, and columns of an earlier prediction in the source.")
     ] = False,
-    excel_safe: Annotated[
-        bool, Option("--excel-safe", help="Put an apostrophe before text that a spreadsheet would take for a formula.")
-    ] = False,
+    excel_safe: o.ExcelSafe = False,
     encoder: o.UsedEncoder = None,
     text: o.Text = None,
     image: o.Image = None,
@@ -63,26 +61,7 @@ def predict(
             raise BadInput("--excel-safe has no use here: lines are answered as JSON, which no spreadsheet computes")
         answer_lines(model, top=top, min_confidence=min_confidence, encoder=encoder, skip_bad=skip_bad, cache=cache)
         return
-    with progress_bar(quiet, then="Predicting") as progress:
-        from handful.commands.predict import predict as run
-
-        table = run(
-            model,
-            source,
-            out=out,
-            top=top,
-            min_confidence=min_confidence,
-            transductive=transductive,
-            force=force,
-            excel_safe=excel_safe,
-            encoder=encoder,
-            text=text or None,
-            image=image,
-            label=label,
-            skip_bad=skip_bad,
-            cache=cache,
-            progress=progress,
-        )
+    table = call(predict, locals(), then="Predicting")
     from handful.cli.show_predictions import show_predictions
 
     show_predictions(table, out, quiet, excel_safe=excel_safe)

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from handful.cli import show_trust
+from handful.cli import show_label_sets, show_trust
 from handful.cli.layout import CELL, METRICS, NAMES, count, facts, faint, in_sentence, measure, short, some, strong
 from handful.cli.terminal import show
 from handful.cli.text import visible
@@ -33,7 +33,8 @@ def headline(card: Mapping[str, Any]) -> str:
     task = card["task"]
     kind = {"text": "A text classifier", "image": "An image classifier"}.get(task["modality"], "A classifier")
     learnt = f"learnt from {count(task['n'], 'labelled example')}" if task["n"] else "made from class names alone"
-    return f"{kind} for {len(task['classes'])} classes, {learnt}"
+    what = "labels, several an item" if card.get("label_sets") else "classes"
+    return f"{kind} for {len(task['classes'])} {what}, {learnt}"
 
 
 def about(card: Mapping[str, Any]) -> list[tuple[str, Lines]]:
@@ -47,17 +48,18 @@ def about(card: Mapping[str, Any]) -> list[tuple[str, Lines]]:
     rows += [("Certificate", [visible(c["statement"], 8 * CELL)] if (c := card.get("certificate")) else [])]
     pool = card.get("unlabelled") or {}
     rows.append(("Read", [] if card.get("private") else _read(task, bool(pool.get("n")))))
-    rows.append(("Classes", [_classes(task["classes"])]))
+    rows.append(("Classes", [_classes(task["classes"]), *_several(card.get("label_sets"))]))
     if encoder["name"] is None:
         rows.append(("Features", [f"as given, {count(encoder['dim'], 'number')} each"]))
     else:
         becomes = f"each {task['modality']} becomes {encoder['dim']:,} numbers"
         rows.append(("Encoder", [f"{visible(encoder['name'])}: {becomes}"]))
+    rows.append(("Tuning", [visible(t["sentence"], 8 * CELL)] if (t := card.get("tuning")) else []))
     return [
         *rows,
         ("Head", _head(card)),
         ("Unlabelled", _unlabelled(pool)),
-        ("Class names", _names(card["class_text"])),
+        ("Class names", [] if card.get("label_sets") else _names(card["class_text"])),
     ]
 
 
@@ -80,6 +82,8 @@ def withheld(spent: Mapping[str, Any] | None) -> Lines:
 
 def trust(card: Mapping[str, Any]) -> list[tuple[str, Lines]]:
     """The test on items kept apart, and the estimate; the metric asked for comes first."""
+    if card.get("label_sets"):
+        return show_label_sets.trust(card)
     first, items = METRICS.get(card["metric"], "accuracy"), show_trust.population(card)
     rows: list[tuple[str, Lines]] = []
     test, estimate = card.get("test"), card.get("estimate")
@@ -183,6 +187,13 @@ def _classes(classes: Sequence[Mapping[str, Any]]) -> str:
         return some([c["name"] for c in classes])
     each = f"{few:,} examples each" if few == many else f"{few:,} to {many:,} examples each"
     return f"{each}: {some([c['name'] for c in classes])}"
+
+
+def _several(sets: Mapping[str, Any] | None) -> Lines:
+    if not sets:
+        return []
+    none = f"; {count(sets['without'], 'example has', 'examples have')} none" if sets["without"] else ""
+    return [f"{sets['labels_per_item']:.2f} labels an example on average{none}"]
 
 
 def _head(card: Mapping[str, Any]) -> Lines:

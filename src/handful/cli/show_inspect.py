@@ -26,7 +26,8 @@ def show_inspect(found: Mapping[str, Any]) -> None:
 def _headline(found: Mapping[str, Any]) -> str:
     kind = {"text": "A text classifier", "image": "An image classifier"}.get(found["modality"], "A classifier")
     learnt = f"learnt from {count(found['n'], 'labelled example')}" if found["n"] else "made from class names alone"
-    return f"{kind} for {count(len(found['classes']), 'class', 'classes')}, {learnt}"
+    several = ("label, several an item", "labels, several an item") if found["label_sets"] else ("class", "classes")
+    return f"{kind} for {count(len(found['classes']), *several)}, {learnt}"
 
 
 def _what(found: Mapping[str, Any]) -> list[tuple[str, Lines]]:
@@ -47,8 +48,22 @@ def _what(found: Mapping[str, Any]) -> list[tuple[str, Lines]]:
     rows.append(("Certificate", _lines([found["certificate"]])))
     if found["accuracy"] is not None:
         rows.append(("Accuracy", [short("accuracy", found["accuracy"]), *_lines([found["method"]])]))
+    rows.append(("Labels", _sets(found)))
     rows.append(("Speaks for", _lines([found["population"]])))
     return [*rows, ("None", _none(found["reject"]))]
+
+
+def _sets(found: Mapping[str, Any]) -> list[str]:
+    """How several labels are written, and how well they are given."""
+    sets = found["label_sets"]
+    if sets is None:
+        return []
+    words = {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "exact_match": "exact match"}
+    shown = [f"{word} {short(name, sets[name])}" for name, word in words.items() if sets[name]]
+    none = ", " + (repr(visible(sets["none"], CELL)) if sets["none"] else "an empty cell") + " stands for none of them"
+    none = none if sets["none"] is not None else ""
+    written = f"several an item, with {visible(sets['separator'], CELL)!r} between them{none}"
+    return [written, *([", ".join(shown)] if shown else []), *_lines([found["method"]])]
 
 
 def _none(reject: Mapping[str, Any] | None) -> list[str]:

@@ -16,12 +16,8 @@ def show_list(what: str, rows: Sequence[Mapping[str, Any]], cited: bool) -> None
     if cited:
         for line in str(rows[0]["bibtex"]).splitlines():
             sys.stdout.write(f"{visible(line) if line.strip() == line else '  ' + visible(line)}\n")
-    elif what == "recipes" and not rows:
-        from handful.commands.listing import NO_RECIPES
-
-        show(NO_RECIPES)
     else:
-        columns, cells = {"heads": _heads, "encoders": _encoders, "papers": _papers}[what](rows)
+        columns, cells = {"heads": _heads, "encoders": _encoders, "papers": _papers, "recipes": _recipes}[what](rows)
         show(table(columns, cells, limit=200))
         if what == "papers":
             show("", f"{_tally(rows)}; handful list papers --cite KEY prints the BibTeX entry of one")
@@ -43,6 +39,13 @@ def _heads(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]
     return ["head", "what it is", "papers"], [
         [row["key"], row["summary"], ", ".join(map(str, row.get("papers") or []))] for row in rows
     ]
+
+
+def _recipes(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    def settings(row: Mapping[str, Any]) -> str:
+        return ", ".join(f"{name}={value}" for name, value in row["settings"].items())
+
+    return ["recipe", "what it is", "settings"], [[row["key"], row["summary"], settings(row)] for row in rows]
 
 
 def _encoders(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:

@@ -60,7 +60,7 @@ def show_suite(result: SuiteResult, out: str | None) -> None:
     ranks = found["ranks"]
     if ranks is not None and ranks["friedman_p"] is not None:
         mean = ", ".join(f"{head} {rank:.2f}" for head, rank in ranks["mean"].items())
-        show(f"Mean ranks: {mean}; they differ with p = {ranks['friedman_p']:.2g} (Friedman)")
+        show(f"Mean ranks: {mean}; they differ with p = {ranks['friedman_p']:.2g} (Friedman, over data sets)")
     for part in found["disentangled"]:
         where = f"{visible(part['data'], CELL)}, {part['setting']}"
         show(f"{where}: encoder plus head explains {100 * part['r2']:.0f} % of the variance of the table")

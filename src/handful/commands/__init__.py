@@ -20,6 +20,7 @@ COMMANDS = (
     "list",
     "next",
     "predict",
+    "tune",
 )
 """Every command of the command line; ``list`` is ``handful.commands.listing.list_``, ``next``
 ``handful.commands.next.next_``, ``advise method`` ``handful.commands.advise.advise_method``."""

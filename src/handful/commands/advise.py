@@ -19,20 +19,22 @@ from handful.protocols import Progress
 from handful.ship.model import encode_dataset
 
 
-def advise_method(*, have: Sequence[str] | None = None, shots: int = 5) -> list[Advice]:
+def advise_method(*, have: Sequence[str] | None = None, shots: int = 5, cost: str | None = None) -> list[Advice]:
     """The heads that can run with what is at hand, those that were measured first, best first.
 
     Args:
         have: what there is beside labelled examples: ``"class-names"``, ``"unlabelled"``, ``"all-queries"``,
             ``"background"``, ``"language-model"``, or views such as ``"crops"``.
         shots: labelled examples a class.
+        cost: the most a method may cost: ``"closed-form"`` for none that trains, ``"gradient"`` for those that learn
+            many episodes at once too, ``"one-by-one"`` for all.
 
     Raises:
-        BadInput: shots below 1, or something no head knows what to do with.
+        BadInput: shots below 1, or something no head knows what to do with, or no such cost.
     """
     if isinstance(have, str):
         raise BadInput(f"have= is a list, such as [{have!r}]")
-    return recommend(have or (), shots)
+    return recommend(have or (), shots, None if cost is None else cost.replace("-", " "))
 
 
 def advise_encoder(

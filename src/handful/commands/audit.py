@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from handful.adapt.base import Features
-from handful.commands.fitted import read_for
+from handful.commands.fitted import read_for, refuse_label_sets
 from handful.commands.inspect import quoted_number
 from handful.commands.kept_apart import copies_of, named, resembling
 from handful.commands.sources import Columns
@@ -73,6 +73,7 @@ def audit(
     from handful.evaluate.audit import Overlap, examine
 
     model = model if isinstance(model, Model) else Model.load(model, encoder)
+    refuse_label_sets(model, "handful audit")
     asked = Columns(text, image, label, group, group_regex)
     data, _ = read_for(model, source, asked, merge_labels=merge_labels, skip_bad=skip_bad)
     columns = _columns(data, by)

@@ -26,6 +26,8 @@ from handful.protocols import Encoder, Progress
 from handful.read import Dataset
 from handful.ship.model import Encoded, class_text_vectors, encode_dataset
 
+SHOTS: tuple[Count, ...] = (1, 5)
+EPISODES = 600
 TUNING_EPISODES = 200
 """Validation episodes that each setting of a head is judged on, at most."""
 if TYPE_CHECKING:
@@ -37,9 +39,9 @@ def bench(
     *,
     heads: Sequence[str],
     ways: Count = 5,
-    shots: Sequence[Count] = (1, 5),
+    shots: Sequence[Count] | None = None,
     queries: int = 15,
-    episodes: int = 600,
+    episodes: int | None = None,
     base: Any = None,
     imbalance: str | float | None = None,
     set_: Mapping[str, Any] | None = None,
@@ -69,9 +71,9 @@ def bench(
         sources: labelled data: what `handful.read.read` takes, a `Dataset`, or ``{label: [items]}``.
         heads: keys of heads; the others are compared with the first.
         ways: classes an episode, or ``"any"``: 5 to 50.
-        shots: support items a class, each number in turn; ``["any"]`` for unbalanced support sets.
+        shots: support items a class, each number in turn, 1 and 5 by default; ``["any"]`` for unbalanced support sets.
         queries: query items a class.
-        episodes: how many.
+        episodes: how many, 600 by default.
         base: a source of base classes, for heads that learn something from them.
         imbalance: ``"dirichlet:A"`` (or A): class proportions of the queries drawn with concentration A.
         set_: parameters of heads: ``{"gda.alpha": 0.1}``; texts are read as JSON where they are JSON.
@@ -91,8 +93,7 @@ def bench(
         cache: use the feature cache.
         suite: a published protocol instead (`handful.evaluate.suites.SUITES`), with ways, shots, queries and seeds of
             its own; each source is then a data set, ``encoder`` may name several with commas, and ``out`` is a
-            ``.json`` file from which a run that was stopped goes on. Shots and episodes that are not the defaults
-            replace its own.
+            ``.json`` file from which a run that was stopped goes on. Shots and episodes replace its own.
 
     Raises:
         BadInput: one line that says what is wrong: a head or parameter there is not, more ways than classes, a class
@@ -106,6 +107,7 @@ def bench(
 
         own = {"ways": ways != 5, "queries": queries != 15, "imbalance": imbalance is not None}
         own |= {"save-episodes": save_episodes is not None, "episodes-from": episodes_from is not None}
+        own |= {"tune-on": tune_on is not None}
         if given_too := next((name for name, is_given in own.items() if is_given), None):
             raise BadInput(f"--suite {suite} has a protocol of its own: leave out --{given_too}")
         return run_suite(
@@ -113,8 +115,8 @@ def bench(
             sources,
             heads,
             head_parameters(heads, set_ or {}),
-            shots=None if list(shots) == [1, 5] else _check_shots(shots),
-            episodes=None if episodes == 600 else episodes,
+            shots=None if shots is None else _check_shots(shots),
+            episodes=episodes,
             base=base,
             seed=seed,
             out=out,
@@ -130,7 +132,7 @@ def bench(
         table_format(out)
     parameters = head_parameters(heads, set_ or {})
     concentration = parse_imbalance(imbalance)
-    shots = _check_shots(shots)
+    shots = _check_shots(SHOTS if shots is None else shots)
 
     columns = Columns(text, image, label)
     data = labelled(read_source(sources, None, columns, merge_labels=merge_labels, skip_bad=skip_bad))
@@ -149,7 +151,13 @@ def bench(
     else:
         most: Count = "any" if "any" in shots else max(int(k) for k in shots)
         drawn = draw(
-            labels, ways=ways, shots=most, queries=queries, episodes=episodes, seed=seed, imbalance=concentration
+            labels,
+            ways=ways,
+            shots=most,
+            queries=queries,
+            episodes=EPISODES if episodes is None else episodes,
+            seed=seed,
+            imbalance=concentration,
         )
     if save_episodes is not None:
         drawn.save(save_episodes)

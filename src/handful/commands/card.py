@@ -35,7 +35,9 @@ def make_card(
     revision: str | None,
 ) -> dict[str, Any]:
     """Everything but the estimates."""
-    counts = Counter(learnt.labels)
+    several = learnt.sets
+    cells = learnt.labels if several is None else [c for cell in learnt.labels for c in several.split(cell or "")]
+    counts = Counter(cells)
     kind = "image" if learnt.modality == "image" else "text"
     used = list(learnt.item_columns) if len(learnt.item_columns) != 1 else learnt.item_columns[0]
     return {
@@ -62,6 +64,7 @@ def make_card(
             "revision": revision,
         },
         "head": head_card(model.head),
+        "label_sets": None,
         "candidates": list(getattr(model.head, "candidates_", [])),
         "provenance": {"command": command, "versions": _versions()},
     }
@@ -93,15 +96,21 @@ def class_text_card(head: Head, sentences: Mapping[str, Sequence[str]], given: b
     }
 
 
-def certificate_card(head: Head, plain: bool) -> dict[str, Any] | None:
+def certificate_card(head: Head, plain: bool, groups: Sequence[str] | None) -> dict[str, Any] | None:
     """The certificate of a head that gives one, or its statement why there is none; ``None`` for other heads.
 
-    ``plain``: the model answers with what the head finds most likely, which is what is certified.
+    Args:
+        head: fitted.
+        plain: the model answers each item with what the head finds most likely, which is what is certified.
+        groups: of the examples ``[n]``, where they have any.
     """
     if not isinstance(head, Steel):
         return None
     if not plain:
-        return {"statement": "no certificate: it speaks of the most likely class, not of answers by shares or costs"}
+        why = "it speaks of the most likely class, not of answers by shares or costs, or that an item is none of them"
+        return {"statement": f"no certificate: {why}"}
+    if groups is not None and len(set(groups)) < len(groups):
+        return {"statement": "no certificate: several examples are of one group, so they are no independent draws"}
     try:
         return head.certificate_.as_dict()
     except BadInput as error:

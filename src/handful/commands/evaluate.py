@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from handful.commands.fitted import read_for
+from handful.commands.multi_label import one_of_several
 from handful.commands.sources import Columns
 from handful.errors import BadInput
 from handful.evaluate.require import check, parse_requirement
@@ -19,6 +20,7 @@ from handful.ship.model import Model, encode_dataset
 
 if TYPE_CHECKING:
     from handful.evaluate import Assessment
+    from handful.evaluate.label_set_assessment import LabelSetAssessment
 
 
 class SeenBefore(UserWarning):
@@ -41,8 +43,11 @@ def evaluate(
     skip_bad: bool = False,
     cache: bool = True,
     progress: Progress | None = None,
-) -> Assessment:
+) -> Assessment | LabelSetAssessment:
     """Compare a model's answers with the labels of a source; rows without a label are left aside.
+
+    A model of several labels an item is judged label by label, and by whole sets of them. An empty cell is an item
+    without a label, unless the model was fitted to take it for one with none of them (``none``).
 
     Requirements are judged by an exact one-sided bound on the best answer of every item, whether or not the model is
     confident enough to give it.
@@ -61,7 +66,8 @@ def evaluate(
         cache: use the feature cache.
 
     Returns:
-        What `handful.evaluate.assess` finds, and a verdict for each requirement.
+        What `handful.evaluate.assess` finds (of several labels an item,
+        `handful.evaluate.label_sets.assess_label_sets`), and a verdict for each requirement.
 
     Warns:
         SeenBefore: the source is a file the model learnt from.
@@ -91,6 +97,9 @@ def evaluate(
     assessment = model.assess(encoded.features, true, kept.groups)
     if not wanted:
         return assessment
+    if model.decision.sets is not None:
+        verdicts = [one_of_several(rule, model, encoded.features, kept, confidence) for rule in wanted]
+        return replace(assessment, verdicts=tuple(verdicts))
     answers = np.asarray(model.classes)[model.decision.ranking(model.proba_of(encoded.features))[:, 0]]
     groups = None if kept.groups is None else np.asarray(kept.groups)
     verdicts = [

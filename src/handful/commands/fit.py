@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 from handful.adapt import head_class
 from handful.adapt.base import Head
 from handful.commands.card import blind_spots_card, certificate_card, class_text_card, evidence_of, make_card
+from handful.commands.clock import Clock
 from handful.commands.command_line import command_line
 from handful.commands.judging import Wishes, judge
 from handful.commands.kept_apart import copies_of, kept_apart, named
@@ -26,10 +25,13 @@ from handful.commands.making import (
     tower_of,
     unlabelled_card,
 )
+from handful.commands.multi_label import METRICS as SET_METRICS
+from handful.commands.multi_label import fit_label_sets, refuse_beside_label_sets
 from handful.commands.pool import check_asked, gather
 from handful.commands.private import private_card, private_head
 from handful.commands.rejecting import ALARMS, OTHER, RejectWishes, encode_negatives, read_negatives
 from handful.commands.sources import Columns, class_sentences, draw_shots, labelled, read_source
+from handful.commands.tuned import check_recipe, refuse_beside_tuning, tuned
 from handful.commands.zero_shot import check_zero_shot, tested_on, zero_shot_card, zero_shot_head
 from handful.errors import BadInput
 from handful.evaluate.duplicates import merge_units
@@ -37,7 +39,7 @@ from handful.protocols import Encoder, Progress
 from handful.read import Dataset
 from handful.ship.model import Model, check_savable, class_text_vectors, encode_dataset
 
-Metric = Literal["accuracy", "balanced", "macro-f1", "log-loss"]
+Metric = Literal["accuracy", "balanced", "macro-f1", "log-loss", "micro-f1", "mean-average-precision", "exact-match"]
 METRICS = ("accuracy", "balanced", "macro-f1", "log-loss")
 _NOT_THE_RESULT = frozenset({"out", "report", "examples", "cache", "progress"})
 
@@ -53,13 +55,16 @@ def fit(
     group_regex: str | None = None,
     near_duplicates: bool = True,
     class_names: str | Path | Mapping[str, str | Sequence[str]] | None = None,
+    multi_label: str | None = None,
+    none: str | None = None,
     encoder: str | None = None,
     long: Literal["first", "mean"] = "first",
     crop: str | Sequence[float] | None = None,
     tiles: str | Sequence[int] | None = None,
     head: str | Head = "auto",
+    tune: str | None = None,
     private: float | None = None,
-    metric: Metric = "accuracy",
+    metric: Metric | None = None,
     class_prior: str | Path | Mapping[str, float] = "labels",
     target_precision: float | None = None,
     cost: str | Path | None = None,
@@ -96,14 +101,20 @@ def fit(
         near_duplicates: treat items that are nearly the same as one group.
         class_names: a file or mapping that describes each label in words; by default the labels themselves are read,
             unless they are codes. They count only as far as the examples confirm them.
+        multi_label: what stands between the labels of a cell where an item has several, such as ``";"``. A cell of
+            nothing else, or an empty list, is an item with none of them; an empty cell is unlabelled.
+        none: with it, what the cell of an item says that has none of the labels; ``""`` for an empty one.
         encoder: name of the encoder; by default the embedded one for the modality.
         long: of a text longer than the encoder reads take the ``"first"`` part, or the ``"mean"`` of all its parts.
         crop: the part of a picture that counts, ``x,y,w,h`` in pixels or in shares of its sides.
         tiles: ``ROWSxCOLUMNS``: look at a picture as a whole and tile by tile, for what is small in it.
         head: key of a head, a head, or ``"auto"``.
+        tune: change the encoder itself a little, by the key of a recipe (``handful list recipes``); ``"auto"`` does so
+            only where items left out say that it helps, and in the time there is.
         private: epsilon of differential privacy: noise of the operating system hides each example, the head is fixed,
             and whatever would tell of the examples without noise is withheld and listed.
-        metric: what ``auto`` chooses by and what is reported first.
+        metric: what ``auto`` chooses by and what is reported first: by default ``"accuracy"``, with ``multi_label``
+            ``"micro-f1"``.
         class_prior: the population that probabilities and numbers speak of: its classes as often as among the
             ``"labels"``, as in the unlabelled ``"pool"``, ``"uniform"``, or by shares in a file or mapping.
         target_precision: answer only as far as this share of the answers is right; the model holds the threshold.
@@ -139,16 +150,43 @@ def fit(
         BadInput: one line that says what is wrong with the input and where.
     """
     command = command_line(fit, locals(), without=_NOT_THE_RESULT)
-    clock = _Clock(time_limit)
+    clock = Clock(time_limit)
+    how = Columns(text, image, label, group, group_regex, multi_label, none)
+    kind = head_class(head) if isinstance(head, str) else type(head)
+    if out is not None:
+        check_savable(kind)
+    if multi_label is not None:
+        refuse_beside_label_sets(
+            {"target_precision": target_precision, "cost": cost, "reject": reject, "unlabelled": unlabelled,
+             "class_prior": None if class_prior == "labels" else class_prior, "transductive": transductive,
+             "zero_shot": zero_shot, "class_names": class_names, "private": private, "tune": tune, "shots": shots,
+             "negatives": negatives},
+            kind,
+        )  # fmt: skip
+        everything = read_source(
+            sources, labels, how, merge_labels=merge_labels, skip_bad=skip_bad, require_labels=True
+        )
+        model = fit_label_sets(
+            everything, head, tower_of(everything, encoder, long, crop, tiles), test, how, near_duplicates,
+            seed=seed or 0, metric=metric, examples=examples and report is not None, standalone=standalone,
+            merge_labels=merge_labels, skip_bad=skip_bad, cache=cache, progress=progress, command=command, out=out,
+            clock=clock,
+        )  # fmt: skip
+        return _kept(model, clock, out, report)
+    metric = "accuracy" if metric is None else metric
     if metric not in METRICS:
-        raise BadInput(f"unknown metric {metric!r}; there are: {', '.join(METRICS)}")
+        needs = " without --multi-label" if metric in SET_METRICS else ""
+        raise BadInput(f"unknown metric {metric!r}{needs}; there are: {', '.join(METRICS)}")
     none_of = RejectWishes(reject, false_alarms, other, negatives)
     wishes = Wishes(class_prior, target_precision, cost, group or group_regex, near_duplicates, none_of)
     # What cannot be is refused before any work is done.
-    kind = head_class(head) if isinstance(head, str) else type(head)
     check_asked(kind, unlabelled, transductive, class_prior)
-    if out is not None:
-        check_savable(kind)
+    if tune is not None:
+        check_recipe(tune, head)
+        refuse_beside_tuning(
+            {"private": private, "zero_shot": zero_shot, "reject": reject, "unlabelled": unlabelled,
+             "transductive": transductive, "class_prior pool": class_prior == "pool"}
+        )  # fmt: skip
     learner = None
     if private is not None:
         asked = {"seed": seed, "test": test, "shots": shots, "group": group, "group_regex": group_regex, "cost": cost}
@@ -157,7 +195,6 @@ def fit(
         asked |= {"unlabelled": unlabelled, "transductive": transductive or None, "zero_shot": zero_shot or None}
         learner = private_head(private, head, [name for name, value in asked.items() if value is not None])
     seed = 0 if seed is None else seed
-    how = Columns(text, image, label, group, group_regex)
     unnamed = class_names is None and not zero_shot
     everything = read_source(sources, labels, how, merge_labels=merge_labels, skip_bad=skip_bad, require_labels=unnamed)
     if zero_shot or not everything.classes:
@@ -194,6 +231,22 @@ def fit(
     copies = copies_of(learn, encoded.features, near_duplicates)
     units = merge_units(learn.groups, copies)
     features = encoded.features
+    if len(np.unique(copies)) < len(copies):  # a copy would tell the head the answer it is to be judged by
+        features = replace(features, items=copies)
+    sentences = class_sentences(class_names, learn.classes, tower.templates if tower is not None else ())
+    has_text = tower is not None and tower.aligned is not None and bool(sentences)
+    vectors = class_text_vectors(tower, sentences, cache=cache) if tower is not None and has_text else None
+    base, outcome, names = tower, None, np.asarray(learn.labels)
+    if tune is not None:
+        clock.lap("encode")
+        estimator = estimator_of(head, vectors, tower, metric, seed, None, False).fit(features, names)
+        groups = units if len(np.unique(units)) < len(units) else None
+        outcome = tuned(
+            tune, estimator, tower, learn.items, features, names, groups, sentences if has_text else {},
+            seed=seed, left=clock.left(),
+        )  # fmt: skip
+        tower, features = outcome.encoder, outcome.features
+        clock.lap("tune")
     seen = None
     if held is not None:
         seen = encode_dataset(held, tower, cache=cache, skip_bad=skip_bad, progress=progress)
@@ -205,18 +258,15 @@ def fit(
             everything.pool, unlabelled, how, learn, features, apart_items, tower,
             near_duplicates=near_duplicates, cache=cache, progress=progress,
         )  # fmt: skip
-    if len(np.unique(copies)) < len(copies):  # a copy would tell the head the answer it is to be judged by
-        features = replace(features, items=copies)
-    sentences = class_sentences(class_names, learn.classes, tower.templates if tower is not None else ())
-    has_text = tower is not None and tower.aligned is not None and bool(sentences)
-    vectors = class_text_vectors(tower, sentences, cache=cache) if tower is not None and has_text else None
     clock.lap("encode")
 
-    names = np.asarray(learn.labels)
-    estimator = estimator_of(head, vectors, tower, metric, seed, shared, transductive)
-    estimator.fit(features, names)
-    model = model_of(estimator, tower, standalone)
-    model.scale = estimator.spread(features, names)
+    if outcome is not None:
+        model = model_of(outcome.head, base, standalone)
+        model.tuned_by(outcome.delta, outcome.encoder)
+    else:
+        estimator = estimator_of(head, vectors, tower, metric, seed, shared, transductive).fit(features, names)
+        model = model_of(estimator, tower, standalone)
+    model.scale = 1.0 if outcome is not None else estimator.spread(features, names)
     clock.lap("fit")
 
     pool = None
@@ -226,12 +276,18 @@ def fit(
         model, learn, len(everything.pool), seed, metric, encoded.skipped, command, getattr(tower, "revision", None)
     )
     apart_from = encode_negatives(aliens, tower, features.x.shape[1], cache=cache, skip_bad=skip_bad, progress=progress)
-    model.card["class_text"] = class_text_card(estimator, sentences, vectors is not None)
-    model.card["unlabelled"] = unlabelled_card(estimator, features, names, shared, transductive)
+    model.card["class_text"] = class_text_card(model.head, sentences, vectors is not None)
+    model.card["unlabelled"] = unlabelled_card(model.head, features, names, shared, transductive)
     model.card |= {
         "private": None,
-        "certificate": certificate_card(estimator, class_prior == "labels" and cost is None),
+        "tuning": None if outcome is None else outcome.card,
+        "certificate": certificate_card(
+            model.head, class_prior == "labels" and cost is None and reject is None, learn.groups
+        ),
     }
+    if outcome is not None and outcome.delta is not None:  # the head chose among examples that the encoder had seen
+        model.card["candidates"], model.card["certificate"] = [], None
+        model.card["head"]["why"] = outcome.why
     answers = judge(
         model,
         learn,
@@ -244,6 +300,7 @@ def fit(
         seed=seed,
         left=clock.left(),
         once=clock.laps["fit"],
+        quoted_by=None if outcome is None else outcome.quoted,
     )
     model.card["blind_spots"] = blind_spots_card(tower, learn)
     model.card["experiment"] = (
@@ -262,7 +319,7 @@ def fit(
     return _kept(model, clock, out, report)
 
 
-def _kept(model: Model, clock: _Clock, out: str | Path | None, report: str | Path | None) -> Model:
+def _kept(model: Model, clock: Clock, out: str | Path | None, report: str | Path | None) -> Model:
     """The model, saved and reported where that was asked for."""
     model.seconds = dict(clock.laps)
     if out is not None:
@@ -289,7 +346,7 @@ def _zero_shot(
     progress: Progress | None,
     command: str | None,
     out: str | Path | None,
-    clock: _Clock,
+    clock: Clock,
 ) -> Model:
     """A model from class names alone; what is labelled tests it, unless there is a test set."""
     if out is not None:
@@ -313,21 +370,3 @@ def _zero_shot(
         model.card["test"] = tested_on(model, held.take(seen.kept), seen.features, source).card(model)
         clock.lap("test")
     return model
-
-
-class _Clock:
-    """Seconds of each stage, and how many are left."""
-
-    def __init__(self, limit: float | None) -> None:
-        if limit is not None and not limit > 0:
-            raise BadInput(f"--time-limit must be above 0 seconds, not {limit}")
-        self._start = self._last = time.monotonic()
-        self._limit = math.inf if limit is None else limit
-        self.laps: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        now = time.monotonic()
-        self.laps[name], self._last = now - self._last, now
-
-    def left(self) -> float:
-        return self._start + self._limit - time.monotonic()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from handful.commands.sources import Columns
+from handful.commands.sources import Columns, as_asked
 from handful.errors import BadInput
 from handful.read import Dataset, from_arrays, read
 from handful.ship.model import Model
@@ -27,13 +28,21 @@ def read_for(
     """The source, read with the columns ``asked`` for, else with those of the fit, else with those whose name fits.
 
     Also whether its label column is one that was asked for or fitted with, rather than guessed. A source without that
-    column is read without it: what is to be labelled seldom has labels.
+    column is read without it: what is to be labelled seldom has labels. A model of several labels an item reads them as
+    it was fitted to; with ``keep_rows``, where rows without a label are to get one, an empty cell is no label.
 
     Raises:
         BadInput: the source cannot be read, or holds something else than the model takes.
     """
+    sets = model.decision.sets
+    if sets is not None:
+        asked = replace(asked, multi_label=sets.separator, none=sets.none)
     if isinstance(source, Dataset | tuple):
-        return _fitting(model, source if isinstance(source, Dataset) else from_arrays(*source)), True
+        if isinstance(source, tuple):
+            source = from_arrays(*source, multi_label=asked.multi_label, none=asked.none)
+        return _fitting(model, as_asked(source, sets, merge_labels)), True
+    if keep_rows and asked.none == "":
+        asked = replace(asked, none=None)
     fitted = model.card.get("task", {}).get("columns", {}) if has_columns(source) else {}
     text, image = asked.text, asked.image
     if text is None and image is None:
@@ -50,6 +59,8 @@ def read_for(
             merge_labels=merge_labels,
             skip_bad=skip_bad,
             keep_rows=keep_rows,
+            multi_label=asked.multi_label,
+            none=asked.none,
         )
         return _fitting(model, data)
 
@@ -58,6 +69,12 @@ def read_for(
     if asked.label is not None or usual is None or data.table is None or usual not in data.table.columns:
         return data, asked.label is not None
     return (data if data.label_column == usual else with_label(usual)), True
+
+
+def refuse_label_sets(model: Model, what: str) -> None:
+    """Raise `BadInput` for a model of several labels an item, which ``what`` cannot take."""
+    if model.decision.sets is not None:
+        raise BadInput(f"{what} takes models of one label an item; this one gives several")
 
 
 def _fitting(model: Model, data: Dataset) -> Dataset:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from handful.commands.fitted import refuse_label_sets
 from handful.core.intervals import Estimate
 from handful.errors import BadInput
 from handful.evaluate.forecast import FARTHEST, Forecast, Pilot, binomial_spread, card_spread
 from handful.evaluate.forecast import forecast as forecast_of
-from handful.evaluate.laws import required
+from handful.evaluate.laws import checked_target, required
 from handful.read.columns import first_usual
 from handful.read.delimited import decode
 from handful.read.formats import TABLES
@@ -89,14 +90,15 @@ def forecast(
     Raises:
         BadInput: the results cannot be read, hold fewer than three points, or the target is no accuracy.
     """
-    if target is not None and not 0 < target < 1:
-        raise BadInput(f"--target is an accuracy between 0 and 1, not {target:g}")
+    if target is not None:
+        checked_target(target)
     name, card = "results", {}
     if isinstance(results, (str, Path)):
         name, path = str(results), existing(Path(results))
         points = path.suffix.lower() == ".json" or path.suffix.lower() in TABLES
         results = _points_of(path) if points else Model.load(path)
     if isinstance(results, Model):
+        refuse_label_sets(results, "handful forecast")
         card = results.card
         if ways is not None:
             raise BadInput("--ways is for results; a model knows its classes")
@@ -226,13 +228,16 @@ def _of_points(rows: Sequence[Mapping[str, Any]], name: str, ways: int | None) -
         found.setdefault(_number(row.get(shots_), f"{name} point {i + 1}, {quoted(shots_)}"), []).append(row)
     shots = sorted(found)
     points = [found[s] for s in shots]
-    own = all(isinstance(row[accuracy_], dict) for group in points for row in group)
+    own = all(isinstance(row.get(accuracy_), dict) for group in points for row in group)
+    pairs = list(zip(shots, points, strict=True))
     if own:  # as a card has them
-        value, low, high = (np.array([g[-1][accuracy_][k] for g in points], float) for k in ("value", "low", "high"))
+        value, low, high = (
+            np.array([_number(g[-1][accuracy_].get(k), f"{name}, {k} of accuracy at {s:g} shots") for s, g in pairs])
+            for k in ("value", "low", "high")
+        )
         spread = card_spread(low, high)
     else:
-        pairs = list(zip(shots, points, strict=True))
-        each = [[_number(row[accuracy_], f"{name}, accuracy at {s:g} shots") for row in g] for s, g in pairs]
+        each = [[_number(row.get(accuracy_), f"{name}, accuracy at {s:g} shots") for row in g] for s, g in pairs]
         value = np.array([np.mean(v) for v in each])
         if tested_ is None:
             raise BadInput(f"{name} does not say on how many items accuracy was found: add a column called tested")

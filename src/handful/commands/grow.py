@@ -19,7 +19,7 @@ from handful.adapt.base import Features, Head
 from handful.adapt.growing import Growing
 from handful.commands.card import blind_spots_card
 from handful.commands.evaluate import SeenBefore
-from handful.commands.fitted import read_for
+from handful.commands.fitted import read_for, refuse_label_sets
 from handful.commands.kept_apart import copies_of, kept_apart
 from handful.commands.pool import gather
 from handful.commands.sources import Columns
@@ -100,6 +100,7 @@ def grow(
             raise BadInput(f"{out} is a folder; give a file name for the model")
         refuse_existing(out, force)
     model = model if isinstance(model, Model) else Model.load(model, encoder)
+    refuse_label_sets(model, "handful grow")
     head = _growing(model, unlabelled)
     columns = Columns(text, image, label, group, group_regex)
     how: dict[str, Any] = {"merge_labels": merge_labels, "skip_bad": skip_bad}
@@ -245,8 +246,8 @@ def _left_out(
     names, proba = list(grown.classes), np.full((len(labels), len(grown.classes)), np.nan)
     fresh = [row["name"] for row in new]
     for unit in range(int(units.max()) + 1):
-        out, rest = units == unit, units != unit
-        out = out & np.isin(labels, labels[rest]) & np.isin(labels, fresh)
+        rest = units != unit
+        out = ~rest & np.isin(labels, fresh)
         if out.any() and set(labels[rest]) == set(labels):
             without: Head = copy.copy(head).grow(features.take(rest), labels[rest])
             proba[out] = replace(grown, head=without).proba_of(features.take(out))

@@ -28,6 +28,8 @@ def inspect(model: str | Path) -> dict[str, Any]:
         - ``unlabelled``: ``n`` items without labels that it learnt from, ``dropped``, ``use`` in words; ``None`` where
           there are none;
         - ``accuracy, method, population``: the number that is quoted for it, how it was found, whom it speaks for;
+        - ``label_sets``: of a model of several labels an item its ``separator``, what stands for ``none`` of them, its
+          ``micro_f1``, ``macro_f1`` and ``exact_match``; ``None`` for one label an item;
         - ``reject``: how it answers that an item is none of its classes, and what that is worth, or ``None``;
         - ``private, certificate``: the privacy that was promised and what is withheld for it, and what is certified of
           its error; ``None`` for most models;
@@ -57,6 +59,7 @@ def inspect(model: str | Path) -> dict[str, Any]:
             "format": layout.description["format"],
             **_what(layout.description, bool(parts)),
             **quoted_number(layout.description["card"]),
+            "label_sets": _label_sets(layout.description),
             "reject": _reject(layout.description),
             **_guarantees(layout.description["card"]),
             "provenance": _provenance(layout.description["card"]),
@@ -135,10 +138,12 @@ def quoted_number(card: Mapping[str, Any]) -> dict[str, Any]:
 
     It is that on the test set if there was one, else the estimate, corrected where that was done.
     """
-    test, estimate = card.get("test") or {}, card.get("estimate") or {}
+    sets = card.get("label_sets") or {}
+    test = card.get("test") or sets.get("test") or {}
+    estimate = card.get("estimate") or sets.get("estimate") or {}
     method: Any
     if test:
-        accuracy, method = test["assessment"]["accuracy"], f"measured on {test['source']}"
+        accuracy, method = test["assessment"].get("accuracy"), f"measured on {test['source']}"
     else:
         accuracy = estimate.get("accuracy") or (estimate.get("assessment") or {}).get("accuracy")
         method = estimate.get("method")
@@ -147,6 +152,20 @@ def quoted_number(card: Mapping[str, Any]) -> dict[str, Any]:
         "method": _text(method),
         "population": _text((card.get("population") or {}).get("sentence")),
     }
+
+
+def _label_sets(description: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How several labels are written, and what was quoted for them."""
+    given, told = (description.get("decision") or {}).get("sets"), description["card"].get("label_sets") or {}
+    if given is None:
+        return None
+    best = told.get("test") or told.get("estimate") or {}
+    found = best.get("quoted") or best.get("assessment") or {}
+    measures = {name: found.get(name) for name in ("micro_f1", "macro_f1", "exact_match")}
+    numbers = {
+        name: value and {key: float(value[key]) for key in ("value", "low", "high")} for name, value in measures.items()
+    }
+    return {"separator": str(given["separator"]), "none": _text(given["none"]), **numbers}
 
 
 def _reject(description: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -211,6 +230,7 @@ def _paths(card: Mapping[str, Any]) -> Iterator[str]:
     yield from _strings([card["task"]["sources"], list(card["task"]["sha256"])])
     for name in ("test", "population", "cost", "reject"):
         yield from _strings((card.get(name) or {}).get("source"))
+    yield from _strings(((card.get("label_sets") or {}).get("test") or {}).get("source"))
     pool = card.get("unlabelled") or {}
     yield from _strings([pool.get("sources"), list(pool.get("sha256") or ())])
     for step in card.get("grown") or []:

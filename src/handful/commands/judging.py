@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from handful.evaluate import assess
 from handful.evaluate.cost import decide, mean_cost, read_costs
 from handful.evaluate.duplicates import conflicts
 from handful.evaluate.estimate import Quoted, estimate
-from handful.evaluate.population import Population, population
+from handful.evaluate.population import population
 from handful.evaluate.selective import selective
 from handful.evaluate.suspicious import suspicious_labels
 from handful.read import Dataset
 from handful.ship.decision import Decision
 from handful.ship.model import Model
 
+NOT_JUDGED = "not estimated: nothing to judge the tuned encoder by, or no time to"
 NEVER = -30.0
 """Log of the share, over its share among the labels, of a class that does not occur in the population."""
 
@@ -60,6 +61,7 @@ def judge(
     seed: int,
     left: float,
     once: float,
+    quoted_by: Callable[[np.ndarray | None, np.ndarray | None], Quoted | None] | None = None,
 ) -> np.ndarray | None:
     """Fill in the model's scale and decision, and what its card says of new items.
 
@@ -73,6 +75,7 @@ def judge(
         negatives: items of none of the classes, if there are any.
         seed: of every draw.
         left, once: seconds left, and that one fit takes.
+        quoted_by: gives the estimate for weights and shift of the population, where it was made already.
 
     Returns:
         The answer for each item by a fit that had not seen it ``[n]``, as position among the classes, -1 where there
@@ -84,14 +87,17 @@ def judge(
     mix = population(wishes.class_prior, model.classes, labels, pooled)
     costs = None if wishes.cost is None else read_costs(wishes.cost, model.classes)
     shift = None if mix.kind == "labels" else np.maximum(mix.log_ratio(model.classes, labels), NEVER)
-    model.card |= {"population": mix.as_dict(), "duplicates": _duplicates(learnt, copies)}
+    model.card |= {"population": mix.as_dict(), "duplicates": duplicates_card(learnt, copies)}
     model.card |= {"selective": None, "cost": None, "shots_curve": [], "suspicious": []}
     model.decision = _decision(shift, None, costs)
     started = time.monotonic()
-    quoted, why_not = _quoted(model, features, labels, groups, mix, shift, seed, left, once)
+    weights = None if mix.kind == "labels" else mix.item_weights(labels)
+    if quoted_by is not None:
+        quoted, why_not = quoted_by(weights, shift), NOT_JUDGED
+    else:
+        quoted, why_not = _quoted(model, features, labels, groups, weights, shift, seed, left, once)
     if quoted is None:
         model.card["estimate"] = {"method": why_not, "accuracy": None, "groups": None, "assessment": None}
-    weights = None if mix.kind == "labels" else mix.item_weights(labels)
     left -= time.monotonic() - started
     learn_to_reject(
         model, features, labels, groups, quoted, wishes.reject, negatives, weights=weights, seed=seed, left=left
@@ -110,7 +116,7 @@ def judge(
     model.card["estimate"] = {
         "method": quoted.method,
         "accuracy": quoted.accuracy.as_dict(),
-        "groups": None if groups is None else _groups(units, wishes),
+        "groups": None if groups is None else groups_card(units, wishes.grouped_by, wishes.near_duplicates),
         "assessment": found.as_dict(),
     }
     answers = selective(
@@ -141,7 +147,7 @@ def _quoted(
     features: Features,
     labels: np.ndarray,
     groups: np.ndarray | None,
-    mix: Population,
+    weights: np.ndarray | None,
     shift: np.ndarray | None,
     seed: int,
     left: float,
@@ -150,7 +156,6 @@ def _quoted(
     """The estimate, or why there is none."""
     if left < 5 * once:
         return None, "not estimated: the time limit was reached"
-    weights = None if mix.kind == "labels" else mix.item_weights(labels)
     budget = left / 2 if math.isfinite(left) else None
     quoted = estimate(
         model.head, features, labels, groups, seed=seed, weights=weights, shift=shift, budget_seconds=budget
@@ -175,14 +180,16 @@ def _decision(shift: np.ndarray | None, threshold: float | None, costs: np.ndarr
     )
 
 
-def _groups(units: np.ndarray, wishes: Wishes) -> dict[str, Any]:
+def groups_card(units: np.ndarray, grouped_by: str | None, near_duplicates: bool) -> dict[str, Any]:
+    """How many groups an estimate rests on, and what they are."""
     sizes = np.bincount(units)
-    named = None if wishes.grouped_by is None else f"{wishes.grouped_by!r}"
-    by = " and ".join(filter(None, [named, "near-duplicates" if wishes.near_duplicates else None]))
+    named = None if grouped_by is None else f"{grouped_by!r}"
+    by = " and ".join(filter(None, [named, "near-duplicates" if near_duplicates else None]))
     return {"count": int((sizes > 0).sum()), "largest": int(sizes.max()), "by": by}
 
 
-def _duplicates(learnt: Dataset, units: np.ndarray) -> dict[str, Any]:
+def duplicates_card(learnt: Dataset, units: np.ndarray) -> dict[str, Any]:
+    """How many different items there are, and copies with different labels."""
     found = conflicts(units, learnt.labels)
     return {
         "items": len(units),
@@ -190,12 +197,17 @@ def _duplicates(learnt: Dataset, units: np.ndarray) -> dict[str, Any]:
         "conflicts": [
             {
                 "where": [place(learnt, row) for row in conflict.rows],
-                "labels": [str(learnt.labels[row]) for row in conflict.rows],
+                "labels": [_shown(learnt, row) for row in conflict.rows],
                 "rows": [int(row) for row in conflict.rows],
             }
             for conflict in found
         ],
     }
+
+
+def _shown(learnt: Dataset, row: int) -> str:
+    """The label of an item, as a reader takes it."""
+    return str(learnt.labels[row]) or "none of the labels"
 
 
 def _suspicious(

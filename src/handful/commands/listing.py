@@ -8,8 +8,6 @@ from handful.errors import BadInput, nearest
 from handful.papers import bibtex, paper, papers
 
 What = Literal["heads", "encoders", "papers", "recipes"]
-NO_RECIPES = "there are no recipes yet: a recipe names a way to change an encoder, and the tune room is planned"
-"""What to say where the list of recipes is empty."""
 
 
 def list_(what: What, *, cite: str | None = None) -> list[dict[str, Any]]:
@@ -17,7 +15,8 @@ def list_(what: What, *, cite: str | None = None) -> list[dict[str, Any]]:
 
     Args:
         what: ``"heads"``: key, summary, needs, numbers of their papers; ``"encoders"``: name, modality, dim, licence,
-            source, installed, summary; ``"papers"``: the fields of `handful.papers.Paper`; ``"recipes"``: none yet.
+            source, installed, summary; ``"papers"``: the fields of `handful.papers.Paper`; ``"recipes"``: key,
+            summary, settings.
         cite: key or number of a paper; only that paper is listed, with its ``bibtex``.
 
     Raises:
@@ -36,7 +35,11 @@ def list_(what: What, *, cite: str | None = None) -> list[dict[str, Any]]:
         from handful.encode import list_encoders
 
         return list(list_encoders())
-    return _heads() if what == "heads" else []
+    if what == "recipes":
+        from handful.tune.recipes import list_recipes
+
+        return list_recipes()
+    return _heads()
 
 
 def _heads() -> list[dict[str, Any]]:

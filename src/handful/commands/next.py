@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from handful.commands.fitted import read_for
+from handful.commands.fitted import read_for, refuse_label_sets
 from handful.commands.predict import DIGITS, PREFIX, check_out
 from handful.commands.sources import Columns, class_sentences
 from handful.errors import BadInput
@@ -91,6 +91,7 @@ def next_(
     if out is not None:
         check_out(out, force)
     model = model if isinstance(model, Model) else Model.load(model, encoder)
+    refuse_label_sets(model, "handful next")
     columns = Columns(text, image, label)
     data, _ = read_for(model, pool, columns, skip_bad=skip_bad, keep_rows=True)
     rows = np.flatnonzero(data.usable & np.array([given is None for given in data.labels], dtype=bool))

@@ -7,8 +7,9 @@ items that (nearly) equal a labelled item or one tested on, or share its group, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from handful.commands.kept_apart import resembling
 from handful.commands.sources import Columns
 from handful.errors import BadInput
 from handful.evaluate.population import shares_of, shares_of_pool
+from handful.evaluate.rejection import joined
 from handful.protocols import Encoder, Progress
 from handful.read import Dataset, read
 from handful.read.grouping import alone_named, group_names
@@ -125,7 +127,7 @@ def gather(
         "sha256": {} if own else dict(parts[-1].provenance.sha256),
         "use": f"{n:,} items without labels were learnt from; the model holds what they taught",
     }
-    return Pool(_joined(kept), card)
+    return Pool(reduce(joined, filter(len, kept)), card)
 
 
 def uneven(head: Head, features: Features, labels: np.ndarray, pool: Features) -> dict[str, Any]:
@@ -185,12 +187,6 @@ def _encoded(data: Dataset, tower: Encoder | None, cache: bool, progress: Progre
         return data, Features(np.empty((0, 0)), {})
     found = encode_dataset(data, tower, cache=cache, skip_bad=True, progress=progress)
     return data.take(found.kept), found.features
-
-
-def _joined(parts: Sequence[Features]) -> Features:
-    parts = [part for part in parts if len(part)]
-    views = {name: np.concatenate([part.views[name] for part in parts]) for name in parts[0].views}
-    return Features(np.concatenate([part.x for part in parts]), views)
 
 
 def _keys(fits: Callable[[type[Head]], bool]) -> list[str]:

@@ -14,11 +14,14 @@ from handful.errors import BadInput
 from handful.files import refuse_existing
 from handful.protocols import Progress
 from handful.read import Dataset, ImageFile, write_table
+from handful.read.labels import LabelSets
 from handful.read.writing import check_for_sheets
 from handful.ship.model import Model, encode_dataset
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from handful.adapt.base import Features
 
 PREFIX = "handful_"
 WRITABLE = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
@@ -52,7 +55,8 @@ def predict(
         out: a file to write, by its suffix CSV, TSV, JSON Lines, Parquet or Excel.
         top: how many classes to name, the most probable first.
         min_confidence: below this probability a row is not accepted, and its label stays empty; by default what the
-            model was fitted to (``target_precision``), else 0.
+            model was fitted to (``target_precision``), else 0. Of several labels an item those are given that are at
+            least so probable; by default those above the threshold that the model has for each.
         transductive: let the rows sway each other, for heads that can; without it an answer never depends on what else
             is asked, unless the model was fitted so.
         force: replace ``out`` if it exists, and columns ``handful_…`` that the source already has.
@@ -70,6 +74,11 @@ def predict(
         confidence, are accepted whatever ``min_confidence``, and have the best class as their second. A source
         that gives labels also gets ``handful_given``: where it is true, the label is the row's own and no confidence is
         stated. Rows without a text have no label and are not accepted.
+
+        A model of several labels an item joins those of a row in ``handful_label`` as they were in the examples (for
+        none of them the word that was said there, or nothing); the confidence is the lowest probability among them, or
+        that not even the most probable label applies. With ``top`` above 1, ``handful_top1``,
+        ``handful_top1_confidence`` and so on are the most probable labels, whether given or not.
 
     Raises:
         BadInput: ``out`` exists, the source cannot be read, or does not fit the model.
@@ -163,8 +172,12 @@ def _given(data: Dataset, model: Model, asked: bool) -> list[str | None] | None:
     """
     if data.label_column is None and not any(data.labels):
         return None
-    known = set(model.classes)
-    return [label if asked or label in known else None for label in data.labels]
+    known, sets = set(model.classes), data.sets
+
+    def means(label: str) -> bool:
+        return label in known if sets is None else known.issuperset(sets.split(label))
+
+    return [label if label is None or asked or means(label) else None for label in data.labels]
 
 
 def _answers(
@@ -189,6 +202,9 @@ def _answers(
     if len(rows):
         encoded = encode_dataset(data.take(rows), model.encoder, cache=cache, skip_bad=skip_bad, progress=progress)
         rows = rows[encoded.kept]
+    if model.decision.sets is not None:
+        features = encoded.features if len(rows) else None
+        return _sets(model, model.decision.sets, rows, features, given, own, top, min_confidence)
     other = np.zeros(n, bool)
     if len(rows):
         logits = model.logits_of(encoded.features)
@@ -215,6 +231,50 @@ def _answers(
     for k in range(1, top):
         columns[f"top{k + 1}"] = pl.Series(names[best[:, k]].tolist(), dtype=pl.String)
         columns[f"top{k + 1}_confidence"] = _numbers(sure[:, k])
+    return {PREFIX + name: column for name, column in columns.items()}
+
+
+def _sets(
+    model: Model,
+    sets: LabelSets,
+    rows: np.ndarray,
+    features: Features | None,
+    given: list[str | None] | None,
+    own: np.ndarray,
+    top: int,
+    min_confidence: float | None,
+) -> dict[str, pl.Series]:
+    """The ``handful_…`` columns of a model of several labels an item, for the ``rows`` whose features there are."""
+    import polars as pl
+
+    n, names = len(own), np.array(model.classes, dtype=object)
+    labels: list[str | None] = [None] * n
+    sure, best = np.full(n, np.nan), np.full((n, top), np.nan)
+    ranked: list[list[str | None]] = [[None] * n for _ in range(top)]
+    if features is not None:
+        proba = model.proba_of(features)
+        said = model.said_of(features) > 0 if min_confidence is None else proba >= min_confidence
+        order = np.argsort(-proba, axis=1, kind="stable")[:, :top]
+        sure[rows] = np.where(said.any(1), np.where(said, proba, 1.0).min(1), 1 - proba.max(1))
+        best[rows] = np.take_along_axis(proba, order, axis=1)
+        for at, row in enumerate(rows.tolist()):
+            labels[row] = sets.written(names[said[at]])
+            for k in range(top):
+                ranked[k][row] = names[order[at, k]]
+    accepted = own.copy()
+    accepted[rows] = True
+    for row in np.flatnonzero(own):
+        labels[row] = sets.written(sets.split(str((given or [])[row])))
+    columns = {
+        "label": pl.Series(labels, dtype=pl.String),
+        "confidence": _numbers(sure),
+        "accepted": pl.Series(accepted.tolist(), dtype=pl.Boolean),
+    }
+    if given is not None:
+        columns["given"] = pl.Series(own.tolist(), dtype=pl.Boolean)
+    for k in range(top if top > 1 else 0):
+        columns[f"top{k + 1}"] = pl.Series(ranked[k], dtype=pl.String)
+        columns[f"top{k + 1}_confidence"] = _numbers(best[:, k])
     return {PREFIX + name: column for name, column in columns.items()}
 
 

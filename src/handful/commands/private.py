@@ -118,6 +118,7 @@ def private_card(model: Model, learnt: Dataset, metric: str, revision: str | Non
         "experiment": None,
         "unlabelled": None,
         "reject": None,
+        "tuning": None,
         "certificate": None,
         "private": {**model.head.privacy_spent_.as_dict(), "withheld": list(WITHHELD), "public": list(PUBLIC)},
     }

@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 
 from handful.errors import BadInput
+from handful.evaluate.indices import places
 from handful.read import Dataset, from_arrays, is_code, read, read_class_names, readable
+from handful.read.checks import checked
+from handful.read.labels import LabelSets, label_sets
 
 NAME_WORDS = 6
 """Words a class name has at most; what is longer is a description."""
@@ -19,13 +22,15 @@ NAME_WORDS = 6
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table hold what; ``None`` is guessed."""
+    """Which columns of a table hold what, ``None`` is guessed; how a label holds several, see `handful.read.read`."""
 
     text: str | Sequence[str] | None = None
     image: str | None = None
     label: str | None = None
     group: str | None = None
     group_regex: str | None = None
+    multi_label: str | None = None
+    none: str | None = None
 
 
 def read_source(
@@ -38,10 +43,11 @@ def read_source(
     require_labels: bool = False,
 ) -> Dataset:
     """A `Dataset` from a path, a list of paths, ``{label: [items]}``, a frame, a `Dataset`, or items with labels."""
+    several, none = columns.multi_label, columns.none
     if isinstance(source, Dataset):
-        return source
+        return as_asked(source, label_sets(several, none), merge_labels)
     if labels is not None:
-        return from_arrays(source, labels, merge_labels=merge_labels, skip_bad=skip_bad)
+        return from_arrays(source, labels, merge_labels=merge_labels, skip_bad=skip_bad, multi_label=several, none=none)
     many = isinstance(source, (list, tuple)) and all(isinstance(s, (str, Path)) for s in source)
     return read(
         *(source if many else [source]),
@@ -53,7 +59,20 @@ def read_source(
         merge_labels=merge_labels,
         skip_bad=skip_bad,
         require_labels=require_labels,
+        multi_label=several,
+        none=none,
     )
+
+
+def as_asked(data: Dataset, sets: LabelSets | None, merge_labels: bool) -> Dataset:
+    """A data set whose labels are read as several, where that is asked for and was not done. Raises `BadInput` for one
+    that has several where one is wanted, or has them in another way."""
+    if data.sets == sets:
+        return data
+    if data.sets is not None:
+        how = f"multi_label={data.sets.separator!r}, none={data.sets.none!r}"
+        raise BadInput(f"the data set has several labels an item: it needs {how}")
+    return checked(data, merge_labels=merge_labels, sets=sets)
 
 
 def labelled(data: Dataset) -> Dataset:
@@ -82,13 +101,10 @@ def draw_shots(data: Dataset, shots: int, seed: int) -> tuple[Dataset, Dataset]:
         raise BadInput(f"--shots {shots}, but class {small!r} has {counts[small]} examples")
     labels = np.asarray(data.labels)
     draw = np.random.default_rng(seed).random(len(labels))
-    order = np.lexsort((draw, labels))
-    starts = np.searchsorted(labels[order], labels[order])
-    taken = np.sort(order[np.arange(len(labels)) - starts < shots])
-    rest = np.setdiff1d(np.arange(len(labels)), taken)
-    if not len(rest):
+    taken = places(np.unique(labels, return_inverse=True)[1], draw) < shots
+    if taken.all():
         raise BadInput(f"--shots {shots} leaves nothing to test on: every class has just {shots} examples")
-    return data.take(taken), data.take(rest)
+    return data.take(np.flatnonzero(taken)), data.take(np.flatnonzero(~taken))
 
 
 def class_sentences(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -61,8 +62,8 @@ def run_suite(
     protocol = find_suite(suite)
     protocol = protocol.changed(shots, episodes) if shots is not None or episodes is not None else protocol
     protocol_changed = protocol != find_suite(suite)
-    if not heads:
-        raise BadInput("name at least one head to judge")
+    if protocol.seeds and seed != 0:
+        raise BadInput(f"--suite {suite} draws with seeds of its own, {protocol.seeds}: leave out --seed")
     encoders: list[str | None] = [None] if encoder is None else [name.strip() for name in encoder.split(",")]
     parts = _read(protocol, sources, columns, merge_labels=merge_labels, skip_bad=skip_bad)
     others = None if base is None else read_source(base, None, columns, skip_bad=skip_bad)
@@ -163,11 +164,21 @@ def _read(suite: Suite, sources: Any, columns: Columns, *, merge_labels: bool, s
         path = (
             source if isinstance(source, (str, Path)) else next(iter(data.provenance.sources), f"data {len(parts) + 1}")
         )
+        _refuse_bare_folders(source, data)
         parts.append((Path(str(path)).stem or str(path), data, ()))
     names = [name for name, *_ in parts]
     if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
         raise BadInput(f"two sources are called {twice!r}: rename one, so that the table can tell them apart")
     return parts
+
+
+def _refuse_bare_folders(source: Any, data: Dataset) -> None:
+    """A class folder without items would make the benchmark an easier one."""
+    if isinstance(source, (str, Path)) and Path(source).is_dir():
+        folders = {f.name for f in Path(source).iterdir() if f.is_dir() and not f.name.startswith(".")}
+        bare = folders - set(data.classes)
+        if bare and set(data.classes) <= folders:
+            raise BadInput(f"{source}: class folder {min(bare)!r} holds no items; fill it, or remove it")
 
 
 def _fewclue(root: Any) -> list[Part]:
@@ -190,6 +201,12 @@ def _fewclue(root: Any) -> list[Part]:
 
 
 def _digest(data: SuiteData) -> str:
-    """What tells these features and labels from others."""
-    named = "\0".join(map(str, data.labels)).encode()
-    return hashlib.sha256(named + np.ascontiguousarray(data.features.x).tobytes()).hexdigest()[:16]
+    """What tells this data set, with its class text and base classes, from others."""
+    text, base = data.text or {}, data.base
+    bases = base if isinstance(base, tuple) else () if base is None else (base,)
+    names = [*map(str, data.labels), *map(str, text)]
+    names += [str(label) for part in bases[1:] for label in part]
+    found = hashlib.sha256(json.dumps(names).encode())
+    for rows in (data.features.x, *data.features.views.values(), *text.values(), *bases[:1]):
+        found.update(np.ascontiguousarray(rows).tobytes())
+    return found.hexdigest()[:16]

@@ -88,6 +88,3 @@ class _Columns:
             error = 2 * (self.against * over - self.y * short)
         ridge = 0.5 * self.penalty * b.square()
         return fit.sum((-2, -1), keepdim=True) + ridge.sum((-2, -1), keepdim=True), error
-
-    def gradient(self, b: Tensor, error: Tensor) -> Tensor:
-        return self.rows.mT @ error + self.penalty * b

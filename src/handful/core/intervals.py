@@ -174,6 +174,14 @@ def percentiles(value: float, replicates: np.ndarray, confidence: float = 0.95) 
     return Estimate(value, min(value, low), max(value, high))
 
 
+def no_narrower(estimate: Estimate, items: float) -> Estimate:
+    """The interval, no narrower than Wilson's for ``items``: resampling items without an error never draws one."""
+    if not items > 0:
+        return Estimate(estimate.value, 0.0, 1.0)
+    floor = wilson(estimate.value * items, items)
+    return Estimate(estimate.value, min(estimate.low, floor.low), max(estimate.high, floor.high))
+
+
 def reflected(value: float, replicates: np.ndarray, confidence: float = 0.95) -> Estimate:
     """The basic bootstrap interval of a value that is never negative: the percentiles mirrored at the value.
 

@@ -63,3 +63,17 @@ class Items:
     def total(self, v: Tensor) -> Tensor:
         """For each row, the sum of ``v [*b, N, C]`` over the rows of its item."""
         return v if self.same is None else self.same.to(v.dtype) @ v
+
+    def dealt(self, kind: Tensor, folds: int) -> Tensor:
+        """Fold of each row ``[*b, N]``: the items of each ``kind [*b, N]`` in turn, rows of one item together.
+
+        Kinds start at different folds, so that no fold is short of all of them.
+        """
+        n = kind.shape[-1]
+        earlier = torch.ones(n, n, dtype=torch.bool, device=kind.device).tril(-1)
+        mate = (kind[..., :, None] == kind[..., None, :]) & earlier & self.first[..., None, :]
+        rank = mate.sum(-1)
+        if self.same is not None:  # every row follows the first of its item
+            leader = (self.same & self.first[..., None, :]).to(torch.uint8).argmax(-1)
+            rank, kind = rank.gather(-1, leader), kind.gather(-1, leader)
+        return (rank + kind) % folds

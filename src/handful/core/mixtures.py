@@ -19,6 +19,8 @@ ROUNDS = 20
 """Of expectation and maximisation, where a class has several components."""
 FLOOR = 1e-6
 """Least variance of a feature, over the mean of the pooled variances."""
+_NOTHING = 1e-6
+"""Share of a component's weight below which nothing is left of it."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +82,39 @@ class Mixtures:
         found = -self._parts(x).logsumexp(-1)
         return torch.where((self.mass > 0)[..., None, :], found, -lowest(found))
 
-    def distances_left_out(self, x: Tensor, y: Tensor) -> Tensor:
-        """`distances` of the rows learnt from, where a mean of n rows is moved away from its own as if it were not one
-        of them: ``x - mu`` grows ``n / (n - 1)`` fold, twofold at most; variances and shares stay."""
-        n = (self.share * self.mass[..., None])[..., None, :, :]
-        parts, grown = self._parts(x), (n / (n - 1).clamp_min(1e-9)).clamp(1, 2)
-        grown = torch.where(n > 1, grown, 2.0)
-        moved = parts - (grown.square() - 1) * (self._level[..., None, :, :] - parts)
-        found = -torch.where((y > 0)[..., None], moved, parts).logsumexp(-1)
-        return torch.where((self.mass > 0)[..., None, :], found, -lowest(found))
+    def distances_left_out(self, x: Tensor, y: Tensor, shrinkage: float) -> Tensor:
+        """`distances` of the rows learnt from, each to its own class as if it had not been learnt from.
+
+        Without a row of weight r a component of n rows has, its pooled variance held,
+
+            x - mu' = n / (n - r) (x - mu),   sigma2' = ((n + nu) sigma2 - n r / (n - r) (x - mu)^2) / (n - r + nu)
+
+        The only row of a class stays in it.
+        """
+        own, weight, found = y.argmax(-1), y.sum(-1, keepdim=True), self.distances(x)
+        j, width = self.share.shape[-1], x.shape[-1]
+        row = own[..., None].expand(*own.shape, j)
+        wide = row[..., None].expand(*row.shape, width)
+        mean, variance = (t.gather(-3, wide) for t in (self.mean, self.variance))  # [*b, N, J, D]
+        n = (self.share * self.mass[..., None]).gather(-2, row)
+        part = weight * self._parts(x).gather(-2, row[..., None, :])[..., 0, :].softmax(-1)
+        left = (n - part).clamp_min(0)
+        there = left > _NOTHING * n
+        grown = torch.where(there, n / torch.where(there, left, 1.0), 1.0)[..., None]
+        away = (x[..., None, :] - mean).square()
+        if shrinkage != math.inf:
+            over = torch.where(left > 1, left, 0.0)[..., None] + shrinkage  # of one row there is no variance
+            less = (n[..., None] + shrinkage) * variance - grown * part[..., None] * away
+            known = (n[..., None] > 1) & (over > 0)
+            floor = FLOOR * variance.mean(-1, keepdim=True)
+            variance = torch.where(known, (less / torch.where(known, over, 1.0)).clamp_min(floor), variance)
+        logs = -((2 * math.pi * variance).log() + grown.square() * away / variance).sum(-1) / 2
+        rest = left.sum(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+        logs = torch.where(there, (left / rest).clamp_min(torch.finfo(x.dtype).tiny).log() + logs, -torch.inf)
+        alone = ~there.any(-1, keepdim=True)
+        moved = -logs.masked_fill(alone, 0.0).logsumexp(-1, keepdim=True)
+        old = found.gather(-1, own[..., None])
+        return found.scatter(-1, own[..., None], torch.where(alone | (weight <= 0), old, moved))
 
     def pushed(self, x: Tensor, own: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Rows moved away from the mean of their nearest component of class ``own [*b, N]`` until that component alone

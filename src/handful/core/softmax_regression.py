@@ -78,10 +78,6 @@ class _Problem:
         fit = -_sum(torch.where(self.y > 0, self.y * log_p, 0.0))
         return fit + 0.5 * _sum(self.penalty * b.square()), self.mass * log_p.exp() - self.y
 
-    def gradient(self, b: Tensor, error: Tensor) -> Tensor:
-        """By the weights ``[*b, r, C]``, ``error`` being the derivative by the logits."""
-        return self.rows.mT @ error + self.penalty * b
-
 
 class Problem(Protocol):
     """An objective of weights ``b [*b, r, C]`` through the logits ``rows b [*b, N, C]``.
@@ -105,16 +101,13 @@ class Problem(Protocol):
     def value(self, b: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The objective ``[*b, 1, 1]`` and its derivative by the logits ``[*b, N, C]``."""
 
-    def gradient(self, b: Tensor, error: Tensor) -> Tensor:
-        """By the weights ``[*b, r, C]``, ``error`` being the derivative by the logits."""
-
 
 def minimise(problem: Problem, curvature: Tensor, tolerance: float, max_steps: int, memory: int = 10) -> Tensor:
     """The weights ``b`` at which ``problem`` is least; ``curvature [*b, r, 1]`` guesses its Hessian."""
     b = curvature.new_zeros(*curvature.shape[:-1], problem.y.shape[-1])
     logits = problem.rows @ b
     value, error = problem.value(b, logits)
-    gradient = problem.gradient(b, error)
+    gradient = _gradient(problem, b, error)
     history: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=memory)
     busy = torch.ones_like(value, dtype=torch.bool)
     for _ in range(max_steps):
@@ -126,13 +119,18 @@ def minimise(problem: Problem, curvature: Tensor, tolerance: float, max_steps: i
         busy = busy & (_max(move) > tolerance * _max(b))
         if not busy.any():
             break
-        following = problem.gradient(b, error)
+        following = _gradient(problem, b, error)
         change = following - gradient
         bend = _sum(move * change)
         # A problem that stands still has nothing to remember: its pair counts for nothing.
         history.append((move, change, torch.where(bend > 0, 1 / bend.clamp_min(1e-30), 0.0)))
         gradient = following
     return b
+
+
+def _gradient(problem: Problem, b: Tensor, error: Tensor) -> Tensor:
+    """By the weights ``[*b, r, C]``, ``error`` being the derivative by the logits."""
+    return problem.rows.mT @ error + problem.penalty * b
 
 
 def _times_inverse_hessian(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -27,6 +28,16 @@ class Update(Protocol):
 
     def __call__(self, parameters: list[Tensor], gradients: tuple[Tensor, ...], rate: float) -> None:
         """One step of length ``rate``."""
+
+
+class Optimiser(Update, Protocol):
+    """An update whose run can be broken off and go on."""
+
+    def memory(self) -> list[Tensor]:
+        """What it remembers, for a run to go on from; empty before the first step."""
+
+    def recall(self, memory: list[Tensor]) -> None:
+        """Go on from what `memory` gave."""
 
 
 def descend(
@@ -80,11 +91,15 @@ def cosine(
 
 @dataclass
 class AdamW:
-    """Loshchilov and Hutter 2019: the decay does not pass through the moments."""
+    """Loshchilov and Hutter 2019: the decay does not pass through the moments.
+
+    Without ``debias`` the moments count from 0, as in BERT's own optimiser: first steps are longer.
+    """
 
     eps: float = 1e-8
     weight_decay: float = 0.01
     betas: tuple[float, float] = (BETA1, BETA2)
+    debias: bool = True
     _moments: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _step: int = 0
 
@@ -96,10 +111,20 @@ class AdamW:
         for p, g, (m, v) in zip(parameters, gradients, self._moments, strict=True):
             m.lerp_(g, 1 - beta1)
             v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            spread = v.sqrt().div_((1 - beta2**self._step) ** 0.5).add_(self.eps)
+            first, second = (1 - beta1**self._step, 1 - beta2**self._step) if self.debias else (1.0, 1.0)
+            spread = v.sqrt().div_(second**0.5).add_(self.eps)
             if self.weight_decay:
                 p.mul_(1 - rate * self.weight_decay)
-            p.addcdiv_(m, spread, value=-rate / (1 - beta1**self._step))
+            p.addcdiv_(m, spread, value=-rate / first)
+
+    def memory(self) -> list[Tensor]:
+        """See `Optimiser`: the number of steps, then both moments of each parameter."""
+        return [torch.tensor(self._step), *(x for pair in self._moments for x in pair)] if self._step else []
+
+    def recall(self, memory: list[Tensor]) -> None:
+        """See `Optimiser`."""
+        self._step = int(memory[0]) if memory else 0
+        self._moments = list(zip(memory[1::2], memory[2::2], strict=True))
 
 
 @dataclass
@@ -119,6 +144,14 @@ class Adam:
         if self.weight_decay:
             gradients = tuple(g + self.weight_decay * p for p, g in zip(parameters, gradients, strict=True))
         self._rule(parameters, gradients, rate)
+
+    def memory(self) -> list[Tensor]:
+        """See `Optimiser`."""
+        return self._rule.memory()
+
+    def recall(self, memory: list[Tensor]) -> None:
+        """See `Optimiser`."""
+        self._rule.recall(memory)
 
 
 @dataclass
@@ -140,6 +173,14 @@ class SGD:
             g = g + self.weight_decay * p
             v.mul_(self.momentum).add_(g)
             p.sub_(rate * (g + self.momentum * v if self.nesterov else v))
+
+    def memory(self) -> list[Tensor]:
+        """See `Optimiser`: the velocities."""
+        return list(self._velocity)
+
+    def recall(self, memory: list[Tensor]) -> None:
+        """See `Optimiser`."""
+        self._velocity = list(memory)
 
 
 @dataclass
@@ -180,6 +221,14 @@ def adamw(
     steps = epochs * math.ceil(len(rows) / batch_size)
     seen = batches(rows, epochs, batch_size, seed)
     return descend(start, losses, seen, cosine(lr, steps), AdamW(eps, weight_decay))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, what a module draws by itself (dropout) follows from ``seed``; outside, nothing was drawn."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def each_of(parameter: Tensor, mass: Tensor) -> Tensor:

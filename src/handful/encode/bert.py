@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from handful.core.late_interaction import Tokens
+
 EPSILON = 1e-12
 """Of every layer normalisation."""
 
@@ -96,14 +98,22 @@ class SentenceBert:
 
     def __call__(self, sentences: Sequence[Sequence[int]]) -> Tensor:
         """Unit float32 vectors [n, d] of ``sentences``, token ids each, sorted by length."""
-        runs = _runs([len(sentence) for sentence in sentences])
+        h, runs = self._states(sentences)
+        return functional.normalize(torch.cat([run.of(h).float().mean(1) for run in runs]), dim=1)
+
+    def tokens(self, sentences: Sequence[Sequence[int]]) -> Tokens:
+        """Token vectors of ``sentences``, sorted by length."""
+        return padded(*self._states(sentences))
+
+    def _states(self, sentences: Sequence[Sequence[int]]) -> tuple[Tensor, list[Run]]:
+        runs = runs_of([len(sentence) for sentence in sentences])
         ids = torch.tensor([token for sentence in sentences for token in sentence])
         places = torch.cat([torch.arange(run.length).repeat(run.count) for run in runs])
         h = self._norm.norm((self._words[ids] + self._places[places]).to(self._dtype))
         for layer in self._layers:
             h = layer.norm_attention.norm(h + layer.out.linear(self._attention(layer.qkv.linear(h), runs)))
             h = layer.norm_output.norm(h + layer.down.linear(functional.gelu(layer.up.linear(h))))
-        return functional.normalize(torch.cat([run.of(h).float().mean(1) for run in runs]), dim=1)
+        return h, runs
 
     def _attention(self, qkv: Tensor, runs: Sequence[Run]) -> Tensor:
         mixed = qkv.new_empty(len(qkv), qkv.shape[1] // 3)
@@ -114,10 +124,19 @@ class SentenceBert:
         return mixed
 
 
-def _runs(lengths: Sequence[int]) -> list[Run]:
+def runs_of(lengths: Sequence[int]) -> list[Run]:
+    """The runs of sentences sorted by length."""
     values, counts = torch.unique_consecutive(torch.tensor(lengths), return_counts=True)
     runs, start = [], 0
     for length, count in zip(values.tolist(), counts.tolist(), strict=True):
         runs.append(Run(start, count, length))
         start += count * length
     return runs
+
+
+def padded(h: Tensor, runs: Sequence[Run]) -> Tokens:
+    """Token vectors [tokens, d] that lie end to end, with a sentence a row."""
+    longest = max(run.length for run in runs)
+    rows = [functional.pad(run.of(h), (0, 0, 0, longest - run.length)) for run in runs]
+    lengths = torch.cat([torch.full((run.count,), run.length) for run in runs])
+    return Tokens(torch.cat(rows), (torch.arange(longest) < lengths[:, None]).float())

@@ -14,7 +14,7 @@ import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -127,12 +127,10 @@ class FeatureCache:
             self.folder.chmod(0o700)
         path = self.folder / FILE
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its side files the mode of this one
-        database = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
-        try:
+        with ExitStack() as stack:
+            database = stack.enter_context(closing(sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)))
             _prepare(database)
-        except BaseException:
-            database.close()
-            raise
+            stack.pop_all()  # prepared, it stays open
         return database
 
     def _get(self, database: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
@@ -195,11 +193,8 @@ def cache_info(folder: Path | None = None) -> dict[str, str | int]:
         return info
     info["bytes"] = sum(part.stat().st_size for part in _parts(path))
     try:
-        database = sqlite3.connect(path, timeout=_PATIENCE)
-        try:
+        with closing(sqlite3.connect(path, timeout=_PATIENCE)) as database:
             info["rows"] = int(database.execute("SELECT count(*) FROM features").fetchone()[0])
-        finally:
-            database.close()
     except sqlite3.Error as error:
         info["problem"] = str(error)
     return info
@@ -249,14 +244,9 @@ def _bytes_held(database: sqlite3.Connection) -> int:
 
 
 def _transact(database: sqlite3.Connection, work: Callable[[], object]) -> None:
-    database.execute("BEGIN IMMEDIATE")
-    try:
+    with database:  # commits, or rolls back
+        database.execute("BEGIN IMMEDIATE")
         work()
-    except BaseException:
-        with suppress(sqlite3.Error):
-            database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")
 
 
 def _batches(keys: Iterable[bytes], size: int) -> Iterable[list[bytes]]:

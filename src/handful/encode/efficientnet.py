@@ -16,7 +16,7 @@ from handful.encode.arithmetic import Arithmetic, Precision, chosen, dtype
 from handful.encode.base import Batch, FeatureEncoder, Job
 from handful.encode.conse import ConSE
 from handful.encode.frames import WHOLE, Box, Frame
-from handful.encode.images import centre_square, image_content, image_features
+from handful.encode.images import centre_square, image_content, image_features, whole_images
 from handful.encode.weights import EFFICIENTNET_LITE0
 from handful.errors import BadInput
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
 
-    from handful.encode.lite0 import FoldedLite0
+    from handful.encode.lite0 import FoldedLite0, Lite0Tower
+    from handful.encode.reading import Reading
 
 WIDTH = 1280
 MIDDLE_WIDTH = 112
@@ -88,6 +89,35 @@ class Lite0(FeatureEncoder):
         tensors = {name: tensor.contiguous() for name, tensor in _published().items()}
         return {WEIGHTS: save(tensors), **{TEXT + name: data for name, data in self._conse.parts().items()}}
 
+    def tower(self) -> Lite0Tower:
+        """The network as a module that can be tuned, with numbers of its own; it takes what `inputs` gives."""
+        from handful.encode.lite0 import Lite0Tower
+
+        tower = Lite0Tower()
+        tower.load_state_dict(self._weights)
+        return tower.eval()
+
+    def inputs(self, items: Sequence[Any]) -> Tensor:
+        """Pixels ``[n, 3, 224, 224]`` of images, as `tower` takes them: each as a whole, cropped where asked for."""
+        import torch
+
+        pixels = whole_images(items, _pixels, least=2 * SIZE, frame=self.frame)
+        return (torch.from_numpy(pixels).permute(0, 3, 1, 2) - MEAN) / SCALE
+
+    def retuned(self, tower: Lite0Tower, mark: str, reading: Reading | None = None) -> Lite0:
+        """This encoder with the weights of ``tower``; ``mark`` tells them from others in `identity`.
+
+        Raises:
+            BadInput: token vectors are to be read, which images have none of.
+        """
+        from handful.encode.reading import refuse_reading
+
+        refuse_reading(reading)
+        other = Lite0(self._precision, frame=self.frame, files=self._files)
+        other.basis = f"{self.basis}:{mark}"
+        other.__dict__["_weights"] = {name: tensor.detach().clone() for name, tensor in tower.state_dict().items()}
+        return other
+
     def _content(self, item: Any) -> bytes:
         return image_content(item)
 
@@ -111,13 +141,17 @@ class Lite0(FeatureEncoder):
         return {output: arrays[output] for output in outputs}
 
     @cached_property
-    def _networks(self) -> tuple[FoldedLite0, nn.Linear]:
+    def _weights(self) -> dict[str, Tensor]:
         from safetensors.torch import load
 
+        return _published() if self._files is None else load(self._files[WEIGHTS])
+
+    @cached_property
+    def _networks(self) -> tuple[FoldedLite0, nn.Linear]:
         from handful.encode.lite0 import EfficientNetLite0, FoldedLite0
 
         model = EfficientNetLite0()
-        model.load_state_dict(_published() if self._files is None else load(self._files[WEIGHTS]))
+        model.load_state_dict(self._weights)
         return FoldedLite0(model.eval(), dtype(self.arithmetic)), model._fc
 
 

@@ -50,8 +50,8 @@ def hub_encoder(name: str, precision: Precision = "auto", options: Options = USU
         BadInput: ``transformers`` is not installed; no such model; its files are not of a known kind or not safe; an
             option that is for texts is given for images, or the other way round.
     """
-    _needs_transformers(name)
-    return _encoder(_find(name), precision, options)
+    needs_transformers(name)
+    return _encoder(find(name), precision, options)
 
 
 def encoder_of_files(name: str, files: Mapping[str, bytes], options: Options = USUAL) -> FeatureEncoder:
@@ -64,7 +64,7 @@ def encoder_of_files(name: str, files: Mapping[str, bytes], options: Options = U
         BadInput: as `hub_encoder`; a file is of a kind that is not read.
         HandfulError: the folder cannot be written.
     """
-    _needs_transformers(name)
+    needs_transformers(name)
     for file in files:
         if not any(PurePosixPath(file).match(pattern) for pattern in _DATA):
             raise BadInput(f"encoder {name!r} has a file {file[:80]!r}, of a kind that no model needs")
@@ -79,7 +79,8 @@ def encoder_of_files(name: str, files: Mapping[str, bytes], options: Options = U
     return _encoder(Source(name, Path(room.name).resolve(), room=room), "auto", options)
 
 
-def _needs_transformers(name: str) -> None:
+def needs_transformers(name: str) -> None:
+    """Raise `BadInput` saying what to install when `transformers` is not there."""
     if find_spec("transformers") is None:
         raise BadInput(f'encoder {name!r} needs transformers; run: pip install "handful[hub]"')
 
@@ -173,13 +174,16 @@ class Source:
             except Exception as error:  # from_pretrained raises nearly everything
                 raise BadInput(f"encoder {self.name!r} cannot be loaded: {first_line(error)}") from error
 
-    def load_model(self, arithmetic: Arithmetic, folder: Path | None = None) -> Any:
-        """The model, for inference, in ``arithmetic``. Raises `BadInput` when weights it would use are missing."""
+    def load_model(self, arithmetic: Arithmetic, folder: Path | None = None, loader: str = "AutoModel") -> Any:
+        """The model, for inference, in ``arithmetic``. Raises `BadInput` when weights it would use are missing.
+
+        ``loader`` is the class of `transformers` that reads it, such as one with a head for words.
+        """
         if ((folder or self.folder) / "adapter_config.json").exists():  # would open whatever base model it names
             raise BadInput(f"encoder {self.name!r} is an adapter without its base model; merge the two and save that")
         if self.room is not None:
             self._check_size(folder or self.folder)
-        model, info = self.load("AutoModel", folder, use_safetensors=True, output_loading_info=True)
+        model, info = self.load(loader, folder, use_safetensors=True, output_loading_info=True)
         # A pooler that was never trained is common in text models and harmless: it is not used.
         missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
         if missing:
@@ -234,7 +238,8 @@ def quiet() -> Iterator[None]:
             their_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def _find(name: str) -> Source:
+def find(name: str) -> Source:
+    """The files of ``hf:FOLDER`` or ``hf:NAME@REVISION``, downloaded where they are not here. Raises `BadInput`."""
     wanted = name.removeprefix(PREFIX)
     folder = Path(wanted).expanduser()
     if wanted and folder.is_dir():

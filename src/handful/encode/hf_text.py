@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy, deepcopy
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from handful.core.late_interaction import Tokens as TokenVectors
 from handful.encode.arithmetic import Arithmetic
 from handful.encode.base import Batch, FeatureEncoder, Job, unit
 from handful.encode.hf import Source, first_line, quiet
 from handful.encode.hf_sentence import Recipe
+from handful.encode.reading import Reading
 from handful.encode.texts import Long, checked_long, read_windows, text_content, texts_of
 from handful.errors import BadInput
 
@@ -38,7 +41,7 @@ class HubText(FeatureEncoder):
     """
 
     modality = "text"
-    aligned = "pooled"
+    aligned: str | None = "pooled"
     logit_scale = 20.0
 
     def __init__(self, source: Source, recipe: Recipe, arithmetic: Arithmetic, long: Long = "first") -> None:
@@ -47,6 +50,7 @@ class HubText(FeatureEncoder):
         self.options = {"long": long} if long != "first" else {}
         self.basis = f"hf-text:{source.digest}"
         self._recipe = recipe
+        self._reading: Reading | None = None
         self._tokenizer = source.load("AutoTokenizer", recipe.folder)
         self._model = source.load_model(arithmetic, recipe.folder)
         if self._model.config.is_encoder_decoder or self._tokenizer.pad_token is None:
@@ -80,6 +84,28 @@ class HubText(FeatureEncoder):
         unknown = self._tokenizer.unk_token_id
         return np.array([ids.count(unknown) / max(len(ids), 1) for ids in self._tokens(items)["input_ids"]])
 
+    def tower(self) -> HubTower:
+        """The network as a module that can be tuned, with numbers of its own; it takes what `inputs` gives."""
+        model = deepcopy(self._model).float().requires_grad_(True)
+        return HubTower(model, self._tokenizer, self._recipe)
+
+    def inputs(self, items: Sequence[str]) -> list[dict[str, list[int]]]:
+        """The tokens of texts, as `tower` takes them: as many of each as the model reads."""
+        tokens = self._tokens(texts_of([(item, self._content(item)) for item in items]))
+        return [{key: lists[at] for key, lists in tokens.items()} for at in range(len(items))]
+
+    def retuned(self, tower: HubTower, mark: str, reading: Reading | None = None) -> HubText:
+        """This encoder with the weights of ``tower``; ``mark`` tells them from others in `identity`.
+
+        With ``reading`` that is what ``pooled`` holds, and the space of class text is gone.
+        """
+        other = copy(self)
+        other.basis = f"{self.basis}:{mark}"
+        other._model = deepcopy(tower.model).eval().requires_grad_(False).to(self._model.dtype)
+        if reading is not None:
+            other._reading, other.shapes, other.aligned = reading, {"pooled": (reading.width,)}, None
+        return other
+
     def _content(self, item: Any) -> bytes:
         return text_content(item)
 
@@ -92,7 +118,8 @@ class HubText(FeatureEncoder):
             return np.asarray(self._vectors(tokens, places).numpy())
 
         lengths = [len(some) for some in tokens["input_ids"]]
-        return read_windows(owner, lengths, vectors, budget=BATCH_TOKENS, unit_length=self._recipe.unit)
+        unit_length = self._recipe.unit and self._reading is None
+        return read_windows(owner, lengths, vectors, budget=BATCH_TOKENS, unit_length=unit_length)
 
     def _tokens(self, texts: Sequence[str], truncation: bool = True, windows: bool = False) -> Tokens:
         prompted = [self._recipe.prompt + (text.lower() if self._recipe.lower else text) for text in texts]
@@ -104,10 +131,39 @@ class HubText(FeatureEncoder):
 
     def _vectors(self, tokens: Tokens, positions: Sequence[int]) -> Tensor:
         some = {key: [lists[position] for position in positions] for key, lists in tokens.items()}
-        with quiet(), torch.inference_mode():
-            batch = self._tokenizer.pad(some, return_tensors="pt")
-            h = self._model(**batch).last_hidden_state.float()
-            return self._recipe.vectors(h, batch["attention_mask"])
+        with torch.inference_mode():
+            if self._reading is not None:
+                return self._reading(tokens_of(self._model, self._tokenizer, some))
+            return vectors_of(self._model, self._tokenizer, self._recipe, some)
+
+
+def vectors_of(model: Any, tokenizer: Any, recipe: Recipe, tokens: Tokens) -> Tensor:
+    """Vectors ``[n, d]`` of n texts or windows."""
+    return recipe.vectors(*tokens_of(model, tokenizer, tokens))
+
+
+def tokens_of(model: Any, tokenizer: Any, tokens: Tokens) -> TokenVectors:
+    """Token vectors of n texts or windows."""
+    with quiet():
+        batch = tokenizer.pad(tokens, return_tensors="pt")
+        return TokenVectors(model(**batch).last_hidden_state.float(), batch["attention_mask"])
+
+
+class HubTower(nn.Module):
+    """A text encoder of `transformers` as a module: tokens of n texts to vectors ``[n, d]`` with a gradient."""
+
+    def __init__(self, model: Any, tokenizer: Any, recipe: Recipe) -> None:
+        super().__init__()
+        self.model, self._tokenizer, self._recipe = model, tokenizer, recipe
+
+    def forward(self, texts: Sequence[dict[str, list[int]]]) -> Tensor:
+        """See the class."""
+        return self._recipe.vectors(*self.tokens(texts))
+
+    def tokens(self, texts: Sequence[dict[str, list[int]]]) -> TokenVectors:
+        """Token vectors of each text."""
+        tokens = {key: [text[key] for text in texts] for key in texts[0]}
+        return tokens_of(self.model, self._tokenizer, tokens)
 
 
 def _most_tokens(recipe: Recipe, tokenizer: Any, model: Any) -> int:

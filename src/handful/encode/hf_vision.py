@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy, deepcopy
 from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from handful.encode.arithmetic import Arithmetic
 from handful.encode.base import Batch, FeatureEncoder, Job, unit
 from handful.encode.frames import WHOLE, Box, Frame
 from handful.encode.hf import Source, first_line, quiet
-from handful.encode.images import image_content, image_features
+from handful.encode.images import image_content, image_features, whole_images
+from handful.encode.reading import Reading, refuse_reading
+from handful.encode.two_towers import TwoTowers
 from handful.errors import BadInput
 
 BATCH = 8
@@ -110,6 +113,36 @@ class HubImages(FeatureEncoder):
             raise BadInput(f"encoder {self.name!r} has no text side; leave class names out or choose a CLIP or SigLIP")
         return self._text(sentences)
 
+    def two_towers(self) -> TwoTowers:
+        """Its model once more, in float32, as a module that can be tuned. Raises `BadInput` without a text tower."""
+        if self._text is None:
+            raise BadInput(f"encoder {self.name!r} has one tower; two are those of CLIP and SigLIP")
+        model = deepcopy(self._model).float().requires_grad_(True)
+        return TwoTowers(model, self._text.tokenizer, self._processor)
+
+    def tower(self) -> TwoTowers | ImageTower:
+        """The network as a module that can be tuned, with numbers of its own; it takes what `inputs` gives."""
+        if self._text is not None:
+            return self.two_towers()
+        return ImageTower(deepcopy(self._model).float().requires_grad_(True), self._see)
+
+    def inputs(self, items: Sequence[Any]) -> Tensor:
+        """Pixels ``[n, 3, h, w]`` of images, as `tower` takes them: each as a whole, cropped where asked for."""
+        return torch.from_numpy(whole_images(items, self._pixels, least=LEAST, frame=self.frame))
+
+    def retuned(self, tower: TwoTowers | ImageTower, mark: str, reading: Reading | None = None) -> HubImages:
+        """This encoder with the weights of ``tower``; ``mark`` tells them from others in `identity`.
+
+        Raises:
+            BadInput: token vectors are to be read, which images have none of.
+        """
+        refuse_reading(reading)
+        other = copy(self)
+        other.basis = f"{self.basis}:{mark}"
+        other._model = deepcopy(tower.model).eval().requires_grad_(False).to(self._model.dtype)
+        other._text = None if self._text is None else self._text.of(other._model)
+        return other
+
     def parts(self) -> dict[str, bytes]:
         return self._source.parts()
 
@@ -130,13 +163,31 @@ class HubImages(FeatureEncoder):
         return {output: found[output].float().numpy() for output in (found if outputs is None else outputs)}
 
 
+class ImageTower(nn.Module):
+    """A vision model of `transformers` as a module: pixels ``[n, 3, h, w]`` to ``pooled`` with a gradient."""
+
+    def __init__(self, model: Any, see: See) -> None:
+        super().__init__()
+        self.model, self._see = model, see
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """See the class."""
+        return self._see(self.model, pixels)["pooled"]
+
+
 class _TextTower:
     """The text side of CLIP or SigLIP."""
 
     def __init__(self, source: Source, model: Any) -> None:
         self.logit_scale = float(model.logit_scale.float().exp())
-        self._tokenizer, self._model = source.load("AutoTokenizer"), model
+        self.tokenizer, self._model = source.load("AutoTokenizer"), model
         self._siglip = source.config["model_type"] == "siglip"
+
+    def of(self, model: Any) -> _TextTower:
+        """The same of another model of the family."""
+        other = copy(self)
+        other._model = model
+        return other
 
     def __call__(self, sentences: Sequence[str]) -> np.ndarray:
         """Unit vectors [m, dt]."""
@@ -146,7 +197,7 @@ class _TextTower:
         # SigLIP learned from texts that are always padded to the same length, and pays attention to the padding.
         padding = "max_length" if self._siglip else "longest"
         with quiet(), torch.inference_mode():
-            tokens = self._tokenizer(
+            tokens = self.tokenizer(
                 list(sentences), padding=padding, truncation=True, max_length=most, return_tensors="pt"
             )
             if self._siglip:

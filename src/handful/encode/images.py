@@ -85,6 +85,27 @@ def image_features(
             )
 
 
+def whole_images(
+    items: Sequence[Any],
+    pixels: Callable[[Image, Sequence[Box]], np.ndarray],
+    *,
+    least: int,
+    frame: Frame = WHOLE,
+) -> np.ndarray:
+    """What the network reads of each item as a whole ``[n, …]``; arguments as `image_features`, tiles left out.
+
+    Raises:
+        BadInput: an item cannot be read.
+    """
+
+    def read(item: Any) -> np.ndarray:
+        image = frame.cropped(decoded(item, image_content(item), frame.least(least)))
+        whole: np.ndarray = pixels(image, [view_box(image.width, image.height, 0, 0)])[0]
+        return whole
+
+    return np.stack([read(item) for item in items])
+
+
 def _read(
     job: Job,
     *,

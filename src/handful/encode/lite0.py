@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +94,25 @@ class EfficientNetLite0(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self._fc(self.maps(x).mean((2, 3)))
         return logits
+
+
+class Lite0Tower(EfficientNetLite0):
+    """The network as a module that can be tuned: pixels ``[n, 3, h, w]`` to features ``[n, 1280]`` with a gradient.
+
+    Batch statistics are those it was published with, in training too: a handful of images has none worth taking.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return self.maps(x).mean((2, 3))
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for all but the batch normalisations."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
 
 
 class FoldedLite0:

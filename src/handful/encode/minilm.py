@@ -19,8 +19,11 @@ from handful.encode.weights import MINILM, MINILM_TOKENIZER
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
+    from torch import Tensor
 
     from handful.encode.bert import SentenceBert
+    from handful.encode.bert_tower import BertTower
+    from handful.encode.reading import Reading
 
 WIDTH = 384
 HEADS = 12
@@ -47,7 +50,7 @@ class MiniLM(FeatureEncoder):
 
     name = "minilm"
     modality = "text"
-    aligned = "pooled"
+    aligned: str | None = "pooled"
     templates = ("{}", "I want to know about {}", "I have a question about {}")
     max_tokens = MAX_TOKENS
     logit_scale = 20.0  # what this model was trained with
@@ -58,6 +61,7 @@ class MiniLM(FeatureEncoder):
     ) -> None:
         self.shapes = {"pooled": (WIDTH,)}
         self._precision, self._files = precision, files
+        self._reading: Reading | None = None
         self._long = checked_long(long)
         self.options = {"long": long} if long != "first" else {}
 
@@ -86,6 +90,28 @@ class MiniLM(FeatureEncoder):
         cut = self._tokenizer.encode_batch_fast(list(words), add_special_tokens=False)
         return [max(len(tokens.ids), 1) for tokens in cut]
 
+    def tower(self) -> BertTower:
+        """The network as a module that can be tuned, with numbers of its own; it takes what `inputs` gives."""
+        from handful.encode.bert_tower import BertTower
+
+        return BertTower(self._tensors, HEADS)
+
+    def inputs(self, items: Sequence[str]) -> list[list[int]]:
+        """The tokens of texts, as `tower` takes them: the first 256 of each."""
+        return [tokens.ids for tokens in self._tokens(texts_of([(item, self._content(item)) for item in items]))]
+
+    def retuned(self, tower: BertTower, mark: str, reading: Reading | None = None) -> MiniLM:
+        """This encoder with the weights of ``tower``; ``mark`` tells them from others in `identity`.
+
+        With ``reading`` that is what ``pooled`` holds, and the space of class text is gone.
+        """
+        other = MiniLM(self._precision, long=self._long, files=self._files)
+        other.basis = f"{self.basis}:{mark}"
+        other.__dict__["_tensors"] = {name: tensor.detach().clone() for name, tensor in tower.state_dict().items()}
+        if reading is not None:
+            other._reading, other.shapes, other.aligned = reading, {"pooled": (reading.width,)}, None
+        return other
+
     def _content(self, item: Any) -> bytes:
         return text_content(item)
 
@@ -102,10 +128,13 @@ class MiniLM(FeatureEncoder):
             import torch
 
             with torch.inference_mode():
-                return np.asarray(self._network([ids[place] for place in places]).numpy())
+                some = [ids[place] for place in places]
+                if self._reading is not None:
+                    return np.asarray(self._reading(self._network.tokens(some)).numpy())
+                return np.asarray(self._network(some).numpy())
 
         lengths = [len(some) for some in ids]
-        return read_windows(owner, lengths, vectors, budget=BATCH_TOKENS, unit_length=True)
+        return read_windows(owner, lengths, vectors, budget=BATCH_TOKENS, unit_length=self._reading is None)
 
     def _tokens(self, texts: Sequence[str]) -> list[Encoding]:
         return list(self._tokenizer.encode_batch_fast(list(texts)))
@@ -121,10 +150,13 @@ class MiniLM(FeatureEncoder):
         return tokenizer
 
     @cached_property
-    def _network(self) -> SentenceBert:
+    def _tensors(self) -> dict[str, Tensor]:
         from safetensors.torch import load, load_file
 
+        return load(self._files[WEIGHTS]) if self._files is not None else load_file(MINILM.path())
+
+    @cached_property
+    def _network(self) -> SentenceBert:
         from handful.encode.bert import SentenceBert
 
-        tensors = load(self._files[WEIGHTS]) if self._files is not None else load_file(MINILM.path())
-        return SentenceBert(tensors, HEADS, dtype(self.arithmetic))
+        return SentenceBert(self._tensors, HEADS, dtype(self.arithmetic))

@@ -24,9 +24,10 @@ from handful.core.intervals import Estimate, difference
 from handful.core.shares import Shares
 from handful.errors import BadInput
 from handful.evaluate.assessment import Assessment
-from handful.evaluate.gaps import LEAST, LEVEL, Gaps, gaps
+from handful.evaluate.gaps import LEAST, Gaps, gaps
 from handful.evaluate.leaning import Leaning, leaning
 from handful.evaluate.metrics import assess
+from handful.evaluate.significance import LEVEL
 from handful.read.places import quoted as in_quotes
 
 VALUES = 50

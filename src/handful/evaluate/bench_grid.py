@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from handful.evaluate.comparison import Row, winners
-from handful.evaluate.grids import Grid, Kind
+from handful.evaluate.comparison import winners
+from handful.evaluate.grids import Grid, Kind, interval_cell
 from handful.evaluate.tables import BenchResult
 
 
@@ -13,7 +13,7 @@ def bench_table(result: BenchResult, kind: Kind) -> str:
     heads = list(dict.fromkeys(row.head for row in result.rows))
     of = {(row.head, row.shots): row for row in result.rows}
     won = winners(result.rows)
-    lines = [(head, *(_cell(of[head, k]) for k in shots)) for head in heads]
+    lines = [(head, *(interval_cell(of[head, k].result.mean) for k in shots)) for head in heads]
     bold = {(heads.index(head), 1 + shots.index(k)) for k, head in won.items() if head is not None}
     columns = ("head", *(f"{k} {'shot' if k == 1 else 'shots'}" for k in shots))
     n = len(result.rows[0].result.accuracy)
@@ -21,8 +21,3 @@ def bench_table(result: BenchResult, kind: Kind) -> str:
     if len(heads) > 1 and n > 1:
         note += "; bold: better than each other head, paired t tests, Holm over the table, 5 % level"
     return Grid(columns, tuple(lines), frozenset(bold)).render(kind, f"{note}.")
-
-
-def _cell(row: Row) -> str:
-    mean = row.result.mean
-    return f"{100 * mean.value:.2f} ± {100 * (mean.high - mean.value):.2f}"

@@ -31,7 +31,7 @@ FEW = 5
 def a_distance(reference: Any, target: Any, *, folds: int = FOLDS, seed: int = 0) -> float:
     """Proxy A-distance ``2 (1 - 2 err)``, from 0 (alike) to 2 (told apart without an error).
 
-    err is that of logistic regression on unit-scaled features, out of fold, balanced over both sides.
+    err is that of logistic regression on standardised features, out of fold, both sides equally heavy.
 
     Args:
         reference, target: features ``[r, d]`` and ``[t, d]``.

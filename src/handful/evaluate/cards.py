@@ -89,6 +89,8 @@ WORDS = {"text": "class names", "unlabelled": "unlabelled items", "transductive"
 WORDS |= {"background": "base classes", "language_model": "a language model"}
 
 Cost = Literal["closed form", "gradient", "one by one"]
+COSTS: tuple[Cost, ...] = ("closed form", "gradient", "one by one")
+"""How an episode is learnt, the cheapest first."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def search(
         raise BadInput(f"no place {place!r}{nearest(place, TAXONOMY)}; there are {', '.join(TAXONOMY)}")
     known = [field.name for field in fields(Needs)]
     if wrong := next((need for need in (*needs, *needs_not) if need not in known), None):
-        raise BadInput(f"no need {wrong!r}{nearest(wrong, known)}; there are {', '.join(known)}")
+        raise BadInput(f"no need {wrong!r}{nearest(wrong, known)}")
     return [
         card
         for card in cards()
@@ -215,7 +217,9 @@ class Advice:
         }
 
 
-def recommend(have: Iterable[str] = (), shots: int = 5, measured: Mapping[str, Any] | None = None) -> list[Advice]:
+def recommend(
+    have: Iterable[str] = (), shots: int = 5, cost: str | None = None, measured: Mapping[str, Any] | None = None
+) -> list[Advice]:
     """The heads that can run with what is at hand, the measured ones first, best first.
 
     Then come those that use more of what is at hand. A head that cannot be measured here is not thereby worse; it is
@@ -224,18 +228,22 @@ def recommend(have: Iterable[str] = (), shots: int = 5, measured: Mapping[str, A
     Args:
         have: what there is beside labelled examples: words of `HAVE`, or names of views.
         shots: labelled examples a class.
+        cost: the most a method may cost, of `COSTS`; ``"closed form"`` where there are no gradients or no time.
         measured: see `measurements`; by default those in the package.
 
     Raises:
-        BadInput: shots below 1, or something that no head could use.
+        BadInput: shots below 1, or something that no head could use, or no such cost.
     """
     have = list(dict.fromkeys(have))
     views = {view for card in cards() for view in card.needs.views}
     if wrong := next((word for word in have if word not in HAVE and word not in views), None):
         known = [*HAVE, *sorted(views)]
-        raise BadInput(f"no head knows what to do with {wrong!r}{nearest(wrong, known)}; it may be {', '.join(known)}")
+        raise BadInput(f"no head knows what to do with {wrong!r}{nearest(wrong, known)}")
     if shots < 1:
         raise BadInput(f"shots must be at least 1, not {shots}")
+    if cost is not None and cost not in COSTS:
+        raise BadInput(f"no cost {cost!r}{nearest(cost, COSTS)}")
+    cheap = COSTS if cost is None else COSTS[: COSTS.index(cost) + 1]
     measured = measurements() if measured is None else measured
     at = min(measured["shots"], key=lambda k: (abs(k - shots), k), default=None)
     table = measured["behind"].get(_kind("class-names" in have), {}).get(str(at), {})
@@ -243,7 +251,7 @@ def recommend(have: Iterable[str] = (), shots: int = 5, measured: Mapping[str, A
     found = [
         _advice(card, table.get(card.key), at)
         for card in cards()
-        if set(card.wants) <= met and card.needs.min_shots <= shots
+        if set(card.wants) <= met and card.needs.min_shots <= shots and card.cost in cheap
     ]
     return sorted(
         found, key=lambda a: (a.behind is None, a.behind or 0.0, -len(a.card.wants), a.card.cost == "one by one")

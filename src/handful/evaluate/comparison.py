@@ -13,7 +13,7 @@ from handful.core.intervals import Estimate, mean_interval
 from handful.errors import BadInput
 from handful.evaluate.episodic import EpisodeResult, run
 from handful.evaluate.indices import Count, Episodes
-from handful.evaluate.significance import Pair, holm, paired_test, winner
+from handful.evaluate.significance import pairs_by_row, winner
 from handful.protocols import Progress
 
 
@@ -124,18 +124,11 @@ def winners(rows: Sequence[Row]) -> dict[Count, str | None]:
 
     By paired tests, corrected for all comparisons of the table. Nothing else is printed bold.
     """
-    shots, heads = list(dict.fromkeys(row.shots for row in rows)), list(dict.fromkeys(row.head for row in rows))
-    of = {(row.head, row.shots): row for row in rows}
-    pairs = [(k, a, b) for k in shots for i, a in enumerate(heads) for b in heads[i + 1 :]]
-    if not pairs or len(of[heads[0], shots[0]].result.accuracy) < 2:
-        return dict.fromkeys(shots)
-    tests = [paired_test(of[a, k].result.accuracy, of[b, k].result.accuracy) for k, a, b in pairs]
-    found = [
-        (k, Pair(a, b, test.difference, float(p)))
-        for (k, a, b), test, p in zip(pairs, tests, holm([test.p for test in tests]), strict=True)
-    ]
-    names = dict.fromkeys(heads)
-    return {k: winner(names, [pair for at, pair in found if at == k]) for k in shots}
+    table: dict[Count, dict[str, np.ndarray]] = {}
+    for row in rows:
+        judged = row.result.accuracy
+        table.setdefault(row.shots, {}).update({row.head: judged} if len(judged) > 1 else {})
+    return {shots: winner(table[shots], pairs) for shots, pairs in pairs_by_row(table).items()}
 
 
 def _statement(key: str, result: EpisodeResult, first: str, reference: EpisodeResult) -> str:

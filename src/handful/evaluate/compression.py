@@ -112,19 +112,20 @@ def compression_groups(original: Mapping[str, Any], cheap: Mapping[str, Any]) ->
     """Sort items by what original and baseline get right.
 
     Args:
-        original, cheap: by item id whether it is answered rightly (or a score, right from `RIGHT` on). An item the
-            baseline has no answer to counts as wrong.
+        original, cheap: by item id whether it is answered rightly (or a score, right from `RIGHT` on). Items that the
+            original solves and the baseline has no answer to are in no group: nothing tells how difficult they are.
 
     Raises:
         BadInput: no item, or no id in common.
     """
     if not original or not original.keys() & cheap.keys():
         raise BadInput(f"original ({len(original)} items) and baseline ({len(cheap)} items) have no id in common")
-    groups: dict[tuple[bool, bool], list[str]] = {}
-    for name in sorted(original):
-        groups.setdefault((_right(original, name), _right(cheap, name)), []).append(name)
-    hard, easy = groups.get((True, False), ()), groups.get((True, True), ())
-    return Groups(tuple(hard), tuple(easy), tuple(name for name in sorted(original) if not _right(original, name)))
+    solved = [name for name in sorted(original) if _right(original, name)]
+    return Groups(
+        difficult=tuple(name for name in solved if name in cheap and not _right(cheap, name)),
+        simple=tuple(name for name in solved if _right(cheap, name)),
+        unsolved=tuple(sorted(original.keys() - set(solved))),
+    )
 
 
 def compare_methods(
@@ -152,7 +153,7 @@ def compare_methods(
             raise BadInput(f"method {name!r} has no id in common with the original")
     rows = tuple(_score(name, given, groups, original) for name, given in {BASELINE: cheap, **methods}.items())
     judged = rows[1:]
-    if len(groups.difficult) < floor:
+    if len(groups.difficult) < max(floor, 1):
         few = f"{len(groups.difficult)} difficult items are too few to rank by; {floor} are needed"
         return Comparison(groups, rows, None, None, few)
     hard = [row.difficult.value for row in judged if row.difficult is not None]

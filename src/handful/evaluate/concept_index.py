@@ -2,7 +2,8 @@
 
 Paper 011: Udandarao et al., "No 'Zero-Shot' Without Exponential Data", 2024; `handful.evaluate.concepts` has the rest.
 
-    text hits        captions that hold every word of the name, as lemmas; words no caption has are left out first
+    text hits        captions that hold every word of the name, as lemmas; words no caption has, and words like "of"
+                     that the authors' index of nouns has not, are left out first
     image hits       images whose score of the concept is above 0.7
     integrated hits  both
     misalignment     samples with some text and some image concept but no common one
@@ -21,6 +22,8 @@ import numpy as np
 from handful.errors import BadInput
 
 THRESHOLD = 0.7
+FUNCTION_WORDS = frozenset(["a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with"])
+"""Words that say nothing of what is shown; a name of nothing else keeps them."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,10 @@ class ConceptIndex:
         Raises:
             BadInput: a name without any word in it.
         """
-        words = [self.lemma(word) for word in re.split(r"[_\s]+", name.lower()) if re.search(r"\w", word)]
+        words = [word for word in re.split(r"[_\s]+", name.lower()) if re.search(r"\w", word)]
         if not words:
             raise BadInput(f"class name {name!r} has no word in it: nothing to count")
+        words = [self.lemma(word) for word in [w for w in words if w not in FUNCTION_WORDS] or words]
         sets = [self.words[word] for word in words if word in self.words]
         return frozenset.intersection(*sets) if sets else frozenset()
 
@@ -87,11 +91,13 @@ class ConceptIndex:
             threshold: a concept is in an image when its score is above.
 
         Raises:
-            BadInput: scores of another shape.
+            BadInput: scores of another shape, or not finite.
         """
         scores = np.asarray(image_scores, float)
         if scores.shape != (self.size, len(class_names)):
             raise BadInput(f"image scores {scores.shape} are not [{self.size} captions, {len(class_names)} classes]")
+        if not np.isfinite(scores).all():
+            raise BadInput(f"image scores of caption {int(np.argwhere(~np.isfinite(scores))[0, 0])} are not finite")
         image = scores > threshold
         text = np.zeros_like(image)
         for column, name in enumerate(class_names):

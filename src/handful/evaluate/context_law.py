@@ -122,17 +122,14 @@ def fit_context_law(
         raise BadInput(f"scores are between 0 and 1, not {y.min():g} to {y.max():g}{hint}")
     if not penalty_width > 0:
         raise BadInput(f"the width of the penalty is above 0, not {penalty_width:g}")
-    names = ["B", "beta"] if np.ptp(x[0]) == 0 else ["A", "alpha", "B", "beta"]
+    names = ["B", "beta"] if len(np.unique(x[0])) < 2 else ["A", "alpha", "B", "beta"]
     if len(y) < len(names):
         raise BadInput(f"{len(y)} points do not determine {len(names)} parameters ({', '.join(names)})")
     if len(names) == 2:
         warnings.warn("all points have the same compute: its factor is taken as 1", OneCompute, 2)
-    absent = [name for name in names if name not in bounds]
-    if absent:
-        raise BadInput(f"bounds of {', '.join(absent)} are missing")
     c0, n0 = float(np.median(x[0])), float(np.median(x[1]))
     inputs = np.log(x[0] / c0), np.log(x[1] / n0), x[2] - x[1]
-    limits = np.array([_log(bounds[name]) if name in ("A", "B") else bounds[name] for name in names], float)
+    limits = np.array([_limits(name, bounds) for name in names])
 
     def residual(theta: np.ndarray) -> np.ndarray:
         out: np.ndarray = _law(theta, *inputs, penalty_width) - y
@@ -238,16 +235,21 @@ def _inputs(C: Any, n: Any, L: Any) -> tuple[np.ndarray, ...]:
     except ValueError as error:
         raise BadInput(f"compute, tokens and limits do not fit together: {error}") from error
     for name, values in (("compute", c), ("tokens of the prompt", tokens), ("context limit", limit)):
-        if not (values > 0).all():
+        wrong = values[~((values > 0) & (np.isfinite(values) | (values is limit)))]
+        if wrong.size:
             hint = "; leave out the scores without a prompt, or give them one token" if name.startswith("tok") else ""
-            raise BadInput(f"{name}: {np.nanmin(values):g} is not above 0{hint}")
+            raise BadInput(f"{name}: {wrong[0]:g} is no number above 0{hint}")
     return c, tokens, limit
 
 
-def _log(limits: tuple[float, float]) -> tuple[float, float]:
-    if not 0 < limits[0] < limits[1]:
-        raise BadInput(f"bounds {limits} of A or B are not above 0 and in order")
-    return float(np.log(limits[0])), float(np.log(limits[1]))
+def _limits(name: str, bounds: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
+    """Bounds of one entry of theta: of log A and log B, of alpha and beta themselves."""
+    if name not in bounds:
+        raise BadInput(f"bounds of {name} are missing")
+    low, high = bounds[name]
+    if not (0 <= low < high < np.inf and (low > 0 or name in ("alpha", "beta"))):
+        raise BadInput(f"bounds {low:g} to {high:g} of {name} are not above 0 and in order")
+    return (float(np.log(low)), float(np.log(high))) if name in ("A", "B") else (float(low), float(high))
 
 
 def _t(freedom: int) -> float:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from handful.errors import BadInput
-from handful.evaluate.indices import Episodes, digest
+from handful.evaluate.indices import Episodes, digest, places
 
 TRIES = 50
 """Rounds in which ways without a context of their own are drawn anew."""
@@ -124,14 +124,14 @@ class _Table:
 
     @classmethod
     def of(cls, concept: Any, context: Any, few: str, shots: int, queries: int, rho: float, disjoint: bool) -> _Table:
-        names, y = np.unique(np.asarray(concept).astype(str), return_inverse=True)
-        given = ["" if value is None else str(value).strip() for value in context]
-        if len(given) != len(y) or not len(y):
-            raise BadInput(f"{len(y)} concepts do not fit {len(given)} contexts")
-        if "" in given:
-            raise BadInput(f"item {given.index('')} has no context")
+        if few not in ("error", "skip"):
+            raise BadInput(f"few is 'error' or 'skip', not {few!r}")
+        if len(concept) != len(context) or not len(concept):
+            raise BadInput(f"{len(concept)} concepts do not fit {len(context)} contexts")
+        known, given = _present(concept, "concept"), _present(context, "context")
+        names, y = np.unique(np.asarray(concept), return_inverse=True)  # in the order of `handful.evaluate.sampling`
         contexts, c = np.unique(np.asarray(given), return_inverse=True)
-        twice = sorted(set(names.tolist()) & set(contexts.tolist()))
+        twice = sorted(set(known) & set(given))
         if twice:
             raise BadInput(f"{twice[0]!r} is a concept and a context; the two must not share names")
         if shots < 1 or queries < 1:
@@ -154,11 +154,9 @@ class _Table:
                 f"concept {str(names[which])!r} has {has}: {shots} shots from one and {shots + queries} items of "
                 f'others need {wanted} at least; few="skip" leaves it out'
             )
-        size = counts.sum(1)
-        order = np.argsort(y, kind="stable")
-        column = np.arange(len(y)) - np.repeat(np.cumsum(size) - size, size)
-        rows = np.full((len(names), int(size.max())), -1)
-        rows[y[order], column] = order
+        items = np.arange(len(y))
+        rows = np.full((len(names), int(total.max())), -1)
+        rows[y, places(y, items)] = items
         at = np.where(rows >= 0, c[rows], -1)
         skipped = tuple(str(name) for name in names[~enough])
         return cls(rows, at, pairs, np.flatnonzero(enough), skipped)
@@ -168,6 +166,14 @@ class _Table:
         able = self.pairs[classes, major]
         found: np.ndarray = np.where(able, rng.random(able.shape), -1).argmax(axis=2)
         return found
+
+
+def _present(values: Any, what: str) -> list[str]:
+    """Names without blanks around them. Raises `BadInput` for an item without one."""
+    names = ["" if value is None or value != value else str(value).strip() for value in values]
+    if "" in names:
+        raise BadInput(f"item {names.index('')} has no {what}")
+    return names
 
 
 def _contexts_of_ways(
@@ -195,7 +201,6 @@ def _contexts_of_ways(
 def _pick(rows: np.ndarray, among: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
     """``k`` of the ``rows [e, W, M]`` for which ``among`` holds, at random: ``[e, W, k]``."""
     keys = np.where(among, rng.random(rows.shape), 2.0)
-    k = min(k, rows.shape[-1])
     order = np.argsort(keys, axis=-1)[..., :k]
     return np.take_along_axis(rows, order, axis=-1)
 

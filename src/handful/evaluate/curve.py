@@ -13,6 +13,7 @@ import numpy as np
 from handful.core.intervals import Estimate, wilson
 from handful.errors import BadInput
 from handful.evaluate.crossfit import answers, as_units, judgeable, units_of_classes
+from handful.evaluate.indices import places
 
 if TYPE_CHECKING:
     from handful.adapt.base import Features, Head
@@ -120,11 +121,8 @@ def draw_shots(
     """Which items to learn from ``[n]``: ``shots`` units of each class, one fewer than it has at most, and all items
     that are not judged."""
     order = rng.random(int(units.max()) + 1)
-    pairs = np.unique(np.stack([codes, units])[:, judged], axis=1)
-    c, u = pairs[:, np.lexsort((order[pairs[1]], pairs[0]))]
-    size = np.bincount(c, minlength=int(codes.max()) + 1)
-    rank = np.arange(len(c)) - (np.cumsum(size) - size)[c]
-    taken = u[rank < np.minimum(shots, size - 1)[c]]
+    c, u = np.unique(np.stack([codes, units])[:, judged], axis=1)
+    taken = u[places(c, order[u]) < np.minimum(shots, np.bincount(c) - 1)[c]]
     items: np.ndarray = np.isin(units, taken) | ~judged
     return items
 

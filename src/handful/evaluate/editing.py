@@ -23,6 +23,7 @@ import numpy as np
 from scipy import ndimage
 
 from handful.core.intervals import Estimate, wilson
+from handful.core.ssim import ssim
 from handful.errors import BadInput
 
 STRIDE = 8
@@ -92,16 +93,13 @@ def _psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Wang et al. (2004), window of 11 pixels, c1 = 0.01^2, c2 = 0.03^2; frames are mirrored at their edges."""
+    """Gaussian window of 11 pixels; frames are mirrored at their edges."""
 
     def blur(x: np.ndarray) -> np.ndarray:
         out: np.ndarray = ndimage.gaussian_filter(x, SIGMA, radius=RADIUS, axes=(0, 1), mode="mirror")
         return out
 
-    mu_a, mu_b = blur(a), blur(b)
-    var_a, var_b, both = blur(a * a) - mu_a**2, blur(b * b) - mu_b**2, blur(a * b) - mu_a * mu_b
-    top = (2 * mu_a * mu_b + 1e-4) * (2 * both + 9e-4)
-    return float((top / ((mu_a**2 + mu_b**2 + 1e-4) * (var_a + var_b + 9e-4))).mean())
+    return float(ssim(a, b, blur).mean())
 
 
 _MEASURES = {"psnr": _psnr, "mse": _mse, "ssim": _ssim}
@@ -111,11 +109,12 @@ def structure_distance(edited: np.ndarray, original: np.ndarray) -> float:
     """Of patch keys ``[F, P, D]`` or ``[P, D]``: 0 where the parts of each frame are alike as they were.
 
     Raises:
-        BadInput: shapes that differ, or a key of length 0.
+        BadInput: shapes that differ, numbers that are not finite, or a key of length 0.
     """
     a, b = np.asarray(edited, float), np.asarray(original, float)
     if a.shape != b.shape or a.ndim not in (2, 3) or not a.size:
         raise BadInput(f"keys of {a.shape} and {b.shape} cannot be compared: [frames, patches, dimensions] of both")
+    _refuse_odd(a, b)
     sims = []
     for keys in (a, b):
         length = np.linalg.norm(keys, axis=-1, keepdims=True)
@@ -138,11 +137,12 @@ def motion_fidelity(
         mode: see the module; ``"five"`` takes as many tracks of both.
 
     Raises:
-        BadInput: shapes that do not fit, fewer than two frames, or an unknown mode.
+        BadInput: shapes that do not fit, numbers that are not finite, fewer than two frames, or an unknown mode.
     """
     a, b = np.asarray(edited, float), np.asarray(original, float)
     if a.ndim != 3 or b.ndim != 3 or a.shape[1:] != b.shape[1:] or a.shape[1] < 2 or not len(a) or not len(b):
         raise BadInput(f"tracks of {a.shape} and {b.shape} do not fit: [tracks, frames, 2], two frames at least")
+    _refuse_odd(a, b)
     if mode not in ("symmetric", "five"):
         raise BadInput(f"mode is 'symmetric' or 'five', not {mode!r}")
     if mode == "five" and len(a) != len(b):
@@ -153,6 +153,11 @@ def motion_fidelity(
     if mode == "five":
         return float((s - np.eye(len(s))).max(axis=1).mean())
     return float((s.max(axis=1).mean() + s.max(axis=0).mean()) / 2)
+
+
+def _refuse_odd(a: np.ndarray, b: np.ndarray) -> None:
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise BadInput("numbers that are not finite cannot be compared: leave out tracks or frames without a value")
 
 
 def _directions(tracks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -166,15 +171,17 @@ def inside_box(tracks: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The tracks that begin inside the bounding box of the union of masks ``[F, H, W]``; tracks are (x, y).
 
     Raises:
-        BadInput: an empty mask.
+        BadInput: an empty mask, or shapes that are none.
     """
-    rows, columns = np.nonzero(np.asarray(mask).any(axis=0))
+    tracks, mask = np.asarray(tracks), np.asarray(mask)
+    if tracks.ndim != 3 or mask.ndim != 3:
+        shapes = f"{tracks.shape} and {mask.shape}"
+        raise BadInput(f"tracks [tracks, frames, 2] and masks [frames, height, width] are needed, not {shapes}")
+    rows, columns = np.nonzero(mask.any(axis=0))
     if not len(rows):
         raise BadInput("the mask is empty: there is no box around it")
-    x, y = np.asarray(tracks)[:, 0].T
-    kept: np.ndarray = np.asarray(tracks)[
-        (x >= columns.min()) & (x <= columns.max()) & (y >= rows.min()) & (y <= rows.max())
-    ]
+    x, y = tracks[:, 0].T
+    kept: np.ndarray = tracks[(x >= columns.min()) & (x <= columns.max()) & (y >= rows.min()) & (y <= rows.max())]
     return kept
 
 
@@ -182,11 +189,12 @@ def clip_score(frames: np.ndarray, text: np.ndarray) -> float:
     """100 max(cos, 0) of the embeddings of frames ``[F, d]`` and of a prompt ``[d]``, mean over frames.
 
     Raises:
-        BadInput: shapes that do not fit.
+        BadInput: shapes that do not fit, or numbers that are not finite.
     """
     x, t = np.asarray(frames, float), np.asarray(text, float)
     if x.ndim != 2 or t.shape != x.shape[1:] or not len(x):
         raise BadInput(f"frames of {x.shape} and a prompt of {t.shape} do not fit")
+    _refuse_odd(x, t)
     cosine = x @ t / np.maximum(np.linalg.norm(x, axis=1) * np.linalg.norm(t), 1e-12)
     return float(100 * np.maximum(cosine, 0).mean())
 

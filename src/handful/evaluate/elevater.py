@@ -19,13 +19,18 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from handful.errors import BadInput, nearest
+from handful.evaluate.generalised import per_class_accuracy
 from handful.files import whole_file
 
 Metric = Literal["accuracy", "mean-per-class", "11point-map", "roc-auc"]
 METRICS: tuple[str, ...] = ("accuracy", "mean-per-class", "11point-map", "roc-auc")
 SHARE = 0.2
-MEAN_PER_CLASS = ("caltech", "flower", "pet", "aircraft")
-"""Data sets whose name holds one of these are judged by the mean over classes."""
+METRIC_OF: Mapping[str, Metric] = {
+    **dict.fromkeys(("caltech", "flower", "pet", "aircraft"), "mean-per-class"),
+    "voc": "11point-map",
+    "hateful": "roc-auc",
+}
+"""Data sets whose name holds one of these have that metric, all others accuracy."""
 
 
 class Halves(NamedTuple):
@@ -97,11 +102,8 @@ def score(labels: Any, scores: Any, metric: Metric) -> float:
         return _roc_auc(labels, scores if scores.ndim == 1 else scores[:, -1])
     if scores.ndim != 2 or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= scores.shape[1]:
         raise BadInput(f"labels are class numbers below the {scores.shape[-1]} columns of the scores")
-    right = scores.argmax(axis=1) == labels
-    if metric == "accuracy":
-        return float(right.mean())
-    codes = np.unique(labels, return_inverse=True)[1]
-    return float(np.mean(np.bincount(codes, right) / np.bincount(codes)))
+    answers = scores.argmax(axis=1)
+    return per_class_accuracy(labels, answers) if metric == "mean-per-class" else float((answers == labels).mean())
 
 
 def average_precision(labels: Any, scores: Any) -> float:
@@ -130,7 +132,7 @@ def _roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
 
 def metric_of(name: str) -> Metric:
     """Which metric a data set of that name has."""
-    return "mean-per-class" if any(part in name.lower() for part in MEAN_PER_CLASS) else "accuracy"
+    return next((metric for part, metric in METRIC_OF.items() if part in name.lower()), "accuracy")
 
 
 def parameter_efficiency(score: float, trainable: int) -> float:

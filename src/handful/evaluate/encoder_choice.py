@@ -100,14 +100,17 @@ def compare_encoders(
     if odd := next((name for name, f in features.items() if len(f.x) != len(labels)), None):
         raise BadInput(f"{odd}: {len(features[odd].x)} rows of features but {len(labels)} labels")
     together = None if groups is None else np.asarray(groups)
-    right: dict[str, np.ndarray] = {}
+    classes, judged = np.unique(labels), np.ones(len(labels), dtype=bool)
+    every: dict[str, np.ndarray] = {}
     for name, x in features.items():
         found = cross_fit(head, x, labels, together, folds=folds, seed=seed)
         if found is None:
             raise BadInput("two examples of at least two classes are needed to judge an encoder: label a few more")
-        classes = np.unique(labels)
-        right[name] = (classes[np.nan_to_num(found.logits).argmax(axis=1)] == labels)[found.judged].astype(float)
-        judged = found.judged
+        every[name] = (classes[np.nan_to_num(found.logits).argmax(axis=1)] == labels).astype(float)
+        judged &= found.judged  # items for which a head has no finite answer on some encoder compare nothing
+    if not judged.any():
+        raise BadInput("no item has an answer on every encoder: their features hold numbers no head can use")
+    right = {name: r[judged] for name, r in every.items()}
     units = np.unique(as_units(together, len(labels))[judged], return_inverse=True)[1]
     size = np.bincount(units)
     means = {name: np.bincount(units, r) / size for name, r in right.items()}  # groups are what is independent

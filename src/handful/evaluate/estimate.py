@@ -14,8 +14,9 @@ Folds judge models that learnt from fewer labels, and each other model than the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -102,19 +103,39 @@ def estimate(
     more = (cross_fit(head, features, labels, groups, folds=folds, seed=int(s)) for s in seeds)
     deals = [first, *(deal for deal in more if deal is not None)]
 
-    scale = _scale(first, codes)
+    curve = partial(shots_curve, head, features, labels, groups, seed=seed, budget_seconds=budget_seconds)
+    return quote(deals, labels, groups, curve, weights=weights, shift=shift)
+
+
+def quote(
+    deals: Sequence[CrossFit],
+    labels: np.ndarray,
+    groups: np.ndarray | None,
+    curve: Callable[..., list[Point]],
+    *,
+    weights: np.ndarray | None = None,
+    shift: np.ndarray | None = None,
+) -> Quoted:
+    """What out-of-fold answers say of the model that learnt from all labels; arguments as `estimate`.
+
+    Args:
+        deals: answers of each item by fits that had not seen it, folds dealt out in as many ways.
+        labels, groups: ``[n]``.
+        curve: gives the accuracies with fewer shots, for ``weights`` and ``shift`` by name.
+        weights, shift: of the population.
+    """
+    first, codes = deals[0], np.unique(labels, return_inverse=True)[1]
+    units = as_units(groups, len(codes))
+    scale = scale_of(first, codes)
     weight = np.where(first.judged, 1.0 if weights is None else weights, 0.0)
     weight = checked_weights(weight, len(codes))
     wrong = np.stack([_wrong(deal, codes, scale, shift) for deal in deals])
     known = np.stack([deal.known for deal in deals])
     items = Shares(None if groups is None else units, weight)
     worth = items.worth(wrong[0] == 0, first.judged)
-    curve = shots_curve(
-        head, features, labels, groups, seed=seed, weights=weight, shift=None if shift is None else shift / scale,
-        budget_seconds=budget_seconds,
-    )  # fmt: skip
+    points = curve(weights=weight, shift=None if shift is None else shift / scale)
     shots = float(np.median(units_of_classes(codes, units)))
-    b = decay(curve, float((wrong * weight).mean()), float(known[:, first.judged].mean()) * shots, worth)
+    b = decay(points, float((wrong * weight).mean()), float(known[:, first.judged].mean()) * shots, worth)
 
     left = wrong * weight * known**b.value
     value, slope = 1 - float(left.mean()), abs(float((left * np.log(known)).mean()))
@@ -122,7 +143,14 @@ def estimate(
     accuracy = widened(value, worth / MODEL, spread)
     full = Point(round(shots), len(codes), accuracy)
     return Quoted(
-        accuracy, first.logits, first.judged, first.fold, scale, b, (*curve, full), _method(first, repeats, b, known)
+        accuracy,
+        first.logits,
+        first.judged,
+        first.fold,
+        scale,
+        b,
+        (*points, full),
+        _method(first, len(deals), b, known),
     )
 
 
@@ -172,7 +200,7 @@ def _wrong(deal: CrossFit, codes: np.ndarray, scale: float, shift: np.ndarray | 
     return wrong
 
 
-def _scale(folds: CrossFit, codes: np.ndarray) -> float:
+def scale_of(folds: CrossFit, codes: np.ndarray) -> float:
     """What is left to multiply logits with, each head's own spread being in them."""
     import torch
 

@@ -110,7 +110,7 @@ def load_fewclue(root: str | Path, task: str) -> FewShotTask:
             label that no training item has.
     """
     if task not in TASKS:
-        raise BadInput(f"FewCLUE has no task {task!r}{nearest(task, TASKS)}: {', '.join(TASKS)}")
+        raise BadInput(f"FewCLUE has no task {task!r}{nearest(task, TASKS)}")
     folder = Path(root) / task
     splits = {}
     for name in (*SPLITS, ALL):

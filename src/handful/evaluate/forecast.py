@@ -27,7 +27,7 @@ import numpy as np
 
 from handful.core.intervals import Estimate
 from handful.errors import BadInput
-from handful.evaluate.laws import Law, fit_law
+from handful.evaluate.laws import Law, checked_target, fit_law
 
 GRID = 9
 """Curves are known at 1, 2, 4, … 256 shots."""
@@ -162,8 +162,7 @@ class Forecast:
         Raises:
             BadInput: the target is no accuracy between 0 and 1.
         """
-        if not 0 < target < 1:
-            raise BadInput(f"a target is an accuracy between 0 and 1, not {target:g}")
+        checked_target(target)
         last = self.pilot.shots[-1]
         sizes = last * np.geomspace(1, max(self.horizon / last, 1.0), 513)
         reached = np.maximum.accumulate(self.accuracy(sizes), axis=0) >= target - 1e-12

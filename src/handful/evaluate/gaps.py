@@ -22,9 +22,8 @@ from scipy import stats
 from handful.core.intervals import Estimate, difference
 from handful.core.shares import Shares
 from handful.errors import BadInput
+from handful.evaluate.significance import LEVEL, holm
 
-LEVEL = 0.05
-"""Of the corrected p below which a gap is more than chance."""
 LEAST = 10
 """Items of a value below which it is not judged."""
 
@@ -104,22 +103,13 @@ def gaps(
     counts = np.bincount(codes)
     judged = np.flatnonzero(counts >= least)
     rows = [(g, *_against(hit, codes == g, share)) for g in judged]
-    corrected = holm(np.array([p for *_, p in rows]))
+    corrected = holm([p for *_, p in rows])
     made = [
         Gap(str(found[g]), int(counts[g]), accuracy, gap, float(p))
         for (g, accuracy, gap, _), p in zip(rows, corrected, strict=True)
     ]
     small = tuple(str(name) for name in found[counts < least])
     return Gaps(column, tuple(sorted(made, key=lambda each: each.accuracy.value)), small)
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """p-values ``[G]`` corrected for being G: whatever they share, any false one is below the level that seldom."""
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(np.minimum(1.0, np.arange(len(p), 0, -1) * p[order]))
-    out = np.empty(len(p))
-    out[order] = stepped
-    return out
 
 
 def _against(hit: np.ndarray, inside: np.ndarray, share: Shares) -> tuple[Estimate, Estimate, float]:

@@ -65,7 +65,12 @@ def gzsl_scores(y_true: Any, y_pred: Any, seen: Iterable[Any]) -> Generalised:
         raise BadInput(f"no item is of {'another' if old.all() else 'a seen'} class: H needs both")
     y_pred = np.asarray(y_pred)
     u, s = per_class_accuracy(y_true[~old], y_pred[~old]), per_class_accuracy(y_true[old], y_pred[old])
-    return Generalised(u, s, 2 * u * s / (u + s) if u + s else 0.0)
+    return Generalised(u, s, harmonic_mean(u, s))
+
+
+def harmonic_mean(u: float, s: float) -> float:
+    """``2 u s / (u + s)``; 0 where both are."""
+    return 2 * u * s / (u + s) if u + s else 0.0
 
 
 @dataclass(frozen=True)
@@ -195,6 +200,8 @@ def zsl_protocol(labels: Any, splits: Mapping[str, Any], *, names: Mapping[Any, 
 def read_splits(path: str | Path) -> tuple[dict[str, np.ndarray], dict[Any, np.ndarray]]:
     """Splits and signatures of a file of the paper's authors (``att_splits.mat``, ``sent_splits.mat``).
 
+    Only for files you trust: SciPy reads them, and one that is made for it can crash the process.
+
     Returns:
         Indices of items by part, counted from 0, and the signature of each class by its number, which counts from 1 as
         the labels in ``res101.mat`` do.
@@ -213,6 +220,8 @@ def read_splits(path: str | Path) -> tuple[dict[str, np.ndarray], dict[Any, np.n
 def read_features(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Features ``[n, d]`` and labels ``[n]``, which count from 1, of a file of the paper's authors (``res101.mat``).
 
+    Only for files you trust, as `read_splits`.
+
     Raises:
         BadInput: it is no such file.
     """
@@ -225,13 +234,15 @@ def read_features(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _matrices(path: str | Path, names: Iterable[str], what: str) -> dict[str, np.ndarray]:
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
+    names = tuple(names)
     try:
-        content = loadmat(str(path))
-        found = {name: np.asarray(content[name]) for name in names}
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError, MatReadError) as error:
+        content = loadmat(str(path), variable_names=names)
+    except Exception as error:  # of a damaged file SciPy raises zlib.error, IndexError, TypeError, …
         raise BadInput(f"{path} holds no {what}: {' '.join(str(error).split())}") from error
+    if missing := [name for name in names if name not in content]:
+        raise BadInput(f"{path} holds no {what}: it has no {missing[0]!r}")
+    found = {name: np.asarray(content[name]) for name in names}
     if odd := [name for name, array in found.items() if array.dtype.kind not in "iuf"]:
         raise BadInput(f"{path} holds no {what}: {odd[0]!r} is not made of numbers")
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from handful.core.intervals import Estimate
 from handful.evaluate.tables import escape
 
 Kind = Literal["md", "tex"]
@@ -54,6 +55,11 @@ class Grid:
                 "",
             ]
         )
+
+
+def interval_cell(mean: Estimate) -> str:
+    """In percent, ± half of the interval."""
+    return f"{100 * mean.value:.2f} ± {100 * (mean.high - mean.value):.2f}"
 
 
 def _plain(cell: str) -> str:

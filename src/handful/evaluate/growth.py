@@ -17,6 +17,7 @@ import numpy as np
 
 from handful.core.intervals import Estimate
 from handful.errors import BadInput
+from handful.evaluate.generalised import harmonic_mean
 from handful.evaluate.metrics import assess
 
 
@@ -112,16 +113,12 @@ def harmonic(base: Estimate, novel: Estimate) -> Estimate:
     """The harmonic mean of two independent accuracies."""
     b, n = base.value, novel.value
     if b + n == 0:
-        return Estimate(0.0, 0.0, _mean(base.high, novel.high))
+        return Estimate(0.0, 0.0, harmonic_mean(base.high, novel.high))
     by_base, by_novel = 2 * n**2 / (b + n) ** 2, 2 * b**2 / (b + n) ** 2
     below = np.hypot(by_base * (b - base.low), by_novel * (n - novel.low))
     above = np.hypot(by_base * (base.high - b), by_novel * (novel.high - n))
-    value = _mean(b, n)
+    value = harmonic_mean(b, n)
     return Estimate(value, max(0.0, value - float(below)), min(1.0, value + float(above)))
-
-
-def _mean(b: float, n: float) -> float:
-    return 2 * b * n / (b + n) if b + n else 0.0
 
 
 def _hurt(true: np.ndarray, before: np.ndarray, after: np.ndarray) -> tuple[OldClass, ...]:

@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from handful.errors import BadInput
+from handful.evaluate.generalised import gzsl_scores, per_class_accuracy
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,12 @@ def incremental_step(labels: Any, predicted: Any, base: Any) -> Step:
     of_base, as_base, right = np.isin(labels, base), np.isin(predicted, base), labels == predicted
     if not of_base.any():
         raise BadInput("no item is of a base class: judge items of all classes known so far")
-    overall, seen = float(right.mean()), _mean_recall(labels[of_base], right[of_base])
+    overall = float(right.mean())
     if of_base.all():
-        return Step(len(labels), overall, seen, None, None, None, None)
-    unseen = _mean_recall(labels[~of_base], right[~of_base])
-    harmonic = 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
+        return Step(len(labels), overall, per_class_accuracy(labels, predicted), None, None, None, None)
+    novel, seen, harmonic = gzsl_scores(labels, predicted, base)
     false_negative, false_positive = float(as_base[~of_base].mean()), float((~as_base[of_base]).mean())
-    return Step(len(labels), overall, seen, unseen, harmonic, false_negative, false_positive)
+    return Step(len(labels), overall, seen, novel, harmonic, false_negative, false_positive)
 
 
 def incremental_report(steps: Sequence[Step]) -> Incremental:
@@ -166,9 +166,3 @@ def incremental_arrivals(
         examples = np.concatenate([items[c][:shot] for c in new])
         steps.append(Arrival(tuple(new), tuple(seen), examples, draw.permutation(np.concatenate(some))))
     return np.concatenate([items[c][: taken[c]] for c in first]), tuple(steps)
-
-
-def _mean_recall(labels: np.ndarray, right: np.ndarray) -> float:
-    """Mean over the classes among ``labels`` of the share that is right."""
-    _, codes = np.unique(labels, return_inverse=True)
-    return float(np.mean(np.bincount(codes, weights=right) / np.bincount(codes)))

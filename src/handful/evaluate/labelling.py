@@ -26,6 +26,7 @@ from sklearn.base import clone
 from handful.core.intervals import Estimate
 from handful.errors import BadInput
 from handful.evaluate.crossfit import answers
+from handful.evaluate.indices import places
 
 if TYPE_CHECKING:
     from handful.adapt.base import Features, Head
@@ -149,12 +150,8 @@ def _split(
     codes: np.ndarray, shots: int, most: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labelled, to choose among, kept apart; every class has ``shots`` labels, one fewer than it has items at most."""
-    draw = rng.random(len(codes))
-    order = np.lexsort((draw, codes))
-    counts = np.bincount(codes)
-    rank = np.empty(len(codes), dtype=np.int64)
-    rank[order] = np.arange(len(codes)) - (np.cumsum(counts) - counts)[codes[order]]
-    start = np.flatnonzero(rank < np.minimum(shots, counts - 1)[codes])
+    most_of = np.minimum(shots, np.bincount(codes) - 1)
+    start = np.flatnonzero(places(codes, rng.random(len(codes))) < most_of[codes])
     rest = rng.permutation(np.setdiff1d(np.arange(len(codes)), start))
     cut = most - len(start)
     return start, rest[:cut], rest[cut:]

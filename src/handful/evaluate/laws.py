@@ -95,6 +95,8 @@ def fit_law(
     """
     x, y = checked(n, accuracy)
     w = np.ones(len(x)) if weights is None else np.asarray(weights, float)
+    if w.shape != x.shape or not (np.isfinite(w) & (w >= 0)).all():
+        raise BadInput(f"weights {w.shape} of {len(x)} points are numbers of at least 0, one for each")
     if kind == "power":
         return _law(_least_squares(design(x, 0.0)[:, :2], y, w))
     if kind == "offset":
@@ -109,7 +111,15 @@ def fit_law(
 
 
 def required(law: Law, accuracy: float, most: float = 1e9) -> float:
-    """The fewest examples for which one law reaches ``accuracy``; infinite where it does not within ``most``."""
+    """The fewest examples for which one law reaches ``accuracy``; infinite where it does not within ``most``, or where
+    errors grow with examples.
+
+    Raises:
+        BadInput: ``accuracy`` is not between 0 and 1.
+    """
+    checked_target(accuracy)
+    if float(law.final_slope) > 0:
+        return math.inf
     grid = np.geomspace(1.0, most, 4001)
     reached = law.accuracy(grid) >= accuracy
     if not reached.any():
@@ -138,6 +148,12 @@ def checked(n: Sequence[float] | np.ndarray, accuracy: Sequence[float] | np.ndar
     if len(np.unique(size)) < 3:
         raise BadInput(f"a curve needs at least 3 different sizes, not {len(np.unique(size))}")
     return np.log(size), np.log(1 - share)
+
+
+def checked_target(target: float) -> None:
+    """Raises `BadInput` for an accuracy to reach that is not between 0 and 1."""
+    if not 0 < target < 1:
+        raise BadInput(f"a target is an accuracy between 0 and 1, not {target:g}")
 
 
 def bent(x: np.ndarray, y: np.ndarray, w: np.ndarray, knee: float) -> tuple[np.ndarray, float]:

@@ -91,6 +91,8 @@ def leaning(
         raise BadInput(f"{n} labels, {len(answer)} answers and {len(value)} values of {column!r} do not fit together")
     if draws < 1:
         raise BadInput(f"a permutation test needs at least one draw, not {draws}")
+    if len(set(value.tolist())) < 2:
+        raise BadInput(f"column {column!r} has one value only; there is nothing that answers could follow")
     rng = np.random.default_rng(seed)
     if units is not None:
         mixed = rng.permutation(n)
@@ -98,9 +100,7 @@ def leaning(
         true, answer, value = true[kept], answer[kept], value[kept]
     classes, codes = np.unique(np.concatenate([true, answer]), return_inverse=True)
     y, h = codes.reshape(2, -1)
-    names, a = np.unique(value, return_inverse=True)
-    if len(names) < 2:
-        raise BadInput(f"column {column!r} has one value only; there is nothing that answers could follow")
+    names, a = np.unique(value, return_inverse=True)  # one name, where the units leave no other: p is 1
     table = np.zeros((len(classes), len(names)))
     np.add.at(table, (y, a), 1)
     wrong = y != h

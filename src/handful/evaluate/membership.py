@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
+from sklearn.metrics import auc, roc_curve
 
 from handful.adapt.base import Head
 from handful.core.task import Query, make_task
@@ -56,7 +57,7 @@ class AuditReport:
 
     def rates(self) -> tuple[np.ndarray, np.ndarray]:
         """FPR and TPR ``[k]`` of every threshold."""
-        return roc(self.scores, self.inside)
+        return _rates(self.scores, self.inside)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, without the scores."""
@@ -65,14 +66,14 @@ class AuditReport:
         return {"models": models, "n": n, "tpr": tpr, "auc": self.auc, "advantage": self.advantage}
 
 
-def lira_audit(train: Train, X: Any, y: Any, n_models: int = 64, *, random_state: int = 0) -> AuditReport:
+def lira_audit(train: Train, X: Any, y: Any, n_models: int = 257, *, random_state: int = 0) -> AuditReport:
     """Attack what ``train`` learns.
 
     Args:
         train: see `Train`; `shadow_heads` makes one of a head.
         X: features ``[n, d]``.
         y: labels ``[n]``.
-        n_models: M; the reference takes 257.
+        n_models: M, half of them with and half without an example.
         random_state: of the coins that pick the examples.
 
     Raises:
@@ -172,21 +173,15 @@ def judge_scores(scores: np.ndarray, inside: np.ndarray) -> AuditReport:
         raise BadInput("scores must be finite, one for each entry of inside")
     if inside.all() or not inside.any():
         raise BadInput("only members, or none: there is nothing to tell apart")
-    fpr, tpr = roc(scores, inside)
-    ranks, members = rankdata(-scores.ravel()), int(inside.sum())
-    above = ranks[inside.ravel()].sum() - members * (members + 1) / 2
-    auc = float(above / (members * (inside.size - members)))
+    fpr, tpr = _rates(scores, inside)
     found = {rate: float(tpr[fpr <= rate].max()) for rate in RATES}
-    return AuditReport(scores, inside, found, auc, float((tpr - fpr).max()))
+    return AuditReport(scores, inside, found, float(auc(fpr, tpr)), float((tpr - fpr).max()))
 
 
-def roc(scores: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _rates(scores: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """FPR and TPR ``[k]`` of "a member is whose score is at most t", for every t, from (0, 0) to (1, 1)."""
-    score, member = np.asarray(scores).ravel(), np.asarray(inside, dtype=bool).ravel()
-    order = np.argsort(score, kind="stable")
-    last = np.append(np.diff(score[order]) != 0, True)  # ties are on one side
-    hits, misses = np.cumsum(member[order])[last], np.cumsum(~member[order])[last]
-    return np.append(0.0, misses / max(misses[-1], 1)), np.append(0.0, hits / max(hits[-1], 1))
+    fpr, tpr, _ = roc_curve(inside.ravel(), -scores.ravel(), drop_intermediate=False)
+    return fpr, tpr
 
 
 def dp_bound(fpr: Any, epsilon: float, delta: float, relation: Relation = "add-or-remove") -> np.ndarray:

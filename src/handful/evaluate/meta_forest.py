@@ -9,20 +9,23 @@ sizes are counted from the last of the pilot, x = log(n / n_last), so that the f
     forecast   the mean over trees of y(n); its 90 % interval: tree by tree, each moved by what it was off
                among families it had not seen
     horizon    the largest n at which the interval of log error is not wider than a given width
+    collected  examples that are collected for a target over those it takes: what is said to be required, or first up to
+               the horizon, the curve measured there, and then what is said to be required (`score`)
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from handful.core.intervals import Estimate
 from handful.errors import BadInput
-from handful.evaluate.laws import Law, checked, design, fit_law
+from handful.evaluate.laws import Law, checked, checked_target, design, fit_law, required
 
 TREES, LEAF = 500, 3
 KNEES = (-2.0, 2.0)
@@ -31,6 +34,10 @@ BENDS = (-0.5, 0.5)
 WIDTH = 0.2
 GRID = np.log(np.array([1.25, 1.5, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128, 256]))
 """Sizes beyond the pilot, over its last, at which what trees are off is kept."""
+
+
+class Rising(UserWarning):
+    """Errors grow along a pilot: no number of examples is said to reach a target."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,9 @@ class MetaForest:
 
     def laws(self, n: Sequence[float], accuracy: Sequence[float], ways: int) -> Law:
         """One law a tree, in x = log(n / n_last)."""
-        x, y = checked(n, accuracy)
-        x = x - x.max()
-        seen = features(x, y, 0.0, math.log(max(n)), ways)[None]
+        x, y = _points(n, accuracy, ways)
+        x = x - x[-1]
+        seen = features(x, y, math.log(n[-1]), ways)[None]
         told = np.stack([tree.predict(seen)[0] for tree in self.trees])
         return _through(x, y, told[:, 0], told[:, 1])
 
@@ -79,9 +86,15 @@ class MetaForest:
         return float(sizes[-1] if not len(wide) else sizes[max(int(wide[0]) - 1, 0)])
 
     def required(self, n: Sequence[float], accuracy: Sequence[float], ways: int, target: float) -> float:
-        """Fewest examples for ``target``; infinite where no size within 256 times the pilot reaches it."""
-        if not 0 < target < 1:
-            raise BadInput(f"a target is an accuracy between 0 and 1, not {target:g}")
+        """Fewest examples for ``target``; infinite where no size within 256 times the pilot reaches it.
+
+        Warns:
+            Rising: errors grow along the pilot, by the line through it; then infinite.
+        """
+        checked_target(target)
+        if float(fit_law(n, accuracy, "power").final_slope) > 0:
+            warnings.warn("errors grow along the pilot: no number of examples reaches a target", Rising, stacklevel=2)
+            return math.inf
         sizes = max(n) * np.exp(np.linspace(0, GRID[-1], 4000))
         reached = np.minimum.accumulate(self._band(n, accuracy, ways, sizes)[0]) <= math.log(1 - target) + 1e-12
         return float(sizes[int(np.argmax(reached))]) if reached.any() else math.inf
@@ -108,7 +121,8 @@ def fit_meta(curves: Sequence[Whole], pilot: int, *, trees: int = TREES, leaf: i
         seed: of the forest.
 
     Raises:
-        BadInput: fewer than three families of curves, or curves that are too short.
+        BadInput: fewer than three families of curves, curves that are too short, or none that goes on beyond 1.25 times
+            its pilot.
     """
     from sklearn.tree import DecisionTreeRegressor
 
@@ -117,10 +131,10 @@ def fit_meta(curves: Sequence[Whole], pilot: int, *, trees: int = TREES, leaf: i
         raise BadInput(f"curves of at least 3 families of data sets are needed, not {len(names)}")
     if pilot < 3 or any(len(curve.n) < pilot + 2 for curve in curves):
         raise BadInput("a pilot has 3 sizes or more, a curve to learn from at least two more than the pilot")
-    points = [checked(curve.n, curve.accuracy) for curve in curves]
+    points = [_points(curve.n, curve.accuracy, curve.ways) for curve in curves]
     rows = np.stack(
         [
-            features(x[:pilot] - x[pilot - 1], y[:pilot], 0.0, float(x[pilot - 1]), curve.ways)
+            features(x[:pilot] - x[pilot - 1], y[:pilot], float(x[pilot - 1]), curve.ways)
             for curve, (x, y) in zip(curves, points, strict=True)
         ]
     )
@@ -145,19 +159,89 @@ def fit_meta(curves: Sequence[Whole], pilot: int, *, trees: int = TREES, leaf: i
             inside = u[-1] + 1e-9 >= GRID
             row[inside] = np.interp(GRID[inside], u, y) - law.log_error(np.exp(GRID[inside]))[0]
     known = np.isfinite(off).sum(axis=0) >= 2
+    if not known.any():
+        raise BadInput(f"curves must go on beyond {math.exp(GRID[0]):g} times their pilot, two at least")
     if not known.all():  # beyond the longest curve: as at its end
         off[:, ~known] = off[:, [int(np.flatnonzero(known)[-1])]]
     return MetaForest(tuple(found), off)
 
 
-def features(x: np.ndarray, y: np.ndarray, last: float, log_n: float, ways: int) -> np.ndarray:
-    """What the forest sees of a pilot: level over chance, line and what it leaves, local slopes, sizes and classes."""
-    slope, level = np.polyfit(x - last, y, 1)
+def features(x: np.ndarray, y: np.ndarray, log_n: float, ways: int) -> np.ndarray:
+    """What the forest sees of a pilot: level over chance, line and what it leaves, local slopes, sizes and classes.
+
+    Args:
+        x, y: log sizes ``[k]``, counted from the last, and log errors.
+        log_n: log of the last size.
+        ways: classes.
+    """
+    slope, level = np.polyfit(x, y, 1)
     local = np.diff(y) / np.diff(x)
     guess = math.log(1 - 1 / ways)
-    left = float(np.std(y - level - slope * (x - last)))
+    left = float(np.std(y - level - slope * x))
     seen = [y[-1] - guess, y[0] - guess, level - guess, slope, left, local[0], local[-1], local[-1] - local[0]]
-    return np.array([*seen, log_n, float(x[0] - last), math.log(ways), guess])
+    return np.array([*seen, log_n, float(x[0]), math.log(ways), guess])
+
+
+class Scores(NamedTuple):
+    """How good a forecast was of a curve that is known to its end.
+
+    Attributes:
+        error: mean absolute error of accuracy at the sizes beyond the pilot.
+        one_step: examples collected over those needed, where all that is said to be required is collected at once.
+        two_steps: the same where no more than up to the horizon is collected first.
+    """
+
+    error: float
+    one_step: float
+    two_steps: float
+
+
+def score(curve: Whole, pilot: int, target: float, forest: MetaForest | None = None, *, width: float = WIDTH) -> Scores:
+    """Judge a forecast from the first ``pilot`` sizes of a curve.
+
+    Args:
+        curve: a whole one; between its sizes it is linear in logarithms.
+        pilot: sizes that are known.
+        target: accuracy that the curve reaches beyond the pilot.
+        forest: which forecasts; by default the power law, which has no horizon and takes one step.
+        width: of the horizon.
+
+    Raises:
+        BadInput: the curve reaches the target within the pilot, or never.
+    """
+    checked_target(target)
+    x, y = _points(curve.n, curve.accuracy, curve.ways)
+    fallen = np.minimum.accumulate(y) <= math.log(1 - target)
+    first = int(np.argmax(fallen))
+    if not fallen.any() or first < pilot:
+        raise BadInput(f"the curve reaches {target:g} {'within the pilot' if fallen.any() else 'nowhere'}")
+    share = (math.log(1 - target) - y[first - 1]) / (y[first] - y[first - 1])
+    needed = math.exp(x[first - 1] + share * (x[first] - x[first - 1]))
+    n, seen, after = curve.n[:pilot], curve.accuracy[:pilot], curve.n[pilot:]
+    if forest is None:
+        law = fit_law(n, seen, "power")
+        told, asked = law.accuracy(after), required(law, target)
+        total = asked
+    else:
+        told = np.array([e.value for e in forest.forecast(n, seen, curve.ways, after)])
+        asked = total = forest.required(n, seen, curve.ways, target)
+        so_far = forest.horizon(n, seen, curve.ways, width)
+        if n[-1] < so_far < asked:
+            larger = np.array(n) * so_far / n[-1]  # a pilot as long as the first, which is what the forest learnt from
+            measured = 1 - np.exp(np.interp(np.log(larger), x, y))
+            total = max(so_far, forest.required(larger.tolist(), measured.tolist(), curve.ways, target))
+    error = float(np.abs(told - np.array(curve.accuracy[pilot:])).mean())
+    return Scores(error, asked / needed, total / needed)
+
+
+def _points(n: Sequence[float], accuracy: Sequence[float], ways: int) -> tuple[np.ndarray, np.ndarray]:
+    """x and y of a curve; `BadInput` as `checked`, and for sizes out of order or fewer than two classes."""
+    x, y = checked(n, accuracy)
+    if (np.diff(x) <= 0).any():
+        raise BadInput("sizes of a curve ascend, each once")
+    if ways < 2:
+        raise BadInput(f"a curve is of two or more classes, not {ways}")
+    return x, y
 
 
 def _target(curve: Whole, pilot: int) -> np.ndarray:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from handful.core.intervals import Estimate, percentiles, reflected, resample, skewed_mean, wilson
+from handful.core.intervals import Estimate, no_narrower, percentiles, reflected, resample, skewed_mean
 from handful.core.shares import Shares, checked_weights
 from handful.errors import BadInput
 from handful.evaluate.assessment import Assessment, Bin, ClassScore, Confused
@@ -85,10 +85,10 @@ def assess(
         groups=None if units is None else int(units.max()) + 1,
         classes=tuple(names),
         accuracy=share(right, everything),
-        balanced_accuracy=_no_narrower(
+        balanced_accuracy=no_narrower(
             percentiles(float(values[0]), drawn[:, 0]), Shares(units).worth(right, everything)
         ),
-        macro_f1=_no_narrower(percentiles(float(values[1]), drawn[:, 1]), least),
+        macro_f1=no_narrower(percentiles(float(values[1]), drawn[:, 1]), least),
         log_loss=_mean_loss(loss, units, weight, seed),
         calibration_error=_calibration_error(values[2:], drawn[:, 2:]),
         per_class=tuple(_score(name, true == i, predicted == i, share) for i, name in enumerate(names)),
@@ -173,12 +173,6 @@ def _calibration_error(gaps: np.ndarray, drawn: np.ndarray) -> Estimate:
     estimate = reflected(float(np.abs(gaps).sum()), np.abs(drawn).sum(axis=1))
     noise = np.quantile(np.abs(drawn - gaps).sum(axis=1), 0.975)
     return replace(estimate, low=0.0) if estimate.value <= noise else estimate
-
-
-def _no_narrower(estimate: Estimate, items: float) -> Estimate:
-    """The interval, no narrower than Wilson's for ``items``: resampling items without an error never draws one."""
-    floor = wilson(estimate.value * items, items)
-    return Estimate(estimate.value, min(estimate.low, floor.low), max(estimate.high, floor.high))
 
 
 def _score(name: str, true: np.ndarray, predicted: np.ndarray, share: Shares) -> ClassScore:

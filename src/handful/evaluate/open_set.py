@@ -78,7 +78,7 @@ def score_open_set(labels: Any, predicted: Any, scores: Any = None, unknown: Any
         raise BadInput(f"labels of shape {true.shape} and answers of shape {answer.shape} are not n of each, n > 0")
     none, said = true == unknown, answer == unknown
     right = true == answer
-    classes = sorted({str(c) for c in true[~none]} | {str(c) for c in answer[~said]})
+    classes = len({*true[~none].tolist(), *answer[~said].tolist()})
     known_accuracy = float(right[~none].mean()) if (~none).any() else None
     recall = float(said[none].mean()) if none.any() else None
     both = None if known_accuracy is None or recall is None else known_accuracy + recall
@@ -101,8 +101,8 @@ def score_open_set(labels: Any, predicted: Any, scores: Any = None, unknown: Any
         none_f1=None if f1 is None else float(f1),
         auroc=auroc,
         # a wrong answer is a false negative of one class and a false positive of another
-        closed_one_vs_rest=_one_vs_rest(wrong[~none & ~said], len(classes)) if (~none & ~said).any() else None,
-        open_one_vs_rest=_one_vs_rest(wrong, len(classes) + int((none | said).any())),
+        closed_one_vs_rest=_one_vs_rest(wrong[~none & ~said], classes) if (~none & ~said).any() else None,
+        open_one_vs_rest=_one_vs_rest(wrong, classes + int((none | said).any())),
     )
 
 
@@ -121,13 +121,10 @@ def separation(known: np.ndarray, unknown: np.ndarray, groups: np.ndarray | None
     Raises:
         BadInput: no known or no unknown items.
     """
-    from sklearn.metrics import roc_auc_score
-
     known, unknown = _scores(known, unknown)
     n, m = len(known), len(unknown)
-    truth = np.concatenate([np.zeros(n), np.ones(m)])
-    value = float(roc_auc_score(truth, np.concatenate([known, unknown])))
     below, above = _placed(unknown, known), 1 - _placed(known, unknown)  # [m]: known below; [n]: unknown above
+    value = float(below.mean())
     units = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
     sums = np.bincount(units, above - value)
     count = len(sums)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from handful.errors import BadInput
+from handful.evaluate.indices import places
 from handful.evaluate.significance import Friedman, friedman
 
 SEED = 42
@@ -38,6 +39,8 @@ def partition(labels: Any, *, seed: int = SEED, train: float = 0.5, val: float =
         BadInput: a class that has nothing to train or to test on, shares that leave nothing.
     """
     names, codes = np.unique(np.asarray(labels), return_inverse=True)
+    if not len(names):
+        raise BadInput("nothing to split: no items")
     if not 0 < train < 1 or not 0 <= val < 1 or train + val >= 1:
         raise BadInput(f"shares of train {train} and val {val} must leave something to test on")
     rng, parts = np.random.default_rng(seed), ([], [], [])  # type: tuple[Any, tuple[list[Any], ...]]
@@ -66,10 +69,8 @@ def few_shot_subset(labels: Any, rows: Any, shots: int, seed: int) -> np.ndarray
     if counts.min() < shots:
         few = int(counts.argmin())
         raise BadInput(f"{shots} shots asked for, but class {str(names[few])!r} has {counts[few]} items to train on")
-    draw = np.random.default_rng(seed).random(len(labels))[rows]
-    order = np.lexsort((draw, codes[rows]))
-    start = np.searchsorted(codes[rows][order], codes[rows][order])
-    return np.sort(rows[order[np.arange(len(rows)) - start < shots]])
+    draw = np.random.default_rng(seed).random(len(labels))
+    return np.sort(rows[places(codes[rows], draw[rows]) < shots])
 
 
 def read_split(path: str | Path, folder: str | Path | None = None) -> dict[str, list[tuple[Path, int, str]]]:

@@ -3,6 +3,9 @@
 Paper 063: Li et al., "ELEVATER", 2022.
 
     logits = s (W norm(x) + b),   W = class text, b = 0 at the start: without a step this is zero-shot
+    norm    unit length; with ``channel_norm`` each channel by mean and variance of the batch instead (batch
+            normalisation without weights), as the authors' configuration has it
+    s       fixed, or trained as exp(t)
     SGD, momentum 0.9, batches of 64, weight decay as a penalty; 10 epochs while searching, 50 in the end
 
 Search: each of six learning rates; for each the weight decays 1e-6 … 1e6 on a grid of 97, seven of them first, then the
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +36,8 @@ DECAYS = tuple(np.logspace(-6, 6, 97).tolist())
 COARSE = 16
 EPOCHS, MORE_EPOCHS = 10, 40
 BATCH = 64
+EPS = 1e-5
+"""Added to the variance of a channel."""
 
 
 class Found(NamedTuple):
@@ -84,25 +90,31 @@ def search(
 
 
 class Probe(NamedTuple):
-    """A linear classifier of unit rows: ``scale * (x @ weight.T + bias)``."""
+    """A linear classifier ``scale * (norm(x) @ weight.T + bias)`` of unit rows, or of rows scaled by ``channels``:
+    mean and variance ``[2, d]``."""
 
     weight: np.ndarray
     bias: np.ndarray
     scale: float
+    channels: np.ndarray | None = None
 
     def __call__(self, x: Any) -> np.ndarray:
         """Logits ``[n, C]`` of features ``[n, d]``."""
         x = np.asarray(x, dtype=np.float32)
-        x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+        if self.channels is None:
+            x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+        else:
+            x = (x - self.channels[0]) / np.sqrt(self.channels[1] + EPS)
         return np.asarray(self.scale * (x @ self.weight.T + self.bias))
 
 
 def text_start(text: Any, scale: float = 100.0) -> Probe:
     """The probe before any step: class text ``[C, d]``, unit rows, and no bias."""
     text = np.asarray(text, dtype=np.float32)
-    if text.ndim != 2 or not np.isfinite(text).all():
-        raise BadInput(f"class text is a finite array [classes, width], not {text.shape}")
-    return Probe(text / np.linalg.norm(text, axis=1, keepdims=True), np.zeros(len(text), np.float32), scale)
+    length = np.linalg.norm(text, axis=-1, keepdims=True)
+    if text.ndim != 2 or not np.isfinite(text).all() or not (length > 0).all():
+        raise BadInput(f"class text is a finite array [classes, width] without rows of zeros, not {text.shape}")
+    return Probe(text / length, np.zeros(len(text), np.float32), scale)
 
 
 def merge_projection(weight: Any, projection: Any) -> np.ndarray:
@@ -120,6 +132,8 @@ def train(
     decay: float,
     epochs: int,
     seed: int = 0,
+    channel_norm: bool = False,
+    train_scale: bool = False,
     judge: Callable[[Probe], float] | None = None,
 ) -> tuple[Probe, float]:
     """The probe after ``epochs``, and its best score by ``judge`` after any of them (NaN without).
@@ -127,28 +141,45 @@ def train(
     Args:
         x: features ``[n, d]``.
         labels: class numbers ``[n]``, or 0/1 ``[n, C]`` where an item has several.
+        channel_norm: scale channels instead of rows; the running mean and variance are kept for later items.
+        train_scale: train the scale too.
 
     Raises:
-        BadInput: shapes that do not fit.
+        BadInput: shapes that do not fit, features that are not finite, labels that are no class of ``start``.
     """
-    rows = unit(torch.as_tensor(np.asarray(x, dtype=np.float32)))
-    y = torch.as_tensor(np.asarray(labels))
-    if rows.ndim != 2 or rows.shape[1] != start.weight.shape[1] or len(rows) != len(y):
-        raise BadInput(f"features {tuple(rows.shape)} and {len(y)} labels do not fit weights {start.weight.shape}")
+    raw, y = torch.as_tensor(np.asarray(x, dtype=np.float32)), np.asarray(labels)
+    if raw.ndim != 2 or raw.shape[1] != start.weight.shape[1] or len(raw) != len(y):
+        raise BadInput(f"features {tuple(raw.shape)} and {len(y)} labels do not fit weights {start.weight.shape}")
+    if not torch.isfinite(raw).all():
+        raise BadInput("features must be finite")
+    classes = len(start.weight)
+    several = y.ndim == 2 and y.shape[1] == classes and bool(np.isin(y, (0, 1)).all())
+    if not several and (y.ndim != 1 or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= classes):
+        raise BadInput(f"labels are class numbers below {classes}, or 0/1 [n, {classes}]")
+    target, rows = torch.as_tensor(y), unit(raw)
+    running = torch.stack([torch.zeros(raw.shape[1]), torch.ones(raw.shape[1])])
 
     def losses(parameters: list[Tensor], seen: Tensor) -> Tensor:
-        weight, bias = parameters
-        logits = start.scale * (rows[seen] @ weight.T + bias)
-        if y.ndim == 2:
-            return torch.nn.functional.binary_cross_entropy_with_logits(logits, y[seen].to(logits.dtype))
-        return torch.nn.functional.cross_entropy(logits, y[seen].long())
+        weight, bias, *log_scale = parameters
+        scale = log_scale[0].exp() if log_scale else start.scale
+        x = rows[seen]
+        if channel_norm:  # changes the running values; a batch of one has no variance of its own
+            mean, variance = running
+            x = torch.nn.functional.batch_norm(raw[seen], mean, variance, training=len(seen) > 1, eps=EPS)
+        logits = scale * (x @ weight.T + bias)
+        if several:
+            return torch.nn.functional.binary_cross_entropy_with_logits(logits, target[seen].to(logits.dtype))
+        return torch.nn.functional.cross_entropy(logits, target[seen].long())
 
     probe, best, update = start, -math.inf, SGD(0.9, decay)
     parameters = [torch.as_tensor(start.weight), torch.as_tensor(start.bias)]
+    parameters += [torch.tensor(math.log(start.scale))] if train_scale else []
     for epoch in range(epochs):
-        steps = batches(torch.arange(len(rows)), 1, BATCH, seed + epoch)
+        steps = batches(torch.arange(len(raw)), 1, BATCH, seed + epoch)
         parameters = descend(parameters, losses, steps, lambda _: rate, update)
-        probe = Probe(parameters[0].numpy(), parameters[1].numpy(), start.scale)
+        scale = parameters[2].exp().item() if train_scale else start.scale
+        channels = running.numpy().copy() if channel_norm else None
+        probe = Probe(parameters[0].numpy(), parameters[1].numpy(), scale, channels)
         if judge is not None:
             best = max(best, judge(probe))
     return probe, best if judge is not None else math.nan
@@ -172,6 +203,8 @@ def probe(
     rates: tuple[float, ...] = RATES,
     decays: tuple[float, ...] = DECAYS,
     seed: int = 0,
+    channel_norm: bool = False,
+    train_scale: bool = False,
     published: tuple[Any, Any] | None = None,
 ) -> Tuned:
     """Search on the training items, then train on all of them.
@@ -182,6 +215,8 @@ def probe(
         metric: what the search maximises.
         split: rows to fit on and to choose by; by default `validation_split`. For one shot: draw two items a class, fit
             on one and choose by the other, and do not give the second back.
+        channel_norm, train_scale: see `train`. The authors scale channels, by default with a scale fixed at 1; then the
+            start is no longer zero-shot.
         published: test features and labels, to report what the authors report; leaks the choice of the epoch.
 
     Raises:
@@ -192,26 +227,27 @@ def probe(
 
     def judge(on_x: Any, on_y: Any) -> Callable[[Probe], float]:
         def judged(probe: Probe) -> float:
-            logits = probe(on_x)
+            with np.errstate(invalid="ignore", over="ignore"):
+                logits = probe(on_x)
             return score(on_y, logits, metric) if np.isfinite(logits).all() else 0.0  # a trial that diverges scores 0
 
         return judged
 
+    learn = partial(train, start, seed=seed, channel_norm=channel_norm, train_scale=train_scale)
+
     def try_out(rate: float, decay: float) -> float:
         on_val = judge(x[val], labels[val])
-        return train(start, x[fit], labels[fit], rate=rate, decay=decay, epochs=EPOCHS, seed=seed, judge=on_val)[1]
+        return learn(x[fit], labels[fit], rate=rate, decay=decay, epochs=EPOCHS, judge=on_val)[1]
 
     found = search(try_out, rates, decays)
     everything = np.concatenate([fit, val]) if split is None else fit
     on_test = None if published is None else judge(np.asarray(published[0]), np.asarray(published[1]))
-    final, best = train(
-        start,
+    final, best = learn(
         x[everything],
         labels[everything],
         rate=found.rate,
         decay=found.decay,
         epochs=EPOCHS + MORE_EPOCHS,
-        seed=seed,
         judge=on_test,
     )
     return Tuned(final, found, None if published is None else best)

@@ -63,7 +63,7 @@ class Forecast:
     """Scores of all models on all versions.
 
     Attributes:
-        models: their names.
+        models: their names, in the order they first come in.
         scores: ``[V][M]``, of the models that were run on a version as they were, of the others as predicted.
         measured: ``[V][M]``, which were run.
         ability: of each model ``[M]``.
@@ -79,8 +79,13 @@ class Forecast:
     def as_dict(self) -> dict[str, Any]:
         """JSON-able where the names are."""
         rows = [list(row) for row in self.scores], [list(row) for row in self.measured]
-        return {"models": list(self.models), "scores": rows[0], "measured": rows[1], "ability": list(self.ability),
-                "rerun": list(self.rerun)}  # fmt: skip
+        return {
+            "models": list(self.models),
+            "scores": rows[0],
+            "measured": rows[1],
+            "ability": list(self.ability),
+            "rerun": list(self.rerun),
+        }
 
 
 def fit_rasch(answers: Any, seen: Any = None, *, solver: Solver = "adam", seed: int = 0) -> RaschFit:
@@ -145,13 +150,14 @@ def forecast_scores(
             f"{len(tables)} tables of answers and {len(models)} lists of models: one of each for each version"
         )
     for version, (table, run) in enumerate(zip(tables, models, strict=True)):
-        if table.ndim != 2 or len(table) != len(run):
-            raise BadInput(f"version {version}: answers {table.shape} of {len(run)} models: one row for each")
+        if table.ndim != 2 or len(table) != len(run) or not table.size:
+            shapes = f"answers {table.shape} of {len(run)} models"
+            raise BadInput(f"version {version}: {shapes}: one row for each, and no version empty")
         if len(set(run)) != len(run):
             raise BadInput(f"version {version}: a model stands there twice")
         if not np.isfinite(table).all():
             raise BadInput(f"version {version}: a model that was run has answered all questions; answers are missing")
-    names = sorted({name for run in models for name in run}, key=lambda name: (isinstance(name, str), name))
+    names = list(dict.fromkeys(name for run in models for name in run))
     if not 1 <= m <= len(names):
         raise BadInput(f"m={m} models to run next, of {len(names)}")
     where = {name: i for i, name in enumerate(names)}
@@ -162,7 +168,7 @@ def forecast_scores(
         y[rows, columns], seen[rows, columns] = table, True
     fit = fit_rasch(y, seen, solver=solver, seed=seed)
     parts = np.split(np.where(seen, y, fit.proba), ends[:-1], axis=1)
-    run_on = [[name in set(run) for name in names] for run in models]
+    run_on = [[name in run for name in names] for run in map(set, models)]
     return Forecast(
         models=tuple(names),
         scores=tuple(tuple(part.mean(axis=1).tolist()) for part in parts),

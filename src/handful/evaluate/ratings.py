@@ -10,6 +10,7 @@ and PQ, how natural it looks.
                             P_e = sum_k p_k^2, p_k the share of value k
     alpha (Krippendorff)    1 - D_o / D_e over the coincidences o_ck of pairs of values within images, with the distance
                             (sum_{g=c..k} n_g - (n_c + n_k) / 2)^2 of ordinal values, n_g how often value g comes
+    claim "A beats B"       the mean over images and raters of O_A - O_B is above 0
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from handful.core.intervals import Estimate
 from handful.errors import BadInput
+from handful.evaluate.significance import Test, paired_test
 
 VALUES = (0.0, 0.5, 1.0)
 """What a rater may give."""
@@ -63,6 +65,15 @@ class ModelRating:
         return {**self.__dict__, "mean": dict(self.mean), "sd": dict(self.sd), "agreement": agreement}
 
 
+class Claim(NamedTuple):
+    """Whether one model beats another: ``test`` holds the difference of O with its 95 % interval."""
+
+    better: str
+    worse: str
+    holds: bool
+    test: Test
+
+
 def geometric(sc: np.ndarray, pq: np.ndarray) -> np.ndarray:
     """O = sqrt(SC PQ)."""
     out: np.ndarray = np.sqrt(sc * pq)
@@ -98,29 +109,13 @@ def aggregate(
         BadInput: fewer than two sheets, other models or images than in the first one, or a value that is none of 0,
             0.5 and 1.
     """
-    if len(sheets) < 2:
-        raise BadInput(f"agreement takes two raters or more, not {len(sheets)}")
     made = []
-    for model, images in sheets[0].items():
-        names = sorted(images)
-        for rater, sheet in enumerate(sheets, 1):
-            if sheet.keys() != sheets[0].keys():
-                other = sorted(sheet.keys() ^ sheets[0].keys())
-                raise BadInput(f"rater {rater} rated other models than rater 1: {', '.join(other[:3])}")
-            if sheet[model].keys() != images.keys() or not names:
-                other = sorted(sheet[model].keys() ^ images.keys())
-                raise BadInput(f"rater {rater} rated other images of {model!r} than rater 1: {', '.join(other[:3])}")
-        values = np.array([[sheet[model][name] for name in names] for sheet in sheets], float)  # [raters, images, 2]
-        wrong = ~np.isin(values, VALUES)
-        if wrong.any():
-            rater, image = np.argwhere(wrong)[0][:2]
-            told = values[wrong][0]
-            raise BadInput(f"rater {rater + 1}: {model!r}, image {names[image]!r} is rated {told:g}, not 0, 0.5 or 1")
+    for model, (names, values) in _tables(sheets).items():
         scores = {"SC": values[..., 0], "PQ": values[..., 1], "O": overall(values[..., 0], values[..., 1])}
         means = {name: table.mean(axis=1) for name, table in scores.items()}
         made.append(
             ModelRating(
-                model=str(model),
+                model=model,
                 images=len(names),
                 raters=len(sheets),
                 mean={name: float(each.mean()) for name, each in means.items()},
@@ -129,6 +124,61 @@ def aggregate(
             )
         )
     return made
+
+
+def check_claims(
+    sheets: Sequence[Sheet],
+    claims: Sequence[tuple[str, str]],
+    overall: Callable[[np.ndarray, np.ndarray], np.ndarray] = geometric,
+) -> list[Claim]:
+    """Whether published claims hold, each that the first of two models beats the second, on the same images.
+
+    Args:
+        sheets: see `aggregate`.
+        claims: pairs of models, the better one first.
+        overall: see `aggregate`.
+
+    Raises:
+        BadInput: as `aggregate`; a model that was not rated, or two that were rated on other images.
+    """
+    tables, found = _tables(sheets), []
+    for pair in claims:
+        if unknown := [model for model in pair if model not in tables]:
+            raise BadInput(f"model {unknown[0]!r} was not rated; there are: {', '.join(tables)}")
+        (names, one), (others, other) = (tables[model] for model in pair)
+        if names != others:
+            raise BadInput(f"{pair[0]!r} and {pair[1]!r} were not rated on the same images")
+        test = paired_test(overall(one[..., 0], one[..., 1]), overall(other[..., 0], other[..., 1]))
+        found.append(Claim(*pair, test.difference.value > 0, test))
+    return found
+
+
+def _tables(sheets: Sequence[Sheet]) -> dict[str, tuple[list[str], np.ndarray]]:
+    """By model the images, sorted, and the values ``[raters, images, (SC, PQ)]``; see `aggregate` for what is wrong."""
+    if len(sheets) < 2:
+        raise BadInput(f"agreement takes two raters or more, not {len(sheets)}")
+    if not sheets[0]:
+        raise BadInput("rater 1 rated no model")
+    found = {}
+    for model, images in sheets[0].items():
+        names = sorted(images)
+        if not names:
+            raise BadInput(f"rater 1 rated no image of {model!r}")
+        for rater, sheet in enumerate(sheets, 1):
+            if sheet.keys() != sheets[0].keys():
+                other = sorted(sheet.keys() ^ sheets[0].keys())
+                raise BadInput(f"rater {rater} rated other models than rater 1: {', '.join(other[:3])}")
+            if sheet[model].keys() != images.keys():
+                other = sorted(sheet[model].keys() ^ images.keys())
+                raise BadInput(f"rater {rater} rated other images of {model!r} than rater 1: {', '.join(other[:3])}")
+        values = np.array([[sheet[model][name] for name in names] for sheet in sheets], float)
+        wrong = ~np.isin(values, VALUES)
+        if wrong.any():
+            rater, image = np.argwhere(wrong)[0][:2]
+            told = values[wrong][0]
+            raise BadInput(f"rater {rater + 1}: {model!r}, image {names[image]!r} is rated {told:g}, not 0, 0.5 or 1")
+        found[str(model)] = names, values
+    return found
 
 
 def agreement(table: np.ndarray) -> Agreement:
@@ -210,12 +260,14 @@ def read_sheet(text: str, where: str = "sheet") -> dict[str, dict[str, tuple[flo
     Cells are parsed as literals; nothing is evaluated.
 
     Raises:
-        BadInput: no table, an image twice, or a cell that is no pair of numbers (its place is named).
+        BadInput: no table, an image or a model twice, or a cell that is no pair of numbers (its place is named).
     """
     lines = [line.split("\t") for line in text.splitlines() if line.strip()]
     if len(lines) < 2 or len(lines[0]) < 2:
         raise BadInput(f"{where} is no sheet: a first line of models and a line an image, parted by tabs, are needed")
     models = [name.strip() for name in lines[0][1:]]
+    if twice := [name for name in models if models.count(name) > 1]:
+        raise BadInput(f"{where}: model {twice[0]!r} has two columns")
     found: dict[str, dict[str, tuple[float, float]]] = {model: {} for model in models}
     for at, (image, *cells) in enumerate(lines[1:], 2):
         if len(cells) != len(models):

@@ -27,6 +27,7 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 from scipy.spatial.distance import cdist
 
+from handful.core.ssim import ssim
 from handful.errors import BadInput, nearest
 
 Strategy = Literal["threshold", "matched", "top"]
@@ -113,8 +114,9 @@ def resample_test_set(
         previous: rows of an earlier revision, kept as far as they are still eligible.
 
     Raises:
-        BadInput: frequencies out of range, lists of different length, a class with too few candidates, ``"matched"``
-            without the old set or with an old class that has no item enough people were asked about.
+        BadInput: frequencies out of range, lists of different length, a class with too few candidates, earlier rows
+            that the pool has not, ``"matched"`` without the old set or with an old class that has no item enough
+            people were asked about.
     """
     if strategy not in STRATEGIES:
         raise BadInput(f"unknown strategy {strategy!r}{nearest(strategy, STRATEGIES)}")
@@ -129,8 +131,11 @@ def resample_test_set(
     enough, reaches = asked >= least_asked, f >= (least if strategy == "threshold" else 0)
     eligible = enough & reaches & ~copies
     left_out = {"asked too few": ~enough, "below the threshold": enough & ~reaches, "duplicate": copies}
+    kept = np.asarray(previous, int)
+    if len(kept) and not 0 <= kept.min() <= kept.max() < len(f):
+        raise BadInput(f"previous rows {kept.min()} to {kept.max()} of {len(f)} candidates: rows are those of the pool")
     earlier = np.zeros(len(f), bool)
-    earlier[np.asarray(previous, int)] = True
+    earlier[kept] = True
     goal = _goals(old, np.asarray(edges, float), per_class, least_asked) if strategy == "matched" else {}
 
     rng, rows, borrowed = np.random.default_rng(seed), [], {}
@@ -198,19 +203,14 @@ def nearest_pairs(new: Any, old: Any, metric: Literal["l2", "dssim"] = "l2", *, 
 
 
 def _dssim(one: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """``(1 - SSIM) / 2`` of a picture ``[h, w]`` to each of ``[m, h, w]``; constants as in Wang et al. 2004."""
+    """``(1 - SSIM) / 2`` of a picture ``[h, w]`` to each of ``[m, h, w]``."""
     span = max(float(np.ptp(others)), float(np.ptp(one)), 1e-12)
-    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
 
     def mean(x: np.ndarray) -> np.ndarray:
         blurred: np.ndarray = uniform_filter(x, size=(0, WINDOW, WINDOW))
         return blurred
 
-    a, b = one[None], others
-    ma, mb = mean(a), mean(b)
-    va, vb, vab = mean(a * a) - ma**2, mean(b * b) - mb**2, mean(a * b) - ma * mb
-    likeness = (2 * ma * mb + c1) * (2 * vab + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))
-    half: np.ndarray = (1 - likeness.mean(axis=(1, 2))) / 2
+    half: np.ndarray = (1 - ssim(one[None], others, mean, span).mean(axis=(1, 2))) / 2
     return half
 
 

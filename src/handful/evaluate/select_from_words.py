@@ -32,6 +32,8 @@ from handful.errors import BadInput, nearest
 
 TOP, FEWEST = 5, 6
 """Models that count, and how many a ranking needs."""
+FOLDS = 10
+"""Of the search in a grid."""
 DEFAULT = ("IN-score", "inter_close")
 GRIDS: dict[str, tuple[Any, dict[str, list[Any]]]] = {
     "lasso": (Lasso(), {"alpha": [0.01, 0.1, 1.0]}),
@@ -175,9 +177,11 @@ def rank_models(
     missing = next((name for name in scores if name not in task_scores), None)
     if missing is not None:
         raise BadInput(f"the task has no score {missing!r}{nearest(missing, task_scores)}")
-    new = np.stack([np.asarray(task_scores[name], float) for name in scores], axis=-1)
-    if new.shape != x.shape[1:] or not np.isfinite(new).all():
-        raise BadInput(f"task scores {new.shape} are not one number for each of {len(table.models)} models and score")
+    if odd := next((name for name in scores if len(task_scores[name]) != len(table.models)), None):
+        raise BadInput(f"{len(task_scores[odd])} task scores {odd!r} of {len(table.models)} models: one of each")
+    new = np.array([task_scores[name] for name in scores], float).T
+    if not np.isfinite(new).all():
+        raise BadInput("a task score is missing: each model needs all of them")
     predicted = _fit_predict(x, _target(table.accuracy, relative), new, regressor)
     order = np.argsort(-predicted, kind="stable")
     return Selection(task, tuple(table.models[i] for i in order), tuple(predicted[order].tolist()), relative)
@@ -239,7 +243,9 @@ def _fit_predict(x: np.ndarray, y: np.ndarray, new: np.ndarray, regressor: Any) 
             raise BadInput(f"unknown regressor {regressor!r}{nearest(regressor, ['linear', *GRIDS])}")
         model = LinearRegression()
         if regressor != "linear":
-            model = GridSearchCV(*GRIDS[regressor], cv=10, scoring="neg_mean_squared_error")
+            if y.size < FOLDS:
+                raise BadInput(f"{regressor} is chosen by {FOLDS} folds, and there are {y.size} rows: use 'linear'")
+            model = GridSearchCV(*GRIDS[regressor], cv=FOLDS, scoring="neg_mean_squared_error")
     else:
         model = clone(regressor)
     fitted = model.fit(x.reshape(-1, x.shape[-1]), y.ravel())

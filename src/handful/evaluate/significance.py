@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import combinations
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from scipy import special, stats
@@ -22,6 +23,7 @@ from handful.core.intervals import Estimate
 from handful.errors import BadInput
 
 LEVEL = 0.05
+Key = TypeVar("Key")
 
 
 class Test(NamedTuple):
@@ -111,11 +113,20 @@ class Pair:
 
 def all_pairs(scores: Mapping[str, Any]) -> list[Pair]:
     """Every pair of methods by name, tested on the same units (see `paired_test`), Holm over all pairs."""
-    names = list(scores)
-    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    tests = [paired_test(scores[a], scores[b]) for a, b in pairs]
-    adjusted = holm([test.p for test in tests])
-    return [Pair(a, b, test.difference, float(p)) for (a, b), test, p in zip(pairs, tests, adjusted, strict=True)]
+    return pairs_by_row({"": scores})[""]
+
+
+def pairs_by_row(table: Mapping[Key, Mapping[str, Any]]) -> dict[Key, list[Pair]]:
+    """`all_pairs` of each row of a table; p-values are adjusted for all comparisons of the whole table."""
+    tests = [
+        (row, a, b, paired_test(scores[a], scores[b]))
+        for row, scores in table.items()
+        for a, b in combinations(scores, 2)
+    ]
+    found: dict[Key, list[Pair]] = {row: [] for row in table}
+    for (row, a, b, test), p in zip(tests, holm([test.p for *_, test in tests]), strict=True):
+        found[row].append(Pair(a, b, test.difference, float(p)))
+    return found
 
 
 def winner(scores: Mapping[str, Any], pairs: list[Pair] | None = None) -> str | None:
@@ -162,6 +173,7 @@ def friedman(table: Any) -> Friedman:
         return Friedman(mean, 1.0)
     chi2 = (k - 1) * n**2 * float(np.square(mean - (k + 1) / 2).sum()) / spread
     room = n * (k - 1) - chi2
-    if room <= 1e-12:
-        return Friedman(mean, 0.0)
+    if room <= 1e-12:  # all blocks agree, where F is infinite: the chance that they order methods as the first does
+        ties = np.unique(ranks[0], return_counts=True)[1]
+        return Friedman(mean, float((special.factorial(ties).prod() / special.factorial(k)) ** (n - 1)))
     return Friedman(mean, float(special.fdtrc(k - 1, (k - 1) * (n - 1), (n - 1) * chi2 / room)))

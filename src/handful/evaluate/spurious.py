@@ -39,11 +39,13 @@ def context_gap(spurious: np.ndarray, control: np.ndarray) -> ContextGap:
     """The gap from accuracies ``[E]`` of paired episodes (`handful.evaluate.episodic.run`).
 
     Raises:
-        BadInput: they are not as many.
+        BadInput: they are not as many, or not all numbers.
     """
     spurious, control = np.asarray(spurious, float), np.asarray(control, float)
     if spurious.shape != control.shape or spurious.ndim != 1 or not len(spurious):
         raise BadInput(f"accuracies of {spurious.shape} and {control.shape} episodes are not paired")
+    if not np.isfinite([spurious, control]).all():
+        raise BadInput("an accuracy is no number")
     return ContextGap(
         mean_interval(spurious, within=(0, 1)),
         mean_interval(control, within=(0, 1)),
@@ -153,8 +155,9 @@ def spurious_shift(
     unit = []
     for name, part in (("item", x), ("concept", e), ("context", o)):
         length = np.linalg.norm(part, axis=1, keepdims=True)
-        if not (np.isfinite(length).all() and length.all()):
-            raise BadInput(f"{name} {int((~(length[:, 0] > 0)).argmax())} has no direction: its length is 0 or unknown")
+        usable = np.isfinite(length[:, 0]) & (length[:, 0] > 0)
+        if not usable.all():
+            raise BadInput(f"{name} {int(usable.argmin())} has no direction: its length is 0 or unknown")
         unit.append(part / length)
     to_concept, to_context = (unit[0] * unit[1][y]).sum(1), (unit[0] * unit[2][c]).sum(1)
     m_ce, m_co = mean_interval(to_concept, within=(-1, 1)), mean_interval(to_context, within=(-1, 1))

@@ -13,9 +13,9 @@ import numpy as np
 from handful.core.intervals import mean_interval
 from handful.errors import BadInput
 from handful.evaluate.disentangle import disentangle
-from handful.evaluate.grids import Grid
+from handful.evaluate.grids import Grid, interval_cell
 from handful.evaluate.partition import standing
-from handful.evaluate.significance import Pair, holm, paired_test, winner
+from handful.evaluate.significance import Pair, pairs_by_row, winner
 from handful.evaluate.suites import Scores
 from handful.files import whole_file
 
@@ -44,19 +44,11 @@ class SuiteResult:
 
     def pairs(self) -> dict[Row, list[Pair]]:
         """Every two heads of every row compared, p-values adjusted for all comparisons of the whole table."""
-        tests = []
+        table: dict[Row, dict[str, np.ndarray]] = {}
         for row in self.rows:
-            of = {head: self.cells[row, head].scores for head in self.heads}
-            if any(not scores.size for scores in of.values()):
-                continue
-            tests += [
-                (row, a, b, paired_test(of[a], of[b])) for i, a in enumerate(self.heads) for b in self.heads[i + 1 :]
-            ]
-        adjusted = holm([test.p for *_, test in tests])
-        found: dict[Row, list[Pair]] = {row: [] for row in self.rows}
-        for (row, a, b, test), p in zip(tests, adjusted, strict=True):
-            found[row].append(Pair(a, b, test.difference, float(p)))
-        return found
+            scores = {head: self.cells[row, head].scores for head in self.heads}
+            table[row] = scores if all(each.size for each in scores.values()) else {}
+        return pairs_by_row(table)
 
     def winners(self) -> dict[Row, str | None]:
         """The head of each row that is better than each of the others; most rows have none."""
@@ -72,9 +64,8 @@ class SuiteResult:
             cells = []
             for head in self.heads:
                 cell = self.cells[row, head]
-                shown = {"head": head, "value": cell.value, "deviation": cell.deviation, "figures": dict(cell.figures)}
-                shown["gain"] = None if zero is None or head == "zero-shot" else cell.value - zero.value
-                cells.append({**shown, **({"scores": _packed(cell.scores)} if scores else {})})
+                gain = None if zero is None or head == "zero-shot" else cell.value - zero.value
+                cells.append({**_written(head, cell, scores), "gain": gain})
             data, encoder, name = row
             found = {"data": data, "encoder": encoder, "setting": name, "cells": cells, "winner": won[row]}
             rows.append({**found, "pairs": [pair.as_dict() for pair in pairs[row]]})
@@ -90,11 +81,16 @@ class SuiteResult:
     def _ranks(self) -> dict[str, Any] | None:
         if len(self.heads) < 2:
             return None
-        found = standing({head: [self.cells[row, head].value for row in self.rows] for head in self.heads})
+        values = np.array([[self.cells[row, head].value for head in self.heads] for row in self.rows])
+        ranks = standing(dict(zip(self.heads, values.T, strict=True))).ranks
+        # Rows of one data set share its items: only data sets are independent, so their means are what is tested.
+        of = np.unique([data for data, *_ in self.rows], return_inverse=True)[1]
+        means = np.stack([values[of == i].mean(axis=0) for i in range(of.max() + 1)])
+        overall = standing(dict(zip(self.heads, means.T, strict=True))).overall
         return {
-            "mean": dict(zip(self.heads, found.ranks.mean(axis=0).tolist(), strict=True)),
-            "by_row": [dict(zip(self.heads, ranks, strict=True)) for ranks in found.ranks.tolist()],
-            "friedman_p": None if found.overall is None else found.overall.p,
+            "mean": dict(zip(self.heads, ranks.mean(axis=0).tolist(), strict=True)),
+            "by_row": [dict(zip(self.heads, row, strict=True)) for row in ranks.tolist()],
+            "friedman_p": None if overall is None else overall.p,
         }
 
     def _disentangled(self) -> list[dict[str, Any]]:
@@ -130,8 +126,7 @@ class SuiteResult:
 
     def _cell(self, cell: Scores) -> str:
         if self.setting["kind"] == "episodes":
-            mean = mean_interval(cell.scores[0])
-            return f"{100 * mean.value:.2f} ± {100 * (mean.high - mean.value):.2f}"
+            return interval_cell(mean_interval(cell.scores[0]))
         return f"{100 * cell.value:.2f} ± {100 * cell.deviation:.2f}"
 
     def _note(self, many: bool, ranks: Mapping[str, Any] | None) -> str:
@@ -142,7 +137,7 @@ class SuiteResult:
         if many and any(pairs for pairs in self.pairs().values()):
             parts.append("bold: better than each other head of the row, paired t tests, Holm over the table, 5 % level")
         if ranks is not None and ranks["friedman_p"] is not None:
-            parts.append(f"ranks differ with p = {ranks['friedman_p']:.2g} (Friedman)")
+            parts.append(f"ranks differ with p = {ranks['friedman_p']:.2g} (Friedman, over data sets)")
         if self.setting.get("changed"):
             parts.append("shots or episodes are not those of the protocol")
         return "; ".join(parts) + "."
@@ -195,8 +190,7 @@ class Store:
             return
         rows: dict[Row, list[dict[str, Any]]] = {}
         for (of, key), cell in self.cells.items():
-            shown = {"head": key, "value": cell.value, "deviation": cell.deviation, "figures": dict(cell.figures)}
-            rows.setdefault(of, []).append({**shown, "scores": _packed(cell.scores)})
+            rows.setdefault(of, []).append(_written(key, cell, scores=True))
         listed = [{"data": d, "encoder": e, "setting": s, "cells": cells} for (d, e, s), cells in rows.items()]
         self._write({"schema": SCHEMA, **self.setting, "rows": listed})
 
@@ -211,8 +205,13 @@ class Store:
                 file.write((json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n").encode())
 
 
+def _written(head: str, cell: Scores, scores: bool) -> dict[str, Any]:
+    shown = {"head": head, "value": cell.value, "deviation": cell.deviation, "figures": dict(cell.figures)}
+    return {**shown, **({"scores": _packed(cell.scores)} if scores else {})}
+
+
 def _packed(scores: np.ndarray) -> list[list[float]]:
-    """Whole numbers as such: most scores are 0 and 1. Fifteen digits, so that a run that goes on gives the same."""
+    """Whole numbers as such: most scores are 0 and 1."""
     return [[int(x) if x == int(x) else float(x) for x in row] for row in scores]
 
 

@@ -22,7 +22,7 @@ from handful.evaluate.episodic import run
 from handful.evaluate.generalised import gzsl_scores
 from handful.evaluate.incremental import incremental_report, incremental_step
 from handful.evaluate.indices import Count
-from handful.evaluate.partition import few_shot_subset, partition
+from handful.evaluate.partition import Partition, few_shot_subset, partition
 from handful.evaluate.sampling import draw
 
 BASE_SHARE, UNSEEN_SHARE = 0.6, 0.2
@@ -132,7 +132,7 @@ SUITES: Mapping[str, Suite] = {
 def find_suite(key: str) -> Suite:
     """The protocol of that name. Raises `BadInput` naming the nearest there is."""
     if key not in SUITES:
-        raise BadInput(f"no suite {key!r}{nearest(key, SUITES)}: {', '.join(SUITES)}")
+        raise BadInput(f"no suite {key!r}{nearest(key, SUITES)}")
     return SUITES[key]
 
 
@@ -189,8 +189,10 @@ def feasible(suite: Suite, setting: Setting, labels: np.ndarray) -> str | None:
         need = 2 if shots == "any" else int(shots) + suite.queries
         has = int(counts.min())
     else:
-        parts = partition(labels)
-        rows = np.concatenate([parts.train, parts.val]) if suite.train == "most" else parts.train
+        try:
+            rows = _taught(suite, partition(labels))
+        except BadInput as error:
+            return f"{setting.name}: {error}"
         need, has = int(shots), int(np.unique(labels[rows], return_counts=True)[1].min())
     return None if has >= need else f"{setting.name}: class {str(small)!r} has {has} of the {need} items needed"
 
@@ -210,13 +212,20 @@ def judge(suite: Suite, setting: Setting, head: Head, data: SuiteData, seed: int
     if suite.kind == "given":
         return _split_scores(head, data, data.splits, suite.seeds, "accuracy")
     parts = partition(data.labels)
-    rows = np.concatenate([parts.train, parts.val]) if suite.train == "most" else parts.train
+    rows = _taught(suite, parts)
     drawn = [
         (few_shot_subset(data.labels, rows, int(setting.shots or 1), seed), np.asarray(parts.test))
         for seed in suite.seeds
     ]
     metric = metric_of(data.name) if suite.key == "elevater" else "accuracy"
+    if metric not in ("accuracy", "mean-per-class"):
+        raise BadInput(f"{data.name}: ELEVATER judges it by {metric}, which needs scores: handful.evaluate.elevater")
     return _split_scores(head, data, drawn, suite.seeds, metric)
+
+
+def _taught(suite: Suite, parts: Partition) -> np.ndarray:
+    """Rows that shots are drawn from."""
+    return np.concatenate([parts.train, parts.val]) if suite.train == "most" else parts.train
 
 
 def _episodes(suite: Suite, setting: Setting, head: Head, data: SuiteData, seed: int) -> Scores:

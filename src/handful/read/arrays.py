@@ -12,7 +12,7 @@ from handful.errors import BadInput
 from handful.read.checks import checked
 from handful.read.dataset import Dataset, ImageFile, Modality
 from handful.read.grouping import group_names
-from handful.read.labels import label_texts
+from handful.read.labels import LabelSets, label_sets, label_texts
 
 
 def from_arrays(
@@ -22,6 +22,8 @@ def from_arrays(
     *,
     merge_labels: bool = False,
     skip_bad: bool = False,
+    multi_label: str | None = None,
+    none: str | None = None,
 ) -> Dataset:
     """A `Dataset` of items that are in memory.
 
@@ -34,20 +36,27 @@ def from_arrays(
             stand alone.
         merge_labels: make labels that differ only in case or blanks one class.
         skip_bad: leave out labelled items that are empty, and features that are not numbers.
+        multi_label, none: as in `handful.read.read`; labels may then be lists or sets, one an item.
 
     Raises:
         BadInput: naming the position of an item that is none of these, is empty but labelled, or unlike the first one.
     """
-    return checked(in_memory(items, labels, groups), merge_labels=merge_labels, skip_bad=skip_bad)
+    sets = label_sets(multi_label, none)
+    return checked(in_memory(items, labels, groups, sets), merge_labels=merge_labels, skip_bad=skip_bad, sets=sets)
 
 
-def in_memory(items: Any, labels: Iterable[Any] | None = None, groups: Iterable[Any] | None = None) -> Dataset:
+def in_memory(
+    items: Any,
+    labels: Iterable[Any] | None = None,
+    groups: Iterable[Any] | None = None,
+    sets: LabelSets | None = None,
+) -> Dataset:
     """`from_arrays` without the checks."""
     modality, found = _kind(items if isinstance(items, np.ndarray) else _listed(items))
     where = tuple(f"item {i}" for i in range(len(found)))
     names = (None,) * len(found) if labels is None else _same_length(labels, len(found), "labels")
     together = None if groups is None else group_names(_same_length(groups, len(found), "groups"), where)
-    return Dataset(found, label_texts(names, where), modality, groups=together, where=where)
+    return Dataset(found, label_texts(names, where, sets), modality, groups=together, where=where)
 
 
 def from_mapping(items: Mapping[Any, Sequence[Any]]) -> Dataset:

@@ -9,7 +9,7 @@ import numpy as np
 from handful.errors import BadInput
 from handful.read.dataset import Dataset, ImageFile
 from handful.read.grouping import alone_named
-from handful.read.labels import one_spelling
+from handful.read.labels import LabelSets, one_spelling, spelt_sets
 from handful.read.places import columns_are, one_line, quoted
 
 
@@ -20,6 +20,7 @@ def checked(
     skip_bad: bool = False,
     require_labels: bool = False,
     keep_rows: bool = False,
+    sets: LabelSets | None = None,
 ) -> Dataset:
     """``data`` when it can be learnt from, see `handful.read.read`. Raises `BadInput` with the place of what cannot."""
     if not len(data):
@@ -27,9 +28,13 @@ def checked(
     if require_labels and not data.classes:
         raise BadInput(f"{_name(data)}: {_no_labels(data)}")
     data = alone_named(data)
+    if sets is not None:
+        where = data.where or tuple(f"item {i}" for i in range(len(data)))
+        data = replace(data, labels=spelt_sets(data.labels, sets, where, merge_labels), sets=sets)
     if keep_rows:
         return data
-    data = replace(data, labels=one_spelling(data.labels, merge_labels))
+    if sets is None:
+        data = replace(data, labels=one_spelling(data.labels, merge_labels))
     return _without_bad(data, skip_bad)
 
 
@@ -69,7 +74,7 @@ def _reason(data: Dataset, row: int) -> str:
         return f"no such image file: {one_line(item.path)}"
     what = "the text" if data.modality == "text" else "the image"
     column_names = f" (column {', '.join(map(quoted, data.item_columns))})" if data.item_columns else ""
-    return f"{what}{column_names} is empty, but it has label {quoted(data.labels[row] or '')}"
+    return f"{what}{column_names} is empty, but it has label {quoted(data.labels[row] or 'none')}"
 
 
 def _name(data: Dataset) -> str:

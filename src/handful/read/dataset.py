@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from handful.errors import BadInput
+from handful.read.labels import LabelSets
 from handful.read.places import one_line, quoted
 from handful.read.zips import MAX_MEMBER, Member
 
@@ -86,6 +87,7 @@ class Dataset:
         label_column: the column of ``table`` that holds the labels, when there is one.
         item_columns: the columns of ``table`` that hold the items.
         provenance: see `Provenance`.
+        sets: how a label holds several, where it does.
     """
 
     items: Sequence[Any] | np.ndarray
@@ -97,6 +99,7 @@ class Dataset:
     label_column: str | None = None
     item_columns: tuple[str, ...] = ()
     provenance: Provenance = field(default_factory=Provenance)
+    sets: LabelSets | None = None
 
     def __post_init__(self) -> None:
         for name, values in (("labels", self.labels), ("groups", self.groups), ("places", self.where or None)):
@@ -108,8 +111,11 @@ class Dataset:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names that occur, sorted."""
-        return tuple(sorted({label for label in self.labels if label is not None}))
+        """Class names that occur, sorted; of several labels an item, each of them."""
+        found = {label for label in self.labels if label is not None}
+        if self.sets is not None:
+            found = {label for cell in found for label in self.sets.split(cell)}
+        return tuple(sorted(found))
 
     @property
     def labelled(self) -> Dataset:

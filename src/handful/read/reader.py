@@ -16,6 +16,7 @@ from handful.read.checks import checked
 from handful.read.dataset import Dataset
 from handful.read.grouping import by_file_name, no_column
 from handful.read.joining import together
+from handful.read.labels import label_sets
 from handful.read.places import existing, one_line
 from handful.read.rows import dataset_of_tables
 from handful.read.tables import Table
@@ -34,6 +35,8 @@ def read(
     skip_bad: bool = False,
     require_labels: bool = False,
     keep_rows: bool = False,
+    multi_label: str | None = None,
+    none: str | None = None,
 ) -> Dataset:
     """A `Dataset` of one source or of several below each other.
 
@@ -56,25 +59,33 @@ def read(
         require_labels: refuse a source in which nothing is labelled.
         keep_rows: for predictions: every row in order, whatever it holds, labels as they are. `Dataset.usable` says
             which items hold anything.
+        multi_label: what stands between the labels of a cell, where an item has several; lists of labels are taken too.
+        none: with it, what the cell of an item with none of the labels says, see `handful.read.labels.LabelSets`.
 
     Raises:
         BadInput: one line that says what is wrong and in which file, row and column.
     """
     if not sources:
         raise BadInput("no source is given")
+    sets = label_sets(multi_label, none)
     loaded = [_load(source, name) for source, name in zip(sources, _names(sources), strict=True)]
     parts: list[Dataset] = []
     for _, run in groupby(loaded, key=type):  # neighbouring tables share their columns
         some = list(run)
         tables = [part for part in some if isinstance(part, Table)]
-        parts += [dataset_of_tables(tables, text, image, label, group)] if tables else []
+        parts += [dataset_of_tables(tables, text, image, label, group, sets)] if tables else []
         parts += [part for part in some if isinstance(part, Dataset)]
     if group is not None and not any(isinstance(part, Table) for part in loaded):
         raise no_column(group, parts[0])
     data = together(parts if group_regex is None else by_file_name(parts, group_regex))
     data = replace(data, provenance=replace(data.provenance, sources=tuple(map(_given, sources))))
     return checked(
-        data, merge_labels=merge_labels, skip_bad=skip_bad, require_labels=require_labels, keep_rows=keep_rows
+        data,
+        merge_labels=merge_labels,
+        skip_bad=skip_bad,
+        require_labels=require_labels,
+        keep_rows=keep_rows,
+        sets=sets,
     )
 
 

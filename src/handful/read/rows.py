@@ -12,7 +12,7 @@ from handful.errors import BadInput
 from handful.read.columns import LABEL, Roles, first_usual, roles
 from handful.read.dataset import Dataset, ImageFile, Provenance
 from handful.read.grouping import by_column, noted
-from handful.read.labels import label_texts
+from handful.read.labels import LabelSets, label_texts
 from handful.read.places import columns_are, quoted
 from handful.read.tables import Table, cell_text, stack
 
@@ -26,6 +26,7 @@ def dataset_of_tables(
     image: str | None,
     label: str | None,
     group: str | None,
+    sets: LabelSets | None = None,
 ) -> Dataset:
     """One data set of tables below each other. All need the columns of the items; one without labels joins the pool."""
     stacked = stack(tables)
@@ -35,7 +36,9 @@ def dataset_of_tables(
         notes += _compare(table, chosen, stacked.frame.columns)
     labels: tuple[str | None, ...] = (None,) * len(stacked.where)
     if chosen.label is not None:
-        labels = label_texts(stacked.frame[chosen.label].to_list(), stacked.where)
+        labels = label_texts(stacked.frame[chosen.label].to_list(), stacked.where, sets)
+        there = [chosen.label in table.frame.columns for table in tables for _ in table.where]
+        labels = tuple(label if known else None for label, known in zip(labels, there, strict=True))
     items = _texts(stacked.frame, chosen.text) if chosen.text else _all_images(tables, chosen.image or "")
     data = Dataset(
         items,

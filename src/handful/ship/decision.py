@@ -1,4 +1,4 @@
-"""From logits to an answer: the population it is for, what mistakes cost, and when none is given."""
+"""From logits to an answer: one label or several, the population it is for, what mistakes cost, when none is given."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
+
+from handful.read.labels import LabelSets
 
 
 @dataclass(frozen=True)
@@ -18,16 +21,22 @@ class Decision:
             examples learnt from. ``None``: they are the same.
         threshold: the least confidence with which a label is given; ``None``: always.
         costs: what an item of class i costs that is answered as j ``[C, C]``; ``None``: every mistake the same.
+        sets: how several labels an item are written; ``None``: an item has one.
     """
 
     shift: tuple[float, ...] | None = None
     threshold: float | None = None
     costs: tuple[tuple[float, ...], ...] | None = None
+    sets: LabelSets | None = None
 
     def proba(self, logits: np.ndarray) -> np.ndarray:
-        """Probabilities ``[n, C]`` in the population: softmax of ``logits [n, C]`` and the shift."""
+        """Probabilities ``[n, C]`` in the population: softmax of ``logits [n, C]`` and the shift; of several labels an
+        item the sigmoid, each label by itself."""
         logits = np.asarray(logits, dtype=np.float64)
         logits = logits if self.shift is None else logits + np.asarray(self.shift)
+        if self.sets is not None:
+            each: np.ndarray = expit(logits)
+            return each
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
         out: np.ndarray = p / p.sum(axis=1, keepdims=True)
         return out
@@ -39,7 +48,9 @@ class Decision:
 
     def as_dict(self) -> dict[str, Any]:
         """As a model file keeps it."""
+        sets = {} if self.sets is None else {"sets": {"separator": self.sets.separator, "none": self.sets.none}}
         return {
+            **sets,
             "shift": None if self.shift is None else list(self.shift),
             "threshold": self.threshold,
             "costs": None if self.costs is None else [list(row) for row in self.costs],
@@ -51,11 +62,20 @@ class Decision:
         shift, threshold, costs = given.get("shift"), given.get("threshold"), given.get("costs")
         if threshold is not None and not 0 <= float(threshold) <= 1:
             raise ValueError(f"threshold {threshold}")
+        sets = given.get("sets")
         return cls(
             None if shift is None else _row(shift, ways),
             None if threshold is None else float(threshold),
             None if costs is None else tuple(_row(row, ways) for row in _rows(costs, ways)),
+            None if sets is None else _sets(sets),
         )
+
+
+def _sets(given: Mapping[str, Any]) -> LabelSets:
+    separator, none = given["separator"], given["none"]
+    if not isinstance(separator, str) or not isinstance(none, (str, type(None))):
+        raise ValueError("separator")
+    return LabelSets(separator, none)
 
 
 def _rows(costs: Sequence[Any], ways: int) -> Sequence[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,67 +16,25 @@ from handful.errors import BadInput
 from handful.protocols import Encoder, Progress
 from handful.read import Dataset, from_arrays
 from handful.ship.decision import Decision
+from handful.ship.encoded import Encoded as Encoded
+from handful.ship.encoded import class_text_vectors as class_text_vectors
+from handful.ship.encoded import encode_dataset as encode_dataset
 from handful.ship.rejection import PREFIX, Rejection
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from handful.adapt.base import Features, Head
     from handful.evaluate import Assessment
+    from handful.evaluate.label_set_assessment import LabelSetAssessment
     from handful.ship.evidence import Evidence
 
 EMBEDDED = ("minilm", "efficientnet-lite0")
 """Encoders a model file may name: they come with the package."""
+DELTA = "delta."
+"""What the names of a delta's tensors begin with in a model file."""
 OPTIONS = {"long", "crop", "tiles"}
 """What `handful.encode.encoder` may be asked for beside a name."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Features of the items that could be read, their positions, and what was wrong with the others."""
-
-    features: Features
-    kept: np.ndarray
-    skipped: tuple[str, ...]
-
-
-def encode_dataset(
-    data: Dataset,
-    encoder: Encoder | None,
-    *,
-    cache: bool = True,
-    skip_bad: bool = False,
-    progress: Progress | None = None,
-) -> Encoded:
-    """Features of a data set, in its order; features that are given as such pass through.
-
-    Raises:
-        BadInput: naming the place of an item that cannot be read, unless ``skip_bad``.
-    """
-    from handful.adapt.base import Features
-    from handful.errors import BadItem
-
-    everything = np.arange(len(data))
-    if data.modality == "features":
-        return Encoded(Features(np.asarray(data.items), {}), everything, ())
-    if encoder is None or encoder.modality != data.modality:
-        wanted = "features" if encoder is None else encoder.modality
-        raise BadInput(f"the model reads {wanted}, but the source holds {data.modality}")
-    outputs = ["pooled", *(name for name in ("middle", "aligned") if name in encoder.outputs)]
-    try:
-        arrays = encoder.encode(data.items, outputs, cache=cache, bad="nan" if skip_bad else "raise", progress=progress)
-    except BadItem as error:
-        place = data.where[error.index] if data.where else f"item {error.index}"
-        raise BadInput(
-            f"{place}: {str(error).removeprefix(f'item {error.index}: ')} (--skip-bad leaves it out)"
-        ) from error
-    if len(outputs) == 1:
-        arrays = {"pooled": arrays}
-    x = arrays.pop("pooled")
-    good = np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
-    kept = np.flatnonzero(good)
-    skipped = tuple(f"{data.where[i] if data.where else f'item {i}'}: cannot be read" for i in np.flatnonzero(~good))
-    if skipped and not skip_bad:
-        raise BadInput(skipped[0])
-    return Encoded(Features(x[kept], {name: view[kept] for name, view in arrays.items()}), kept, skipped)
 
 
 @dataclass
@@ -94,6 +52,8 @@ class Model:
         standalone: whether `save` puts the encoder itself into the file.
         seconds: how long each stage of `fit` took; not saved, so that the same model is the same bytes.
         rejection: when an item is none of the classes; ``None``: never.
+        delta: what was changed about the encoder, described and as tensors (`handful.tune.encoders.as_file`);
+            ``fingerprint`` is that of the encoder before.
         evidence: items that the report shows; not saved, so that no text or picture travels with a model.
     """
 
@@ -108,6 +68,7 @@ class Model:
     seconds: dict[str, float] = field(default_factory=dict)
     evidence: Evidence | None = None
     rejection: Rejection | None = None
+    delta: tuple[dict[str, Any], dict[str, Tensor]] | None = None
     _allowed: str | None = field(default=None, repr=False)
     _path: Path | None = field(default=None, repr=False)
 
@@ -128,7 +89,16 @@ class Model:
                 f"this model was made with encoder {self.encoder_name} ({self.fingerprint[:16]}…), not with the one "
                 f"here ({found.identity[:16]}…): install the version it was made with"
             )
-        return found
+        if self.delta is None:
+            return found
+        from handful.tune.encoders import encoder_with
+
+        return encoder_with(found, *self.delta)
+
+    def tuned_by(self, delta: tuple[dict[str, Any], dict[str, Tensor]] | None, encoder: Encoder) -> None:
+        """Take ``encoder``, which ``delta`` makes of the model's own; ``None`` changes nothing."""
+        self.delta = delta
+        self.__dict__["encoder"] = encoder
 
     def _encoder(self, name: str) -> Encoder:
         from handful.encode import encoder, encoder_from_parts
@@ -158,7 +128,8 @@ class Model:
         """Probabilities ``[n, C]`` of n items (texts, images, features, a `Dataset`), columns as `classes`.
 
         With ``classes`` they are among those, in their order; zero-shot heads take classes without examples too, if
-        they had class text. Such probabilities know nothing of a population or of costs.
+        they had class text. Such probabilities know nothing of a population or of costs. Of several labels an item
+        each has a probability of its own.
 
         Raises:
             BadInput: a class the model cannot answer for.
@@ -166,6 +137,8 @@ class Model:
         features = self._features(items, progress)
         if classes is None:
             return self.proba_of(features)
+        if self.decision.sets is not None:
+            raise BadInput("several labels an item: leave out classes=, and take the columns you want")
         logits = self.scale * np.asarray(self.head.logits(features, classes), dtype=np.float64)
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(p / p.sum(axis=1, keepdims=True))
@@ -188,8 +161,11 @@ class Model:
         """The class of each item: the most probable, or, where mistakes differ in cost, the one that costs least; what
         the model calls none of them (``rejection.other``), where it was fitted to.
 
-        With ``classes`` the most probable among those, see `predict_proba`.
+        With ``classes`` the most probable among those, see `predict_proba`. Several labels are joined as they were in
+        the examples; `predict_sets` gives them one by one.
         """
+        if self.decision.sets is not None and classes is None:
+            return [self.decision.sets.written(labels) for labels in self.predict_sets(items)]
         if classes is not None:
             return [classes[i] for i in self.predict_proba(items, classes).argmax(axis=1)]
         features = self._features(items)
@@ -200,22 +176,41 @@ class Model:
         out = self.rejects(features, logits)
         return [self.rejection.other if none else name for none, name in zip(out, best, strict=True)]
 
-    def evaluate(self, items: Any, labels: Sequence[str] | None = None) -> Assessment:
+    def predict_sets(self, items: Any) -> list[tuple[str, ...]]:
+        """The labels of each item, sorted; none, one or several. Raises `BadInput` where the model gives one."""
+        if self.decision.sets is None:
+            raise BadInput("the model gives one label an item: predict() gives it")
+        said = self.said_of(self._features(items))
+        return [tuple(self.classes[i] for i in np.flatnonzero(row)) for row in said]
+
+    def said_of(self, features: Features) -> np.ndarray:
+        """Which labels encoded items are given ``[n, L]``, 0 or 1, by a model of several labels an item."""
+        return np.asarray(self.head.predict(features))
+
+    def evaluate(self, items: Any, labels: Sequence[Any] | None = None) -> Assessment | LabelSetAssessment:
         """How good the model is on labelled items it has not seen: ``(items, labels)`` or a labelled `Dataset`.
 
         Raises:
             BadInput: no labels, or a label the model does not know.
         """
-        data = items if isinstance(items, Dataset) else from_arrays(items, labels)
+        sets = self.decision.sets
+        separator, none = (None, None) if sets is None else (sets.separator, sets.none)
+        data = items if isinstance(items, Dataset) else from_arrays(items, labels, multi_label=separator, none=none)
         data = data.labelled
         if not len(data):
             raise BadInput("nothing to evaluate on: no item has a label")
         return self.assess(self._features(data), [str(label) for label in data.labels], data.groups)
 
-    def assess(self, features: Features, labels: Sequence[str], groups: Sequence[str] | None = None) -> Assessment:
+    def assess(
+        self, features: Features, labels: Sequence[str], groups: Sequence[str] | None = None
+    ) -> Assessment | LabelSetAssessment:
         """`evaluate` on encoded items."""
         from handful.evaluate import assess
 
+        if self.decision.sets is not None:
+            from handful.ship.label_sets import assess_sets
+
+            return assess_sets(self, self.decision.sets, features, labels, groups)
         unknown = sorted(set(labels) - set(self.classes))
         if unknown:
             raise BadInput(f"label {unknown[0]!r} is none of the model's classes: {', '.join(self.classes[:8])}")
@@ -237,7 +232,7 @@ class Model:
         from handful.ship.bundle import write_bundle
 
         check_savable(type(self.head))
-        description = {
+        description: dict[str, Any] = {
             "head": {"key": self.head.key, "parameters": self.head.parameters()},
             "classes": list(self.classes),
             "width": int(self.head.n_features_in_),
@@ -254,8 +249,11 @@ class Model:
         }
         if self.head.open_classes and len(self.head.unseen_):
             description["unseen"] = [str(c) for c in self.head.unseen_]
-        parts = self.encoder.parts() if self.standalone and self.encoder is not None else {}
         more = {} if self.rejection is None else self.rejection.tensors()
+        if self.delta is not None:
+            description["encoder"]["delta"], changes = self.delta
+            more |= {f"{DELTA}{name}": tensor for name, tensor in changes.items()}
+        parts = self.encoder.parts() if self.standalone and self.encoder is not None else {}
         write_bundle(path, description, {**self.head.state_, **more}, parts)
 
     def report(self, path: str | Path) -> None:
@@ -288,6 +286,7 @@ class Model:
             parameters = {k: v for k, v in description["head"]["parameters"].items() if k in kind._get_param_names()}
             unseen = np.asarray([str(c) for c in description.get("unseen") or ()], dtype=str)
             apart = {name: state.pop(name) for name in list(state) if name.startswith(PREFIX)}
+            changes = {name.removeprefix(DELTA): state.pop(name) for name in list(state) if name.startswith(DELTA)}
             head = kind.restore(parameters, np.asarray(classes), state, int(description["width"]), unseen)
             head.check_state()
             scale, card = float(description["scale"]), description["card"]
@@ -300,6 +299,12 @@ class Model:
             options = dict(tower.get("options") or {})
             if not isinstance(tower["name"], (str, type(None))) or not options.keys() <= OPTIONS:
                 raise BadInput(f"{path} is not a whole Handful model: its encoder makes no sense")
+            decision = Decision.from_dict(description.get("decision") or {}, len(classes))
+            if head.several_labels != (decision.sets is not None):
+                raise BadInput(f"{path} is not a whole Handful model: head and decision differ in labels an item")
+            delta = tower.get("delta")
+            if not isinstance(delta, (dict, type(None))) or bool(changes) != (delta is not None):
+                raise BadInput(f"{path} is not a whole Handful model: what it changes of its encoder makes no sense")
             given, rejection = description.get("reject"), None
             if given is not None:
                 rejection = Rejection.from_dict(given, apart, classes, int(description["width"]))
@@ -311,14 +316,15 @@ class Model:
                 str(tower["fingerprint"]),
                 scale,
                 card,
-                Decision.from_dict(description.get("decision") or {}, len(classes)),
+                decision,
                 options,
                 bool(tower.get("standalone", False)),
                 rejection=rejection,
+                delta=None if delta is None else (delta, changes),
                 _allowed=encoder,
                 _path=Path(path),
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             if isinstance(error, BadInput):
                 raise
             raise BadInput(f"{path} is not a whole Handful model: {error!r}") from error
@@ -342,17 +348,3 @@ def check_savable(kind: type[Head]) -> None:
 def load(path: str | Path, encoder: str | None = None) -> Model:
     """`Model.load`."""
     return Model.load(path, encoder)
-
-
-def class_text_vectors(
-    encoder: Encoder, sentences: Mapping[str, Sequence[str]], *, cache: bool = True
-) -> dict[str, np.ndarray]:
-    """Unit vectors ``[m, dt]`` a class of its sentences, all encoded in one go."""
-    flat = [text for texts in sentences.values() for text in texts]
-    vectors = encoder.class_text(flat, cache=cache) if flat else np.empty((0, 0), np.float32)
-    out: dict[str, np.ndarray] = {}
-    start = 0
-    for label, texts in sentences.items():
-        out[label] = vectors[start : start + len(texts)]
-        start += len(texts)
-    return out

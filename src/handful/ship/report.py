@@ -25,6 +25,7 @@ from handful.ship import report_items, report_none, report_quoted, report_trust
 from handful.ship.evidence import Evidence
 from handful.ship.report_card import check_card
 from handful.ship.report_findings import findings
+from handful.ship.report_label_sets import label_sets_view
 from handful.ship.report_views import confused_pairs, matrix, reliability, weakest_first
 from handful.ship.shown import plain, share, visible
 
@@ -62,7 +63,7 @@ def render(card: Mapping[str, Any], evidence: Evidence | None = None, *, date: d
     """The page as text; the same card, evidence and date give the same page. See `write_report`."""
     check_card(card)
     evidence = evidence or Evidence()
-    task, quoted = card.get("task") or {}, report_quoted.quoted(card)
+    task, quoted, sets = card.get("task") or {}, report_quoted.quoted(card), label_sets_view(card)
     template = _environment().get_template("report.html.j2")
     return template.render(
         css=_css(),
@@ -70,13 +71,14 @@ def render(card: Mapping[str, Any], evidence: Evidence | None = None, *, date: d
         date=f"{date or datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M %Z}".strip(),
         card=card,
         task=task,
-        title=report_quoted.title(task),
-        counts=report_quoted.counts(task.get("classes") or ()),
+        title=report_quoted.title(task, several=sets is not None),
+        counts=report_quoted.counts(task.get("classes") or (), "class" if sets is None else "label"),
+        sets=sets,
         first=report_quoted.first_measure(card),
         quoted=quoted[0] if quoted else None,
         second=quoted[1] if len(quoted) > 1 else None,
         why_not=(card.get("estimate") or {}).get("method") or "no estimate was made",
-        findings=findings(card, quoted[0] if quoted else None),
+        findings=findings(card, quoted[0] if quoted else None, sets.weakest if sets else ""),
         evidence=evidence,
         answers=report_trust.answers(card.get("selective")),
         cost=report_trust.cost(card),
@@ -88,6 +90,7 @@ def render(card: Mapping[str, Any], evidence: Evidence | None = None, *, date: d
         blind_spots=report_items.blind_spots(card),
         head=card.get("head") or {},
         encoder=card.get("encoder") or {},
+        tuning=card.get("tuning") or {},
         class_text=card.get("class_text"),
         unlabelled=card.get("unlabelled") or {},
         candidates=_candidates(card.get("candidates") or ()),

@@ -142,6 +142,20 @@ _ASSESSMENT = _record(
         "reliability": _list(_BIN),
     }
 )
+_SET_MEASURES = ("micro_f1", "macro_f1", "mean_average_precision", "exact_match")
+_LABEL = _record(
+    {"label": _text, "n": _count},
+    {"said": _count, **dict.fromkeys(("precision", "recall", "f1", "average_precision"), _ESTIMATE)},
+)
+_SET_ASSESSMENT = _record(
+    may={
+        **dict.fromkeys(("n", "groups"), _count),
+        "labels": _TEXTS,
+        **dict.fromkeys(_SET_MEASURES, _ESTIMATE),
+        **dict.fromkeys(("labels_per_item", "said_per_item"), _number),
+        "per_label": _list(_LABEL),
+    }
+)
 _TASK = _record(
     may={
         "sources": _TEXTS,
@@ -189,6 +203,23 @@ _PRIVATE = _record(
         "public": _TEXTS,
     },
 )
+_LABEL_SETS = _record(
+    may={
+        **dict.fromkeys(("separator", "none"), _text),
+        "labels_per_item": _number,
+        "without": _count,
+        "not_judged": _TEXTS,
+        "estimate": _record(
+            may={
+                "method": _text,
+                "groups": _GROUPS,
+                "quoted": _record(may=dict.fromkeys(_SET_MEASURES, _ESTIMATE)),
+                "assessment": _SET_ASSESSMENT,
+            }
+        ),
+        "test": _record(may={"source": _text, "note": _text, "assessment": _SET_ASSESSMENT}),
+    }
+)
 _CARD = _record(
     may={
         "handful": _text,
@@ -197,6 +228,15 @@ _CARD = _record(
         "task": _TASK,
         "encoder": _record(may={"name": _text, "fingerprint": _text, "dim": _count, "options": _anything}),
         "head": _record(may={"key": _text, "choice": _text, "parameters": _table(_anything), "why": _text}),
+        "tuning": _record(
+            may={
+                **dict.fromkeys(("recipe", "asked", "why", "sentence"), _text),
+                **dict.fromkeys(("changed", "of"), _count),
+                **dict.fromkeys(("frozen", "tuned", "seconds"), _number),
+                "kept": _flag,
+            }
+        ),
+        "label_sets": _LABEL_SETS,
         "candidates": _list(_table(_anything)),
         "class_text": _record(may={"used": _flag, "weight": _number, "reason": _text}),
         "unlabelled": _record(

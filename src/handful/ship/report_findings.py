@@ -25,11 +25,18 @@ class Finding:
     sentence: str
 
 
-def findings(card: Mapping[str, Any], first: Quoted | None) -> list[Finding]:
-    """What a reader in a hurry should know; parts that say nothing are left out."""
+def findings(card: Mapping[str, Any], first: Quoted | None, weakest_label: str = "") -> list[Finding]:
+    """What a reader in a hurry should know; parts that say nothing are left out.
+
+    Args:
+        card: of the model.
+        first: what is quoted of a model of one label an item.
+        weakest_label: what to say of labels where an item has several.
+    """
     task, assessment = card.get("task") or {}, first.assessment if first else {}
     told = (
         ("classes", "Classes", _weakest(assessment)),
+        ("classes", "Labels", weakest_label),
         ("confidence", "Confidence", _confidence(assessment)),
         ("answers", "Answers", answers_sentence(card.get("selective") or {})),
         ("none", "None of these", none_sentence(card.get("reject"))),

@@ -46,18 +46,19 @@ def quoted(card: Mapping[str, Any]) -> list[Quoted]:
     test, estimate, found = card.get("test") or {}, card.get("estimate") or {}, []
     if assessment := test.get("assessment"):
         basis, note = f"measured on {test.get('source') or 'items kept apart'}", test.get("note") or ""
-        found.append(Quoted(assessment, basis, True, measures(assessment), groups=_groups(assessment, {}), note=note))
+        rests_on = groups_text(assessment, {})
+        found.append(Quoted(assessment, basis, True, measures(assessment), groups=rests_on, note=note))
     if assessment := estimate.get("assessment"):
         basis = f"estimated by {estimate.get('method') or 'resampling'}"
         number, counted = share(estimate.get("accuracy")), share(assessment.get("accuracy"))
         told = measures({**assessment, "accuracy": estimate["accuracy"]} if number else assessment)
         beside = counted if number and counted and counted.text != number.text else None
-        groups = _groups(assessment, estimate.get("groups") or {})
+        groups = groups_text(assessment, estimate.get("groups") or {})
         found.append(Quoted(assessment, basis, False, told, beside, groups))
     return found
 
 
-def _groups(assessment: Mapping[str, Any], groups: Mapping[str, Any]) -> str:
+def groups_text(assessment: Mapping[str, Any], groups: Mapping[str, Any]) -> str:
     """``"41 groups (customer), the largest with 12 items"``; nothing where items stand for themselves."""
     count = groups.get("count") or assessment.get("groups")
     if not count:
@@ -94,18 +95,18 @@ def between(shown: Shown) -> str:
     return f"about {low}" if low == high else f"{low} to {high}"
 
 
-def title(task: Mapping[str, Any]) -> str:
-    """``"A text classifier for 14 classes from 392 labelled examples"``."""
+def title(task: Mapping[str, Any], *, several: bool = False) -> str:
+    """``"A text classifier for 14 classes from 392 labelled examples"``; with ``several`` labels an item it says so."""
     kind = {"text": "A text classifier", "image": "An image classifier"}.get(task.get("modality") or "", "A classifier")
     ways = len(task.get("classes") or ())
-    what = f" for {ways:,} classes" if ways else ""
+    what = f" for {ways:,} {'labels, several an item,' if several else 'classes'}" if ways else ""
     return kind + what + (f" from {task['n']:,} labelled examples" if task.get("n") else "")
 
 
-def counts(classes: Sequence[Mapping[str, Any]]) -> str:
+def counts(classes: Sequence[Mapping[str, Any]], what: str = "class") -> str:
     """``"8 a class"`` or ``"3 to 40 a class"``."""
     sizes = [int(c["count"]) for c in classes if c.get("count") is not None]
     if not any(sizes):
         return ""
     few, many = min(sizes), max(sizes)
-    return f"{few:,} a class" if few == many else f"{few:,} to {many:,} a class"
+    return f"{few:,} a {what}" if few == many else f"{few:,} to {many:,} a {what}"

@@ -1,0 +1,295 @@
+"""`handful fit --tune`: the encoder is tuned too, and whoever judges the model tunes it anew without what it judges.
+
+A head on frozen features is judged by fits that leave a fold out. A tuned encoder has seen the labels as well, so each
+of those fits tunes an encoder of its own. ``auto`` weighs the two by the log loss of the same folds: each fold is
+answered in the way that the other folds prefer, and so is what ships.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, clone
+from torch import Tensor, nn
+
+from handful.adapt.base import Features, Head
+from handful.adapt.logistic import Logistic
+from handful.errors import BadInput
+from handful.evaluate.crossfit import CrossFit, cross_fit
+from handful.evaluate.curve import shots_curve
+from handful.evaluate.estimate import Quoted, quote
+from handful.protocols import Encoder, Needs
+from handful.ship.model import class_text_vectors
+from handful.tune.delta import Delta
+from handful.tune.encoders import Tunable, as_file, tunable, tuned_encoder
+from handful.tune.loop import tune
+from handful.tune.recipe import Data, Readout, Recipe, rows_of
+from handful.tune.recipes import recipe
+
+AUTO: Mapping[str, str] = {"text": "lora", "image": "film"}
+"""What ``auto`` tries beside the frozen encoder, by what it reads."""
+FOLDS = 4
+"""Encoders that are tuned to judge one, at most."""
+ROW = "row"
+"""View of the features that says which item of the tuner's a row is ``[n, 1]``."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a `Tuner` and its clones share.
+
+    Args:
+        encoder: the base.
+        tower: its network.
+        items: what is learnt from.
+        inputs: those, as the tower takes them.
+        sentences: that describe each class; empty where heads get no class text.
+        recipe: how the tower is tuned.
+        documents: a text of each class, as the tower takes it.
+    """
+
+    encoder: Encoder
+    tower: nn.Module
+    items: Sequence[Any]
+    inputs: Sequence[Any] | Tensor
+    sentences: Mapping[str, Sequence[str]]
+    recipe: Recipe
+    documents: Mapping[str, Any] = field(default_factory=dict)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Material:
+        return self  # scikit-learn's clone copies parameters; these are only read
+
+    def encoded(self, encoder: Encoder, rows: Features) -> Features:
+        """Features of rows by another encoder."""
+        some = [self.items[i] for i in rows.views[ROW][:, 0].astype(int).tolist()]
+        outputs = ("pooled", *(name for name in rows.views if name != ROW))
+        found = encoder.encode(some, outputs, cache=False)
+        arrays = found if len(outputs) > 1 else {"pooled": found}
+        return Features(np.asarray(arrays["pooled"]), {o: arrays[o] for o in outputs[1:]}, rows.items)
+
+
+class Tuner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Tunes an encoder on the rows it is fitted on, then fits a head on the tuned encoder's features of them.
+
+    Args:
+        head: unfitted, or fitted: copied.
+        material: see `Material`.
+        random_state: seed of the tuning.
+
+    Attributes (after ``fit``):
+        head_, encoder_, delta_, reading_: what came out.
+        own_: whether the head is the recipe's readout.
+    """
+
+    def __init__(self, head: Head, material: Material, random_state: int = 0) -> None:
+        self.head, self.material, self.random_state = head, material, random_state
+
+    @property
+    def needs(self) -> Needs:
+        """Those of the head."""
+        return self.head.needs
+
+    def fit(self, rows: Features, labels: np.ndarray) -> Tuner:
+        """See the class; ``rows`` carry the view `ROW`."""
+        material, index = self.material, rows.views[ROW][:, 0].astype(int).tolist()
+        classes, codes = np.unique(labels, return_inverse=True)
+        names = tuple(map(str, classes))
+        documents = [material.documents[name] for name in names] if material.documents else []
+        data = Data(rows_of(material.inputs, index), torch.as_tensor(codes), names, documents=documents)
+        found = tune(material.tower, data, material.recipe, seed=self.random_state)
+        self.delta_: Delta = found.delta
+        with torch.no_grad(), self.delta_.attached(material.tower):
+            own = found.readout.ships(material.tower)
+        self.own_, self.reading_ = own is not None, None if own is None else own.reading
+        self.encoder_ = tuned_encoder(material.encoder, material.tower, self.delta_, self.reading_)
+        self.features_ = material.encoded(self.encoder_, rows)
+        self.head_: Head = self._fitted(labels) if own is None else linear_head(classes, own.weight, own.bias)
+        return self
+
+    def _fitted(self, labels: np.ndarray) -> Head:
+        head = clone(self.head)
+        if self.material.sentences:
+            head.set_params(text=class_text_vectors(self.encoder_, self.material.sentences, cache=False))
+        fitted: Head = head.fit(self.features_, labels)
+        return fitted
+
+    def spread(self, rows: Features, labels: np.ndarray) -> float:
+        """1: items left out of the head only were learnt from by the encoder, so nothing can be read off them."""
+        return 1.0
+
+    def logits(self, rows: Features) -> Tensor | np.ndarray:
+        """``[n, C]``."""
+        return self.head_.logits(self.material.encoded(self.encoder_, rows))
+
+
+def linear_head(classes: np.ndarray, weight: Tensor, bias: Tensor) -> Head:
+    """The head ``w x + b`` for weights ``[C, D]`` that were learnt already."""
+    state = {"weight": weight.detach().clone(), "bias": bias.detach().clone(), "strength": torch.tensor(1.0)}
+    return Logistic.restore({}, classes, state, weight.shape[1])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What tuning came to.
+
+    Args:
+        head: fitted.
+        features: what it learnt from, by the encoder that ships.
+        encoder: that encoder.
+        delta: what tells it from its base, described and as tensors; ``None`` where it stayed as it was.
+        quoted: gives the estimate for weights and shift of a population; ``None`` where there is none.
+        card: for the model's card.
+        why: how the head came to be, where it was not chosen as usual.
+    """
+
+    head: Head
+    features: Features
+    encoder: Encoder
+    delta: tuple[dict[str, Any], dict[str, Tensor]] | None
+    quoted: Callable[[np.ndarray | None, np.ndarray | None], Quoted | None]
+    card: dict[str, Any]
+    why: str | None = None
+
+
+SEEN = "chosen on examples that the tuned encoder has seen, so without numbers"
+OWN = "it belongs to the recipe, and was learnt along with the encoder"
+
+
+def refuse_beside_tuning(asked: Mapping[str, Any]) -> None:
+    """Raise `BadInput` for options that a tuned encoder does not serve yet."""
+    for name, value in asked.items():
+        if value:
+            raise BadInput(f"--tune does not go with --{name.replace('_', '-')} yet: leave one of them out")
+
+
+def check_recipe(key: str, head: object = "auto") -> None:
+    """Raise `BadInput` where there is no such recipe, or it answers by itself and a head is asked for too."""
+    made = None if key == "auto" else recipe(key)
+    own = made is not None and made.readout is not None and type(made.readout()).ships is not Readout.ships
+    if own and head != "auto":
+        raise BadInput(f"--tune {key} brings a head of its own: leave --head at auto")
+
+
+def tuned(
+    key: str,
+    head: Head,
+    base: Encoder | None,
+    items: Any,
+    features: Features,
+    labels: np.ndarray,
+    groups: np.ndarray | None,
+    sentences: Mapping[str, Sequence[str]],
+    *,
+    seed: int,
+    left: float,
+) -> Outcome:
+    """Tune ``base`` for ``items``, and judge it.
+
+    Args:
+        key: of a recipe, or ``"auto"``.
+        head: fitted on ``features``, those of the frozen encoder.
+        base: the encoder.
+        items, features, labels, groups: what is learnt from, n each.
+        sentences: class text, where the head has some.
+        seed: of every draw.
+        left: seconds left: ``auto`` leaves the encoder as it is where tuning and judging it would take longer.
+
+    Raises:
+        BadInput: the encoder cannot be tuned.
+    """
+    made: Tunable = tunable(base)
+    assert base is not None
+    chosen = AUTO[base.modality] if key == "auto" else key
+    tower = made.tower()
+    material = Material(
+        base, tower, items, made.inputs(items), sentences, recipe(chosen), _documents(made, labels, sentences)
+    )
+    rows = replace(features, views={**features.views, ROW: np.arange(len(items))[:, None]})
+    tuner, began = Tuner(head, material, seed), time.monotonic()
+    tuner.fit(rows, labels)
+    took = time.monotonic() - began
+    card: dict[str, Any] = {"recipe": chosen, "asked": key, "kept": True, "why": None, "frozen": None}
+    card |= {"changed": tuner.delta_.trainable(), "of": sum(p.numel() for p in tower.parameters()), "seconds": took}
+    frozen = cross_fit(head, features, labels, groups, folds=FOLDS, seed=seed)
+    judged = None
+    if frozen is not None and left > took * (FOLDS + 1):
+        judged = cross_fit(tuner, rows, labels, groups, folds=FOLDS, seed=seed)
+    if judged is None or frozen is None:
+        why = "nothing to judge it by" if frozen is None else "the time does not suffice to judge it"
+        kept = key != "auto"
+        card |= {"kept": kept, "why": why}
+        deals: list[CrossFit] = []
+    else:
+        codes = np.unique(labels, return_inverse=True)[1]
+        gain = _losses(frozen, codes) - _losses(judged, codes)
+        kept = key != "auto" or bool(np.nansum(gain) > 0)
+        deals = [judged if key != "auto" else _by_the_others(frozen, judged, gain)]
+        card |= {"kept": kept, "frozen": _accuracy(frozen, codes), "tuned": _accuracy(judged, codes)}
+        card["why"] = f"log loss {'fell' if np.nansum(gain) > 0 else 'did not fall'} on items left out"
+    card["sentence"] = _sentence(card)
+    curve = partial(shots_curve, head, features, labels, groups, seed=seed)
+    quoted = partial(_quoted, deals, labels, groups, curve)
+    if kept:
+        delta = as_file(tuner.delta_, tuner.reading_)
+        why = OWN if tuner.own_ else SEEN
+        return Outcome(tuner.head_, tuner.features_, tuner.encoder_, delta, quoted, card, why)
+    return Outcome(head, features, base, None, quoted, card)
+
+
+def _documents(made: Tunable, labels: np.ndarray, sentences: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The first sentence of each class, or its name, as the tower takes it; none for towers that read no texts."""
+    if cast(Encoder, made).modality != "text":
+        return {}
+    names = sorted(set(map(str, labels)))
+    texts = [next(iter(sentences.get(name, ())), name.replace("_", " ")) for name in names]
+    return dict(zip(names, made.inputs(texts), strict=True))
+
+
+def _sentence(card: Mapping[str, Any]) -> str:
+    """What was changed, what it brought and whether it stayed, in words."""
+    share = 100 * card["changed"] / card["of"]
+    part = f"{share:.2g}" if share < 10 else f"{share:.0f}"
+    what = f"{card['recipe']}, {card['changed']:,} numbers learnt ({part} % of the encoder's)"
+    if card["frozen"] is None:
+        return f"{what}; {'kept as asked for' if card['kept'] else 'not kept'}: {card['why']}"
+    brought = f"{100 * card['frozen']:.1f} % right without and {100 * card['tuned']:.1f} % with it on items left out"
+    return f"{what}; {brought}; {'kept' if card['kept'] else 'not kept'}: {card['why']}"
+
+
+def _quoted(
+    deals: Sequence[CrossFit], labels: np.ndarray, groups: np.ndarray | None, curve: Callable[..., Any],
+    weights: np.ndarray | None, shift: np.ndarray | None,
+) -> Quoted | None:  # fmt: skip
+    """How fast errors fall is taken from the frozen encoder, whose curve is not shown for that reason."""
+    if not deals:
+        return None
+    found = quote(deals, labels, groups, curve, weights=weights, shift=shift)
+    return replace(found, curve=found.curve[-1:])
+
+
+def _losses(deal: CrossFit, codes: np.ndarray) -> np.ndarray:
+    """Log loss of each item ``[n]``, logits scaled as fits all best; NaN where it was not judged."""
+    from handful.evaluate.estimate import scale_of
+
+    logits = scale_of(deal, codes) * np.where(deal.judged[:, None], deal.logits, 0.0)
+    loss = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(codes)), codes]
+    return np.where(deal.judged, loss, np.nan)
+
+
+def _accuracy(deal: CrossFit, codes: np.ndarray) -> float:
+    return float((deal.logits[deal.judged].argmax(axis=1) == codes[deal.judged]).mean())
+
+
+def _by_the_others(frozen: CrossFit, tuned: CrossFit, gain: np.ndarray) -> CrossFit:
+    """Each fold answered by whichever had the smaller loss on the other folds."""
+    logits = frozen.logits.copy()
+    for part in range(frozen.folds):
+        if np.nansum(gain[frozen.fold != part]) > 0:
+            logits[frozen.fold == part] = tuned.logits[frozen.fold == part]
+    return replace(frozen, logits=logits, judged=frozen.judged & tuned.judged)

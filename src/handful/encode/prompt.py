@@ -1,0 +1,127 @@
+"""A question put to a language model, as token ids, and the words it may answer with.
+
+A word of the answer is encoded as it stands in running text: behind a space where the tokenizer marks spaces at
+the beginning of a word inside the token (byte-level BPE: RoBERTa, GPT-2, Llama 3, SmolLM2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from handful.errors import BadInput
+
+SPACE = "Ġ"
+"""How a byte-level vocabulary writes a space in front of a word."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids with what goes beside them.
+
+    Args:
+        ids: of the whole input, special tokens included.
+        segments: the kind of each token, from 0 (BERT's token types).
+        masks: places of the masks, from the left; none for a model that goes on with the text.
+    """
+
+    ids: tuple[int, ...]
+    segments: tuple[int, ...]
+    masks: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, ids: Sequence[int], mask: int | None, segments: Sequence[int] | None = None) -> Prompt:
+        """With the places of ``mask`` found; all of kind 0 unless ``segments`` says otherwise."""
+        kinds = tuple(segments) if segments is not None else (0,) * len(ids)
+        return cls(tuple(ids), kinds, tuple(at for at, one in enumerate(ids) if one == mask))
+
+    def widened(self, count: int) -> Prompt:
+        """With ``count`` masks where its one mask is."""
+        (at,) = self.masks
+        ids = (*self.ids[:at], *[self.ids[at]] * count, *self.ids[at + 1 :])
+        kinds = (*self.segments[:at], *[self.segments[at]] * count, *self.segments[at + 1 :])
+        return Prompt(ids, kinds, tuple(range(at, at + count)))
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt with the answers it may be given, each as token ids."""
+
+    prompt: Prompt
+    answers: tuple[tuple[int, ...], ...]
+
+
+def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:
+    """The tokens of a word as it stands in running text, without special tokens.
+
+    Raises:
+        BadInput: the word is empty, or has no tokens.
+    """
+    if not word.strip():
+        raise BadInput(f"an answer of the language model is {word!r}; it needs at least one letter")
+    if word in tokenizer.all_special_tokens or word[0] in ".,":
+        return (int(tokenizer.convert_tokens_to_ids(word)),)  # signs and special tokens stand without a space
+    spaced = tokenizer.encode(" " + word.strip(), add_special_tokens=False)
+    if spaced and str(tokenizer.convert_ids_to_tokens(spaced[0])).startswith(SPACE):
+        return tuple(spaced)
+    ids = tokenizer.encode(word.strip(), add_special_tokens=False)
+    if not ids:
+        raise BadInput(f"the tokenizer makes no token of the answer {word!r}")
+    return tuple(ids)
+
+
+@dataclass(frozen=True)
+class LabelWords:
+    """What a language model may answer, by class: a verbaliser.
+
+    Args:
+        classes: names of the classes.
+        words: the answer of each, as text.
+        ids: its tokens.
+    """
+
+    classes: tuple[str, ...]
+    words: tuple[str, ...]
+    ids: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, tokenizer: Any, words: Mapping[str, str]) -> LabelWords:
+        """Encode the word of each class.
+
+        Raises:
+            BadInput: no classes; a word that is empty or unknown to the tokenizer; two classes with one word.
+        """
+        if not words:
+            raise BadInput("no answers: give the word of each class, such as {'bad': 'terrible', 'good': 'great'}")
+        ids = tuple(word_ids(tokenizer, word) for word in words.values())
+        unknown = tokenizer.unk_token_id
+        seen: dict[tuple[int, ...], str] = {}
+        for (name, word), own in zip(words.items(), ids, strict=True):
+            if unknown is not None and unknown in own:
+                raise BadInput(f"the tokenizer does not know the word {word!r} of class {name!r}; take another")
+            if own in seen:
+                raise BadInput(f"classes {seen[own]!r} and {name!r} have one word, {word!r}; give each its own")
+            seen[own] = name
+        return cls(tuple(words), tuple(words.values()), ids)
+
+    @property
+    def single(self) -> Tensor:
+        """The one token of each class ``[C]``. Raises `BadInput` naming a word that has several."""
+        for word, own in zip(self.words, self.ids, strict=True):
+            if len(own) > 1:
+                raise BadInput(
+                    f"the word {word!r} is {len(own)} tokens; take a shorter one, or rank whole answers (Ranked, score)"
+                )
+        return torch.tensor([own[0] for own in self.ids])
+
+
+def padded(lists: Sequence[Sequence[int]], fill: int) -> Tensor:
+    """``[n, longest]``, filled up on the right."""
+    out = torch.full((len(lists), max(map(len, lists), default=0)), fill)
+    for row, some in enumerate(lists):
+        out[row, : len(some)] = torch.tensor(some, dtype=torch.long)
+    return out

@@ -1,0 +1,112 @@
+"""The plain fillers of a recipe's slots, which most methods share: readouts, objectives, samplers, the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from handful.tune.recipe import Closures, Data, Readout, Seen
+
+
+class AsIs(Readout):
+    """What the model gives are the logits."""
+
+    def forward(self, features: Tensor, model: nn.Module) -> Tensor:
+        return features
+
+
+class Linear(Readout):
+    """``W h + b``, which begins as ``nn.Linear`` does."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter
+
+    def begin(self, model: nn.Module, data: Data, generator: torch.Generator) -> None:
+        with torch.no_grad():
+            width = model(data.take(torch.arange(1))).shape[-1]
+        bound = 1 / math.sqrt(width)
+        self.weight = nn.Parameter((torch.rand(len(data.classes), width, generator=generator) * 2 - 1) * bound)
+        self.bias = nn.Parameter((torch.rand(len(data.classes), generator=generator) * 2 - 1) * bound)
+
+    def forward(self, features: Tensor, model: nn.Module) -> Tensor:
+        return functional.linear(features, self.weight, self.bias)
+
+
+class Prototypes(Readout):
+    """Scaled cosine to a vector a class, which begins as the mean of the class before any change.
+
+    Args:
+        scale: what multiplies the cosine.
+    """
+
+    weight: nn.Parameter
+
+    def __init__(self, scale: float = 20.0) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def begin(self, model: nn.Module, data: Data, generator: torch.Generator) -> None:
+        with torch.no_grad():
+            features = functional.normalize(model(data.take(torch.arange(len(data)))), dim=-1)
+            self.weight = nn.Parameter(functional.normalize(data.targets.mT.to(features) @ features, dim=-1))
+
+    def forward(self, features: Tensor, model: nn.Module) -> Tensor:
+        return self.scale * functional.normalize(features, dim=-1) @ functional.normalize(self.weight, dim=-1).mT
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """``-sum_c t_c log softmax(z)_c``, the mean over items by weight.
+
+    Args:
+        smoothing: share of each target that is spread over all classes.
+    """
+
+    smoothing: float = 0.0
+    name = "cross-entropy"
+    separable = True
+
+    def __call__(self, seen: Seen) -> Tensor:
+        targets = (1 - self.smoothing) * seen.targets + self.smoothing / seen.targets.shape[1]
+        each = -(targets * seen.logits.log_softmax(-1)).sum(-1)
+        return (seen.weight * each).sum() / seen.weight.sum()
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """Pass after pass over all rows in a new order; the last batch of a pass may be smaller.
+
+    Args:
+        whole: leave such a batch out, unless it is the only one.
+    """
+
+    whole: bool = False
+
+    def steps(self, data: Data, epochs: float, batch: int) -> int:
+        return round(epochs * math.ceil(self._seen(data, batch) / batch))
+
+    def draws(self, data: Data, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
+        while True:
+            order = torch.randperm(len(data), generator=generator)[: self._seen(data, batch)]
+            yield from (order[at : at + batch] for at in range(0, len(order), batch))
+
+    def _seen(self, data: Data, batch: int) -> int:
+        n = len(data)
+        return n - n % batch if self.whole and n > batch else n
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The gradient of the whole loss."""
+
+    def __call__(
+        self, closures: Closures, parameters: Sequence[Tensor], update: Callable[[Sequence[Tensor]], None]
+    ) -> Tensor:
+        loss = closures["loss"]()
+        update(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
+        return loss.detach()

@@ -1,0 +1,90 @@
+"""Recipes by key: what ``--recipe KEY`` and ``--tune KEY`` take."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from handful.errors import BadInput, nearest
+from handful.tune.recipe import Recipe
+
+RECIPES: Mapping[str, str] = {
+    "anchored": "handful.tune.anchored:Anchored",
+    "bitfit": "handful.tune.plain:BitFit",
+    "clip-lora": "handful.tune.clip_lora:CLIPLoRA",
+    "fastfit": "handful.tune.late:FastFit",
+    "film": "handful.tune.plain:FiLM",
+    "full": "handful.tune.plain:Full",
+    "lora": "handful.tune.plain:Lora",
+    "lora-sb": "handful.tune.lora_sb:LoRASB",
+    "lorma": "handful.tune.lorma:LoRMARecipe",
+    "prolip": "handful.tune.prolip:ProLIP",
+    "setfit": "handful.tune.setfit:SetFit",
+    "setfit-gradient": "handful.tune.setfit_head:SetFitGradient",
+    "stable": "handful.tune.stable:Stable",
+    "taps": "handful.tune.taps:TAPS",
+}
+"""Where the recipe of each key is; a dataclass of its settings with a method ``recipe()``."""
+
+
+def list_recipes() -> list[dict[str, Any]]:
+    """A row a recipe: ``key, summary, settings``, the last with their defaults."""
+    rows = []
+    for key in RECIPES:
+        kind = _kind(key)
+        summary = (kind.__doc__ or "").strip().split("\n")[0]
+        settings = {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in fields(kind)}
+        rows.append({"key": key, "summary": summary, "settings": settings})
+    return rows
+
+
+def _kind(key: str) -> Any:
+    if key not in RECIPES:
+        raise BadInput(f"there is no recipe {key!r}{nearest(key, RECIPES)}")
+    module, _, name = RECIPES[key].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _read(key: str, written: str, defaults: Mapping[str, Any]) -> dict[str, object]:
+    """Settings as they are typed, each of the type that its default has."""
+    found: dict[str, object] = {}
+    for part in filter(None, written.split(",")):
+        name, _, value = part.partition("=")
+        default = defaults.get(name.strip())
+        try:
+            found[name.strip()] = value == "true" if isinstance(default, bool) else _plain(value, default)
+        except ValueError as error:
+            wanted = "a whole number" if isinstance(default, int) else "a number"
+            raise BadInput(f"recipe {key!r}: {name}={value!r} is not {wanted}") from error
+    return found
+
+
+def _plain(value: str, default: Any) -> object:
+    if isinstance(default, (int, float)):
+        return type(default)(value)
+    if isinstance(default, tuple):
+        return tuple(value.split("+"))
+    return value if isinstance(default, str) else float(value)
+
+
+def recipe(key: str, **settings: object) -> Recipe:
+    """The recipe of that key.
+
+    Args:
+        key: one of `RECIPES`, with settings behind a colon if some differ: ``"lora:rank=4,lr=5e-4"``.
+        settings: the same, in Python.
+
+    Raises:
+        BadInput: no such recipe or setting, or a setting that makes no sense.
+    """
+    key, _, written = key.partition(":")
+    kind = _kind(key)
+    settings |= _read(key, written, {f.name: f.default for f in fields(kind)})
+    known = [f.name for f in fields(kind)]
+    for name in settings:
+        if name not in known:
+            raise BadInput(f"recipe {key!r} has no setting {name!r}{nearest(name, known)}")
+    made: Recipe = kind(**settings).recipe()
+    return made

@@ -1,0 +1,205 @@
+"""`handful fit --tune`: the encoder learns too, and is judged by encoders that had not seen what they are asked."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import handful
+from handful.commands import tuned as module
+from handful.commands.tune import tune
+from handful.commands.tuned import FOLDS, Material, Tuner
+from handful.errors import BadInput
+from handful.ship.model import Model
+from handful.tune.recipe import Recipe
+from handful.tune.recipes import RECIPES, list_recipes, recipe
+
+THINGS = ["soup", "film", "road", "coat", "song", "shop", "desk", "garden"]
+GOOD = [f"the {thing} was wonderful, I loved it" for thing in THINGS]
+BAD = [f"the {thing} was awful, I hated it" for thing in THINGS]
+TEXTS, LABELS = [*GOOD, *BAD], ["good"] * 8 + ["bad"] * 8
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four steps are enough to see what happens."""
+    monkeypatch.setattr(module, "recipe", lambda key: recipe(key, steps=4) if key == "lora" else recipe(key))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "recipe", lambda key: recipe(key, steps=4))
+        return handful.fit(TEXTS, LABELS, tune="lora", head="simpleshot")
+
+
+def test_the_features_are_those_of_a_changed_encoder(model: Model) -> None:
+    assert model.encoder is not None and model.delta is not None
+    base = handful.encoder("minilm")
+    before, after = base.encode(TEXTS), model.encoder.encode(TEXTS)
+    assert model.fingerprint == base.identity != model.encoder.identity
+    y = np.array(LABELS) == "good"
+
+    def apart(x: np.ndarray) -> float:
+        cosines = x @ x.T
+        return float(cosines[np.ix_(y, y)].mean() - cosines[np.ix_(y, ~y)].mean())
+
+    assert apart(after) > apart(before) + 0.05
+    np.testing.assert_array_equal(base.encode(TEXTS, cache=False), before)
+
+
+def test_a_file_keeps_the_changes_only(model: Model, tmp_path: Path) -> None:
+    model.save(tmp_path / "m.handful")
+    assert (tmp_path / "m.handful").stat().st_size < 3_000_000  # the encoder alone is 90 MB
+    again = handful.load(tmp_path / "m.handful")
+    new = ["what a wonderful day", "an awful day"]
+    np.testing.assert_array_equal(again.predict_proba(new), model.predict_proba(new))
+    assert again.encoder is not None and model.encoder is not None
+    assert again.encoder.fingerprint == model.encoder.fingerprint
+    again.save(tmp_path / "n.handful")
+    assert (tmp_path / "n.handful").read_bytes() == (tmp_path / "m.handful").read_bytes()
+
+
+def test_a_file_whose_changes_do_not_fit_is_refused(model: Model, tmp_path: Path) -> None:
+    assert model.delta is not None
+    described, tensors = model.delta
+    path = tmp_path / "m.handful"
+    odd = [
+        (None, tensors, "makes no sense"),
+        (described | {"fingerprint": "0" * 64}, tensors, "belong to a model with the fingerprint 0000"),
+        (described, dict(list(tensors.items())[1:]), "is missing"),
+        (described, tensors | {"0.A": torch.zeros(2, 2)}, "must be finite"),
+        (described | {"changes": [{"change": "eval", "settings": {}, "parameter": "weight", "sites": []}]}, tensors,
+         "no change 'eval'"),
+    ]  # fmt: skip
+    for wrong, numbers, complaint in odd:
+        broken = Model(model.head, model.encoder_name, model.fingerprint, 1.0, dict(model.card))
+        broken.delta = (wrong, numbers)  # type: ignore[assignment]
+        broken.save(path)
+        with pytest.raises(BadInput, match=complaint):
+            assert handful.load(path).encoder
+
+
+def test_the_card_says_what_was_changed_and_what_it_brought(model: Model) -> None:
+    card = model.card["tuning"]
+    assert card["recipe"] == card["asked"] == "lora" and card["kept"]
+    assert card["changed"] == sum(t.numel() for t in model.delta[1].values())  # type: ignore[index]
+    assert 0 <= card["frozen"] <= 1 and 0 <= card["tuned"] <= 1
+    assert "numbers learnt" in card["sentence"]
+    assert f"{FOLDS} stratified folds" in model.card["estimate"]["method"]
+    assert model.card["candidates"] == [] and "has seen" in model.card["head"]["why"]
+    json.dumps(model.card)
+
+
+def test_no_encoder_is_judged_by_what_it_has_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    fits: list[set[str]] = []
+    asked: list[set[str]] = []
+    fit, logits = Tuner.fit, Tuner.logits
+
+    def names(tuner: Tuner, rows: object) -> set[str]:
+        return {tuner.material.items[int(i)] for i in rows.views["row"][:, 0]}  # type: ignore[attr-defined]
+
+    def watched_fit(self: Tuner, rows: object, labels: np.ndarray) -> Tuner:
+        fits.append(names(self, rows))
+        return fit(self, rows, labels)  # type: ignore[arg-type]
+
+    def watched_logits(self: Tuner, rows: object) -> object:
+        asked.append(names(self, rows))
+        assert not asked[-1] & fits[-1]
+        return logits(self, rows)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Tuner, "fit", watched_fit)
+    monkeypatch.setattr(Tuner, "logits", watched_logits)
+    handful.fit(TEXTS, LABELS, tune="lora", head="simpleshot", near_duplicates=False)
+    assert fits[0] == set(TEXTS) and len(fits) == FOLDS + 1
+    assert Counter(text for some in asked for text in some) == Counter(TEXTS)
+
+
+def test_random_labels_are_not_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An estimate that leaked would say that they were: each encoder tells its own examples apart."""
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(LABELS).tolist()
+    found = handful.fit(TEXTS, labels, tune="lora", head="simpleshot", near_duplicates=False)
+    assert found.card["estimate"]["accuracy"]["low"] < 0.5
+
+
+def test_auto_takes_what_the_folds_prefer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def worse(key: str) -> Recipe:
+        return recipe("lora", steps=6, lr=0.5)
+
+    monkeypatch.setattr(module, "recipe", worse)
+    found = tune(TEXTS, LABELS, head="simpleshot")
+    assert not found.card["tuning"]["kept"] and found.delta is None
+    assert "not kept" in found.card["tuning"]["sentence"]
+    base = handful.fit(TEXTS, LABELS, head="simpleshot")
+    assert found.encoder is not None and base.encoder is not None
+    assert found.encoder.identity == base.encoder.identity
+    np.testing.assert_allclose(
+        found.head.logits(base.encoder.encode(TEXTS)), base.head.logits(base.encoder.encode(TEXTS))
+    )
+
+
+def test_auto_leaves_it_where_time_is_short() -> None:
+    found = handful.fit(TEXTS, LABELS, tune="auto", head="simpleshot", time_limit=0.01)
+    assert not found.card["tuning"]["kept"]
+    assert "time does not suffice" in found.card["tuning"]["sentence"]
+
+
+def test_a_readout_that_answers_ships(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "recipe", lambda key: recipe(key, epochs=2, lr=3e-4))
+    made = handful.fit(TEXTS, LABELS, tune="fastfit", out=tmp_path / "m.handful")
+    assert made.encoder is not None and made.encoder.dim == 2 and made.encoder.aligned is None
+    again = handful.load(tmp_path / "m.handful")
+    new = ["what a wonderful day, I loved it", "an awful day", "short", "a day " * 300]
+    np.testing.assert_array_equal(again.predict_proba(new), made.predict_proba(new))
+    np.testing.assert_allclose(made.predict_proba(new[:1]), made.predict_proba(new)[:1], rtol=1e-3)
+    assert made.predict(new[:2]) == ["good", "bad"]
+    assert "belongs to the recipe" in made.card["head"]["why"]
+    assert again.encoder is not None and again.encoder.identity == made.encoder.identity
+    described, tensors = made.delta  # type: ignore[misc]
+    for wrong, numbers, complaint in [
+        (described | {"reading": {"kind": "eval"}}, tensors, "no reading 'eval'"),
+        ({k: v for k, v in described.items() if k != "reading"}, tensors, "no reading 'None'"),
+        (described, tensors | {"reading.mask": torch.ones(3, 1)}, "do not fit together"),
+        (described, {k: v for k, v in tensors.items() if "projection" not in k}, "no reading"),
+    ]:
+        broken = Model(made.head, made.encoder_name, made.fingerprint, 1.0, dict(made.card))
+        broken.delta = (wrong, numbers)
+        broken.save(tmp_path / "n.handful")
+        with pytest.raises(BadInput, match=complaint):
+            assert handful.load(tmp_path / "n.handful").encoder
+
+
+def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no recipe 'lorra'; did you mean 'lora'"):
+        handful.fit(TEXTS, LABELS, tune="lorra")
+    with pytest.raises(BadInput, match="--tune does not go with --reject yet"):
+        handful.fit(TEXTS, LABELS, tune="lora", reject="energy")
+    with pytest.raises(BadInput, match="--tune fastfit brings a head of its own: leave --head at auto"):
+        handful.fit(TEXTS, LABELS, tune="fastfit", head="simpleshot")
+    with pytest.raises(BadInput, match="there is no encoder to tune"):
+        handful.fit(np.random.default_rng(0).normal(size=(16, 4)), LABELS, tune="lora")
+
+
+def test_recipes_by_key() -> None:
+    assert [row["key"] for row in list_recipes()] == sorted(RECIPES)
+    assert all(isinstance(recipe(key), Recipe) for key in RECIPES)
+    typed = recipe("lora:rank=3,lr=5e-4")
+    assert typed.changes[0].change.settings()["rank"] == 3 and typed.stages[0].lr == 5e-4
+    for wrong in ("lora:ranks=3", "lora:=3"):
+        with pytest.raises(BadInput, match="has no setting"):
+            recipe(wrong)
+    with pytest.raises(BadInput, match="rank='three' is not a whole number"):
+        recipe("lora:rank=three")
+
+
+def test_clones_share_the_material() -> None:
+    from sklearn.base import clone
+
+    material = Material(None, None, [], [], {}, recipe("lora"))  # type: ignore[arg-type]
+    assert clone(Tuner(handful.head("simpleshot"), material)).material is material
