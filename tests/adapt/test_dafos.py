@@ -270,6 +270,8 @@ def test_answers_none_of_these_where_the_judge_says_so(blobs: Any) -> None:
     assert np.array_equal(answers[score <= 0], fitted.predict(x)[score <= 0])
     with pytest.raises(BadInput, match="nota_label 3 is one of the classes"):
         fitted.predict_open(x, nota_label=3)
+    named = fitted.fit(x, np.array(list("abcde"))[y]).predict_open(x)
+    assert set(named) == {*"abcde", -1} & set(named) and -1 in named  # not "-1"
     two = y < 2  # fewer classes than the judge takes distances
     assert np.isfinite(fitted.fit(x[two], y[two]).unknownness(x)).all()
 

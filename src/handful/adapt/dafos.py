@@ -13,17 +13,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from handful.adapt.base import Head
 from handful.adapt.dafos_nets import JUDGE, forward
 from handful.adapt.dafos_train import Base, Trained, distances, judged, train
-from handful.adapt.inputs import read_rows, to_tensor
+from handful.adapt.open_head import OpenHead
 from handful.core.gaussians import class_means, means_without_item
 from handful.core.task import Background, Query, State, Task, lowest
 from handful.errors import BadInput
@@ -38,7 +35,7 @@ _JUDGE = {
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class DAFOSNet(Head):
+class DAFOSNet(OpenHead):
     """Nearest class mean of a small encoder that base classes of two domains taught, with a judge of unknown items.
 
     ``background`` are labelled items of base classes; a view ``domain`` (`Features`) says which are of the source (0)
@@ -113,31 +110,9 @@ class DAFOSNet(Head):
         logits = -(f.square().sum(-1, keepdim=True) - 2 * cross + square).clamp_min(0) / f.shape[-1]
         return torch.where(gone, lowest(f), logits)
 
-    def unknownness(self, X: Any) -> np.ndarray:
-        """Logit of "unknown" less that of "known" by the judge ``[n]``: above 0 an item is none of the classes.
-
-        Raises:
-            BadInput: features of another width, NaN or infinity.
-        """
-        check_is_fitted(self)
-        x, _ = read_rows(self, X, reset=False, directions=False)
-        with torch.no_grad():
-            found = beyond(self.state_, to_tensor(x, self.device, self.state_["prototype"].dtype))
-        out: np.ndarray = found.cpu().numpy()
-        return out
-
-    def predict_open(self, X: Any, nota_label: Any = -1) -> np.ndarray:
-        """The label of each row, ``nota_label`` where it is none of the classes ``[n]``.
-
-        Raises:
-            BadInput: ``nota_label`` is a class; as `unknownness`.
-        """
-        check_is_fitted(self)
-        if nota_label in self.classes_.tolist():
-            raise BadInput(f"nota_label {nota_label!r} is one of the classes: choose another")
-        answer = self.predict(X).astype(object)
-        answer[self.unknownness(X) > 0] = nota_label
-        return np.array(answer.tolist())
+    def beyond(self, state: State, x: Tensor) -> Tensor:
+        """Logit of "unknown" less that of "known" by the judge ``[*b, Q]``."""
+        return beyond(state, x)
 
     def _trained(self, task: Task) -> Trained:
         return train(self, _base(task.background, task.x), task.seed)
