@@ -39,6 +39,7 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
     "simpleshot": {"check_estimators_dtypes": ZEROS},
     "teen": {"check_estimators_dtypes": ZEROS},
     "aldc": {"check_estimators_dtypes": ZEROS, "check_sample_weight_equivalence_on_dense_data": HELD_OUT},
+    "dafos-net": {"check_classifiers_train": "a few episodes of two classes teach a small network little"},
     "mamba-fscil": {"check_classifiers_train": "has two numbers a place, and few steps teach a small network little"},
     "fscil-tricks": {"check_estimators_dtypes": ZEROS, "check_sample_weight_equivalence_on_dense_data": STEPS},
     "limit-fscil": {
@@ -132,8 +133,8 @@ def with_all(cls: type[Head]) -> type[Head]:
         if cls.needs.text:
             self.text = _text(X, y, sample_weight)
         if cls.needs.background:
-            means = _text(X, y, sample_weight)
-            self.background = np.array([*means.values()]), np.arange(len(means))
+            means = np.array([*_text(X, y, sample_weight).values()])
+            self.background = np.concatenate([means, 1.1 * means]), np.tile(np.arange(len(means)), 2)
         try:
             return cls.fit(self, _with_views(cls, X), y, sample_weight)
         finally:

@@ -10,6 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from handful.adapt.base import Features
+from handful.adapt.reject.outliers import DAFOSRejecter
 from handful.commands.fit import fit
 from handful.commands.inspect import inspect
 from handful.commands.predict import predict, predict_lines
@@ -51,6 +53,19 @@ def test_it_is_learnt_kept_and_answers(kind: str, tmp_path: Path) -> None:
     assert (card["kind"], card["other"], card["asked"]) == (kind, "nothing", 0.1)
     assert json.loads(json.dumps(card, allow_nan=False)) == card
     assert again.card == model.card
+
+
+def test_a_kind_that_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DAFOSRejecter.__init__.__kwdefaults__, "episodes", 20)
+    out = tmp_path / "m.handful"
+    model = fitted("dafos-net", out=out, negatives=ALIEN)
+    again, asked = Model.load(out), np.concatenate([KNOWN, ALIEN])
+    assert again.predict(asked) == model.predict(asked)
+    answers = np.array(again.predict(asked))
+    assert np.mean(answers[32:] == "other") > np.mean(answers[:32] == "other") + 0.3
+    assert again.card["reject"]["kind"] == "dafos-net"
+    with pytest.raises(BadInput, match="at least two of them are needed"):
+        DAFOSRejecter().fit(Features(KNOWN[::8], {}), np.array(LABELS[::8]))
 
 
 def test_without_it_nothing_is_rejected() -> None:

@@ -62,7 +62,7 @@ def test_refusals() -> None:
 LABELS = np.repeat([f"class {i}" for i in range(11)], 20)
 
 
-@pytest.mark.paper(88, oracle="e", part="protocol")
+@pytest.mark.paper(88, oracle="e", part="method")
 def test_a_pool_holds_every_class_seen_alike_and_any_of_its_items() -> None:
     pools = []
     for seed in range(200):
@@ -78,7 +78,7 @@ def test_a_pool_holds_every_class_seen_alike_and_any_of_its_items() -> None:
     assert chisquare(item[item > -1]).pvalue > 0.001
 
 
-@pytest.mark.paper(88, oracle="e", part="protocol")
+@pytest.mark.paper(88, oracle="e", part="method")
 def test_a_pool_of_new_classes_only_and_examples_of_the_shots_asked_for() -> None:
     _, steps = incremental_arrivals(LABELS, base=4, way=3, shot=2, pool=5, pool_of="new")
     for step in steps:

@@ -18,6 +18,7 @@ from handful.evaluate.open_set import (
 RNG = np.random.default_rng
 
 
+@pytest.mark.paper(107, oracle="a")
 def test_three_classes_by_hand() -> None:
     true = [0, 0, 1, 1, 2, 2, -1, -1, -1, -1]
     said = [0, 1, 1, 1, 2, -1, -1, -1, -1, 0]
@@ -35,6 +36,7 @@ def test_three_classes_by_hand() -> None:
     assert found.open_one_vs_rest == pytest.approx(34 / 40)
 
 
+@pytest.mark.paper(107, oracle="a")
 def test_without_unknown_items_it_is_accuracy() -> None:
     rng = RNG(0)
     true, said = rng.integers(4, size=50), rng.integers(4, size=50)

@@ -14,7 +14,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -77,10 +76,10 @@ class OracleCollector:
         if self.complaints and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Say which parts are not proved."""
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        """Say which parts are not proved, after all else: a summary of passed tests must not hide why a run failed."""
         for line in getattr(self, "complaints", []):
-            terminalreporter.write_line(f"ORACLES {line}", red=True)
+            config.get_terminal_writer().line(f"ORACLES {line}", red=True)
 
     def _read(self, mark: pytest.Mark, nodeid: str) -> tuple[int, str, tuple[str, ...]]:
         """Number, oracle and parts of a mark; a mark that names nothing known is an error of collection."""

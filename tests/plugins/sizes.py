@@ -33,6 +33,9 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "limit-fscil": {"epochs": 2, "tasks": 2},
     "mamba-fscil": {"slots": 6, "width": 8, "states": 3, "rank": 2, "epochs": 3, "grow_steps": 4, "grow_lr": 0.02},
     "fscil-tricks": {"epochs": 10, "width": 16, "slots": 12, "grow_steps": 3},
+    "dafos-net": {"way": 2, "unknown": 0, "episodes": 3, "width": 6},
     "aldc": {"steps": 3, "head_steps": 3, "samples": 5},
 }
 """By key of the head."""
+SMALL_REJECTERS: Mapping[str, Mapping[str, Any]] = {"dafos-net": {"episodes": 5, "width": 8}}
+"""By kind of the rejecter."""

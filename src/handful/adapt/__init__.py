@@ -79,6 +79,7 @@ HEADS: Mapping[str, str] = {
     "mamba-fscil": "handful.adapt.mamba_fscil:MambaFSCIL",
     "fscil-tricks": "handful.adapt.fscil_tricks:FSCILTricks",
     "aldc": "handful.adapt.aldc:ALDC",
+    "dafos-net": "handful.adapt.dafos:DAFOSNet",
 }
 """Every head by its public key. Others join through the entry point group ``handful.heads``, or as ``module:Class``."""
 

@@ -22,15 +22,12 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from handful.adapt.base import Head
-from handful.adapt.inputs import read_rows, to_tensor
+from handful.adapt.open_head import OpenHead
 from handful.adapt.parameters import count, finite
 from handful.core.mixtures import Mixtures
 from handful.core.task import Query, State, Task, lowest
@@ -45,7 +42,7 @@ OUTSIDE = 0.1
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class GPAM(Head):
+class GPAM(OpenHead):
     """Gaussian prototypes with a radius each: `predict_open` answers "none of these" outside all of them.
 
     ``background`` are items of none of the classes, for the margin to be learnt from; it works without. A view
@@ -103,32 +100,9 @@ class GPAM(Head):
         """``-d_k(q)``; a class without examples gets the lowest logit."""
         return -mixtures(state).distances(query.x)
 
-    def unknownness(self, X: Any) -> np.ndarray:
-        """``d_k - b_k`` of the nearest class ``[n]``: above 0 an item is none of the classes.
-
-        Raises:
-            BadInput: features of another width, NaN or infinity.
-        """
-        check_is_fitted(self)
-        x, _ = read_rows(self, X, reset=False, directions=False)
-        with torch.no_grad():
-            out: np.ndarray = beyond(self.state_, to_tensor(x, self.device, self.state_["mean"].dtype)).cpu().numpy()
-        return out
-
-    def predict_open(self, X: Any, nota_label: Any = -1) -> np.ndarray:
-        """The label of each row, ``nota_label`` where it is none of the classes ``[n]``; objects where the two are of
-        different types.
-
-        Raises:
-            BadInput: ``nota_label`` is a class; as `unknownness`.
-        """
-        check_is_fitted(self)
-        if nota_label in self.classes_.tolist():
-            raise BadInput(f"nota_label {nota_label!r} is one of the classes: choose another")
-        answer = self.predict(X).astype(object)
-        answer[self.unknownness(X) > 0] = nota_label
-        alike = np.asarray(nota_label).dtype.kind == self.classes_.dtype.kind
-        return np.array(answer.tolist()) if alike else answer  # -1 among words must not become "-1"
+    def beyond(self, state: State, x: Tensor) -> Tensor:
+        """``d_k - b_k`` of the nearest class ``[*b, Q]``."""
+        return beyond(state, x)
 
     def _rows(self, task: Task) -> tuple[Tensor, Tensor]:
         """Rows ``[*b, N (1 + V), D]`` and labels of the items and their variants."""

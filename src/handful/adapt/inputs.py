@@ -196,15 +196,24 @@ def read_more(given: Any, support: Tensor, what: str) -> Tensor:
 
 
 def read_background(given: Any, support: Tensor) -> Background | None:
-    """Items of base classes from features, or ``(features, labels)``. Raises `BadInput` as `read_more` does."""
+    """Items of base classes from features, or ``(features, labels)``.
+
+    Raises:
+        BadInput: as `read_more`, and views of another length.
+    """
     if given is None:
         return None
     x, y = given if isinstance(given, tuple) else (given, None)
     rows = read_more(x, support, "background")
+    views = {name: np.asarray(view) for name, view in x.views.items()} if isinstance(x, Features) else {}
+    for name, view in views.items():
+        if len(view) != len(rows):
+            raise BadInput(f"view {name!r} has {len(view)} rows but the background has {len(rows)}")
+    tensors = {name: to_tensor(view, str(support.device)) for name, view in views.items()}
     if y is None:
-        return Background(rows)
+        return Background(rows, views=tensors)
     codes = np.unique(read_labels(y, len(rows)), return_inverse=True)[1]
-    return Background(rows, torch.as_tensor(codes, dtype=torch.long, device=support.device))
+    return Background(rows, torch.as_tensor(codes, dtype=torch.long, device=support.device), tensors)
 
 
 def zero_shot_logits(x: Tensor, views: Mapping[str, Tensor], text: Tensor, scale: float) -> Tensor:

@@ -85,8 +85,8 @@ def fit(
         str | None,
         Option(
             metavar="KIND",
-            help="Answer that an item is none of the classes, by `energy`, `probability`, `distance`, `gpam` or what "
-            "did best (`auto`).",
+            help="Answer that an item is none of the classes, by `energy`, `probability`, `distance`, `gpam`, "
+            "`dafos-net` (slow) or what did best (`auto`).",
         ),
     ] = None,
     false_alarms: Annotated[

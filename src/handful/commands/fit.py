@@ -120,7 +120,7 @@ def fit(
         target_precision: answer only as far as this share of the answers is right; the model holds the threshold.
         cost: file of what each mistake costs; the model answers what costs least.
         reject: let the model answer that an item is none of the classes, and by what: ``"auto"``, ``"energy"``,
-            ``"probability"``, ``"distance"`` or ``"gpam"``.
+            ``"probability"``, ``"distance"``, ``"gpam"`` or ``"dafos-net"``, which takes minutes.
         false_alarms: the share of items of the classes that may be called none of them.
         other: what such items are called.
         negatives: a source of items of none of the classes, or a list of them; measures how many are found.

@@ -56,10 +56,12 @@ class Background:
     Args:
         x: features ``[B, D]``, shared by all tasks.
         labels: base class of each ``[B]``, 0 to K - 1; ``None`` where nobody knows.
+        views: further arrays ``[B, …]`` by name.
     """
 
     x: Tensor
     labels: Tensor | None = None
+    views: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def mean(self) -> Tensor:

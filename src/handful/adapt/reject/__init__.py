@@ -16,6 +16,7 @@ REJECTERS: Mapping[str, str] = {
     "probability": "handful.adapt.reject.scores:Probability",
     "distance": "handful.adapt.reject.distance:Distance",
     "gpam": "handful.adapt.reject.gaussian:GPAMRejecter",
+    "dafos-net": "handful.adapt.reject.outliers:DAFOSRejecter",
 }
 """Every rejecter by its kind."""
 AUTO = "energy"
