@@ -18,6 +18,7 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -93,7 +94,16 @@ def _handful(learn: Texts, held: Texts) -> tuple[float, float]:
     return 100 * float(np.mean(np.asarray(found) == held[1])), seconds
 
 
-def _setfit(learn: Texts, held: Texts, seed: int, iterations: int | None, cap: float | None) -> tuple[float, float]:
+def _setfit(learn_: Texts, held: Texts, seed: int, iterations: int | None, cap: float | None) -> tuple[float, float]:
+    codes = {c: i for i, c in enumerate(sorted(set(learn_[1])))}
+    start = time.perf_counter()
+    found = np.asarray(learn(learn_[0], [codes[c] for c in learn_[1]], seed, iterations, cap).predict(held[0]))
+    seconds = time.perf_counter() - start
+    return 100 * float(np.mean(found == [codes[c] for c in held[1]])), seconds
+
+
+def learn(texts: list[str], codes: list[int], seed: int, iterations: int | None, cap: float | None = None) -> Any:
+    """A model of SetFit that was taught texts and the numbers of their classes; ``cap`` seconds at most."""
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer
     from setfit import SetFitModel, Trainer, TrainingArguments
@@ -102,24 +112,20 @@ def _setfit(learn: Texts, held: Texts, seed: int, iterations: int | None, cap: f
 
     from handful.encode.weights import MINILM
 
-    codes = {c: i for i, c in enumerate(sorted(set(learn[1])))}
-    body = SentenceTransformer(str(MINILM.path().parent))
-    model = SetFitModel(model_body=body, model_head=LogisticRegression())
-    data = Dataset.from_dict({"text": learn[0], "label": [codes[c] for c in learn[1]]})
+    start = time.perf_counter()
+    model = SetFitModel(model_body=SentenceTransformer(str(MINILM.path().parent)), model_head=LogisticRegression())
     arguments = TrainingArguments(
         batch_size=16, num_epochs=1, num_iterations=iterations, seed=seed, report_to="none", save_strategy="no",
         show_progress_bar=False,
     )  # fmt: skip
-    start = time.perf_counter()
 
     class Cap(TrainerCallback):
         def on_step_end(self, args: object, state: object, control: object, **_: object) -> None:
             control.should_training_stop |= cap is not None and time.perf_counter() - start > cap
 
+    data = Dataset.from_dict({"text": texts, "label": codes})
     Trainer(model=model, args=arguments, train_dataset=data, callbacks=[Cap()]).train()
-    found = np.asarray(model.predict(held[0]))
-    seconds = time.perf_counter() - start
-    return 100 * float(np.mean(found == [codes[c] for c in held[1]])), seconds
+    return model
 
 
 def _table(path: Path) -> Texts:

@@ -24,6 +24,9 @@ GOOD = [f"the {thing} was wonderful, I loved it" for thing in THINGS]
 BAD = [f"the {thing} was awful, I hated it" for thing in THINGS]
 TEXTS, LABELS = [*GOOD, *BAD], ["good"] * 8 + ["bad"] * 8
 
+POOL = [f"the {thing} was {how}" for thing in ("hotel", "meal", "trip") for how in ("great", "superb", "lovely", "bad")]
+ALIENS = [f"{n} times {n} is {n * n}" for n in range(3, 11)]
+
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,12 +181,64 @@ def test_a_readout_that_answers_ships(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no recipe 'lorra'; did you mean 'lora'"):
         handful.fit(TEXTS, LABELS, tune="lorra")
-    with pytest.raises(BadInput, match="--tune does not go with --reject yet"):
-        handful.fit(TEXTS, LABELS, tune="lora", reject="energy")
+    with pytest.raises(BadInput, match="--tune does not go with --zero-shot yet"):
+        handful.fit(TEXTS, LABELS, tune="lora", zero_shot=True)
+    with pytest.raises(BadInput, match="gpam learns from features, which .* not so: energy, probability"):
+        handful.fit(TEXTS, LABELS, tune="lora", reject="gpam")
+    with pytest.raises(BadInput, match="knows labelled items only: leave --unlabelled out"):
+        handful.fit(TEXTS, LABELS, tune="fastfit", unlabelled=POOL)
     with pytest.raises(BadInput, match="--tune fastfit brings a head of its own: leave --head at auto"):
         handful.fit(TEXTS, LABELS, tune="fastfit", head="simpleshot")
     with pytest.raises(BadInput, match="there is no encoder to tune"):
         handful.fit(np.random.default_rng(0).normal(size=(16, 4)), LABELS, tune="lora")
+
+
+def test_a_pool_is_read_by_the_encoder_that_learns_from_it(tmp_path: Path) -> None:
+    found = handful.fit(TEXTS, LABELS, tune="lora", head="laplacianshot", unlabelled=POOL, out=tmp_path / "m.handful")
+    assert found.card["unlabelled"]["n"] == len(POOL) and found.delta is not None and found.encoder is not None
+    tuned, base = found.encoder.encode(POOL), handful.encoder("minilm").encode(POOL)
+    assert not np.allclose(tuned, base, atol=1e-3)
+    plain = handful.fit(TEXTS, LABELS, tune="lora", head="laplacianshot")
+    learnt = handful.head("laplacianshot", unlabelled=tuned, random_state=0, logit_scale=found.encoder.logit_scale)
+    learnt.set_params(transductive=False).fit(found.encoder.encode(TEXTS), LABELS)
+    new = found.encoder.encode(["a wonderful day", "an awful day"])
+    np.testing.assert_allclose(found.head.logits(new), learnt.logits(new), rtol=1e-4, atol=1e-5)
+    assert not np.allclose(found.head.logits(new), plain.head.logits(new))
+    again = handful.load(tmp_path / "m.handful")
+    np.testing.assert_array_equal(again.predict_proba(POOL), found.predict_proba(POOL))
+
+
+def test_the_mix_of_a_pool_is_read_off_the_tuned_encoder() -> None:
+    texts, labels = [*TEXTS, *POOL], [*LABELS, *[None] * len(POOL)]
+    found = handful.fit(texts, labels, tune="lora", head="simpleshot", class_prior="pool")
+    shares = found.card["population"]["shares"]
+    assert shares["good"] > 0.6  # three in four of the pool
+
+
+def test_none_of_these_by_encoders_that_had_not_seen_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    learnt: list[set[str]] = []
+    fit, logits = Tuner.fit, Tuner.logits
+
+    def names(tuner: Tuner, rows: object) -> set[str]:
+        return {tuner.material.items[int(i)] for i in rows.views["row"][:, 0]}  # type: ignore[attr-defined]
+
+    def watched_fit(self: Tuner, rows: object, labels: np.ndarray) -> Tuner:
+        learnt.append(names(self, rows))
+        return fit(self, rows, labels)  # type: ignore[arg-type]
+
+    def watched_logits(self: Tuner, rows: object) -> object:
+        assert not names(self, rows) & learnt[-1]
+        return logits(self, rows)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Tuner, "fit", watched_fit)
+    monkeypatch.setattr(Tuner, "logits", watched_logits)
+    found = handful.fit(
+        TEXTS, LABELS, tune="lora", head="simpleshot", near_duplicates=False, reject="energy", false_alarms=0.2,
+        negatives=ALIENS,
+    )  # fmt: skip
+    card = found.card["reject"]
+    assert card["basis"] == "negatives" and card["unknown"] == len(ALIENS) and 0 <= card["auroc"]["value"] <= 1
+    assert not set(ALIENS) & set.union(*learnt) and set(found.predict(ALIENS)) <= {"good", "bad", "other"}
 
 
 def test_recipes_by_key() -> None:

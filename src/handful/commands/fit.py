@@ -182,11 +182,9 @@ def fit(
     # What cannot be is refused before any work is done.
     check_asked(kind, unlabelled, transductive, class_prior)
     if tune is not None:
-        check_recipe(tune, head)
-        refuse_beside_tuning(
-            {"private": private, "zero_shot": zero_shot, "reject": reject, "unlabelled": unlabelled,
-             "transductive": transductive, "class_prior pool": class_prior == "pool"}
-        )  # fmt: skip
+        learns = [name for name, asked in (("--unlabelled", unlabelled), ("--transductive", transductive)) if asked]
+        check_recipe(tune, head, learns, reject)
+        refuse_beside_tuning({"private": private, "zero_shot": zero_shot})
     learner = None
     if private is not None:
         asked = {"seed": seed, "test": test, "shots": shots, "group": group, "group_regex": group_regex, "cost": cost}
@@ -237,16 +235,6 @@ def fit(
     has_text = tower is not None and tower.aligned is not None and bool(sentences)
     vectors = class_text_vectors(tower, sentences, cache=cache) if tower is not None and has_text else None
     base, outcome, names = tower, None, np.asarray(learn.labels)
-    if tune is not None:
-        clock.lap("encode")
-        estimator = estimator_of(head, vectors, tower, metric, seed, None, False).fit(features, names)
-        groups = units if len(np.unique(units)) < len(units) else None
-        outcome = tuned(
-            tune, estimator, tower, learn.items, features, names, groups, sentences if has_text else {},
-            seed=seed, left=clock.left(),
-        )  # fmt: skip
-        tower, features = outcome.encoder, outcome.features
-        clock.lap("tune")
     seen = None
     if held is not None:
         seen = encode_dataset(held, tower, cache=cache, skip_bad=skip_bad, progress=progress)
@@ -258,13 +246,28 @@ def fit(
             everything.pool, unlabelled, how, learn, features, apart_items, tower,
             near_duplicates=near_duplicates, cache=cache, progress=progress,
         )  # fmt: skip
+    none_there, apart_from = encode_negatives(
+        aliens, tower, features.x.shape[1], cache=cache, skip_bad=skip_bad, progress=progress
+    )
     clock.lap("encode")
 
-    if outcome is not None:
+    estimator = estimator_of(head, vectors, tower, metric, seed, shared, transductive).fit(features, names)
+    if tune is not None:
+        groups = units if len(np.unique(units)) < len(units) else None
+        outcome = tuned(
+            tune, estimator, tower, learn.items, features, names, groups, sentences if has_text else {},
+            pool=() if shared is None else shared.items, asked=none_there,
+            seed=seed, left=clock.left(),
+        )  # fmt: skip
+        tower, features = outcome.encoder, outcome.features
+        if shared is not None and outcome.pool is not None:
+            shared = replace(shared, features=outcome.pool)
+        if held is not None and outcome.delta is not None:
+            seen = encode_dataset(held, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+        clock.lap("tune")
         model = model_of(outcome.head, base, standalone)
         model.tuned_by(outcome.delta, outcome.encoder)
     else:
-        estimator = estimator_of(head, vectors, tower, metric, seed, shared, transductive).fit(features, names)
         model = model_of(estimator, tower, standalone)
     model.scale = 1.0 if outcome is not None else estimator.spread(features, names)
     clock.lap("fit")
@@ -275,7 +278,6 @@ def fit(
     model.card = make_card(
         model, learn, len(everything.pool), seed, metric, encoded.skipped, command, getattr(tower, "revision", None)
     )
-    apart_from = encode_negatives(aliens, tower, features.x.shape[1], cache=cache, skip_bad=skip_bad, progress=progress)
     model.card["class_text"] = class_text_card(model.head, sentences, vectors is not None)
     model.card["unlabelled"] = unlabelled_card(model.head, features, names, shared, transductive)
     model.card |= {
@@ -300,7 +302,7 @@ def fit(
         seed=seed,
         left=clock.left(),
         once=clock.laps["fit"],
-        quoted_by=None if outcome is None else outcome.quoted,
+        outcome=outcome,
     )
     model.card["blind_spots"] = blind_spots_card(tower, learn)
     model.card["experiment"] = (

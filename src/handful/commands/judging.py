@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from handful.adapt.base import Features
 from handful.commands.rejecting import RejectWishes, learn_to_reject
+from handful.commands.tuned import Outcome
 from handful.errors import BadInput
 from handful.evaluate import assess
 from handful.evaluate.cost import decide, mean_cost, read_costs
@@ -61,7 +62,7 @@ def judge(
     seed: int,
     left: float,
     once: float,
-    quoted_by: Callable[[np.ndarray | None, np.ndarray | None], Quoted | None] | None = None,
+    outcome: Outcome | None = None,
 ) -> np.ndarray | None:
     """Fill in the model's scale and decision, and what its card says of new items.
 
@@ -75,7 +76,7 @@ def judge(
         negatives: items of none of the classes, if there are any.
         seed: of every draw.
         left, once: seconds left, and that one fit takes.
-        quoted_by: gives the estimate for weights and shift of the population, where it was made already.
+        outcome: of tuning the encoder, whose estimate was made already.
 
     Returns:
         The answer for each item by a fit that had not seen it ``[n]``, as position among the classes, -1 where there
@@ -83,7 +84,7 @@ def judge(
     """
     labels = np.asarray(learnt.labels)
     groups = units if len(np.unique(units)) < len(units) else None
-    pooled = None if pool is None else _pool_proba(model, features, labels, groups, pool, seed)
+    pooled = None if pool is None else _pool_proba(model, features, labels, groups, pool, seed, outcome)
     mix = population(wishes.class_prior, model.classes, labels, pooled)
     costs = None if wishes.cost is None else read_costs(wishes.cost, model.classes)
     shift = None if mix.kind == "labels" else np.maximum(mix.log_ratio(model.classes, labels), NEVER)
@@ -92,16 +93,17 @@ def judge(
     model.decision = _decision(shift, None, costs)
     started = time.monotonic()
     weights = None if mix.kind == "labels" else mix.item_weights(labels)
-    if quoted_by is not None:
-        quoted, why_not = quoted_by(weights, shift), NOT_JUDGED
+    if outcome is not None:
+        quoted, why_not = outcome.quoted(weights, shift), NOT_JUDGED
     else:
         quoted, why_not = _quoted(model, features, labels, groups, weights, shift, seed, left, once)
     if quoted is None:
         model.card["estimate"] = {"method": why_not, "accuracy": None, "groups": None, "assessment": None}
     left -= time.monotonic() - started
     learn_to_reject(
-        model, features, labels, groups, quoted, wishes.reject, negatives, weights=weights, seed=seed, left=left
-    )
+        model, features, labels, groups, quoted, wishes.reject, negatives, weights=weights, seed=seed, left=left,
+        refit=None if outcome is None else outcome.refit,
+    )  # fmt: skip
     if quoted is None:
         return None
 
@@ -164,10 +166,11 @@ def _quoted(
 
 
 def _pool_proba(
-    model: Model, features: Features, labels: np.ndarray, groups: np.ndarray | None, pool: Features, seed: int
-) -> np.ndarray:
+    model: Model, features: Features, labels: np.ndarray, groups: np.ndarray | None, pool: Features, seed: int,
+    outcome: Outcome | None,
+) -> np.ndarray:  # fmt: skip
     """Calibrated probabilities of the unlabelled items ``[m, C]``: the mix of classes is read off them."""
-    first = estimate(model.head, features, labels, groups, seed=seed)
+    first = estimate(model.head, features, labels, groups, seed=seed) if outcome is None else outcome.quoted(None, None)
     logits = np.asarray(model.head.logits(pool), dtype=np.float64)
     return Decision().proba(model.scale * (1.0 if first is None else first.scale) * logits)
 

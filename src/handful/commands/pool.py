@@ -7,7 +7,7 @@ items that (nearly) equal a labelled item or one tested on, or share its group, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -40,8 +40,9 @@ warned of. From 5 labels a class, even pools of WHU-RS19, AG News and Banking77 
 
 @dataclass(frozen=True)
 class Pool:
-    """Unlabelled items, encoded, and what the card says of them."""
+    """Unlabelled items, as they are and encoded, and what the card says of them."""
 
+    items: Sequence[Any]
     features: Features
     card: dict[str, Any]
 
@@ -108,12 +109,13 @@ def gather(
     if not sum(len(data) for data, _ in found):
         raise BadInput(f"--unlabelled: {name} has no unlabelled item that can be used")
     known = [(learnt, features), *([] if held is None else [held])]
-    kept = []
+    kept, items = [], []
     for data, x in found:
         copies = np.zeros(len(data), dtype=bool)
         for some, theirs in known:
             copies |= resembling(some, theirs, data, x, near_duplicates)
         kept.append(x.take(np.flatnonzero(~copies)))
+        items += [data.items[i] for i in np.flatnonzero(~copies).tolist()]
     n, usable, given = sum(map(len, kept)), sum(len(data) for data, _ in found), sum(map(len, parts))
     if not n:
         raise BadInput(
@@ -127,7 +129,7 @@ def gather(
         "sha256": {} if own else dict(parts[-1].provenance.sha256),
         "use": f"{n:,} items without labels were learnt from; the model holds what they taught",
     }
-    return Pool(reduce(joined, filter(len, kept)), card)
+    return Pool(items, reduce(joined, filter(len, kept)), card)
 
 
 def uneven(head: Head, features: Features, labels: np.ndarray, pool: Features) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from handful.adapt.base import Features
 from handful.adapt.reject import rejecter
 from handful.commands.sources import Columns, read_source
+from handful.commands.tuned import ROW
 from handful.errors import BadInput
 from handful.evaluate.estimate import Quoted
 from handful.evaluate.rejection import rejecting
@@ -73,14 +74,15 @@ def read_negatives(wishes: RejectWishes, learnt: Dataset, how: Columns, skip_bad
 
 def encode_negatives(
     data: Dataset | None, tower: Encoder | None, width: int, *, cache: bool, skip_bad: bool, progress: Progress | None
-) -> Features | None:
-    """Their features. Raises `BadInput` for another width than that of the labelled items."""
+) -> tuple[list[Any], Features | None]:
+    """Those that can be read and their features. Raises `BadInput` for another width than the labelled items have."""
     if data is None:
-        return None
-    found = encode_dataset(data, tower, cache=cache, skip_bad=skip_bad, progress=progress).features
-    if not len(found) or found.x.shape[1] != width:
-        raise BadInput(f"--negatives has features of shape {found.x.shape}, the labelled items have {width} each")
-    return found
+        return [], None
+    found = encode_dataset(data, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+    x = found.features.x
+    if not len(x) or x.shape[1] != width:
+        raise BadInput(f"--negatives has features of shape {x.shape}, the labelled items have {width} each")
+    return list(data.take(found.kept).items), found.features
 
 
 def learn_to_reject(
@@ -95,6 +97,7 @@ def learn_to_reject(
     weights: np.ndarray | None,
     seed: int,
     left: float = math.inf,
+    refit: tuple[Any, Features] | None = None,
 ) -> None:
     """Give the model its answer "none of these", and its card what that is worth.
 
@@ -106,6 +109,7 @@ def learn_to_reject(
         negatives: items of none of the classes.
         seed: of draws.
         left: seconds left.
+        refit: what learns as the model did and the rows it takes, negatives behind; by default its head, ``features``.
 
     Raises:
         BadInput: no estimate to take a threshold from, too few items for the share, a name that is a class.
@@ -118,9 +122,15 @@ def learn_to_reject(
         why = model.card["estimate"]["method"]
         raise BadInput(f"--reject takes its threshold from labelled items left out in turn, and there are none: {why}")
     chosen = rejecter(wishes.reject)
+    learner, rows, unseen = model.head, features, negatives
+    if refit is not None:
+        learner, rows = refit
+        if negatives is not None:
+            behind = np.arange(len(labels), len(labels) + len(negatives))[:, None]
+            unseen = replace(negatives, views={**negatives.views, ROW: behind})
     found = rejecting(
-        chosen, model.head, features, labels, groups, quoted, wishes.false_alarms,
-        weights=weights, negatives=negatives, seed=seed, budget_seconds=left / 2,
+        chosen, learner, rows, labels, groups, quoted, wishes.false_alarms,
+        weights=weights, negatives=unseen, seed=seed, budget_seconds=left / 2,
     )  # fmt: skip
     state = chosen.fit(features, labels, negatives, seed)
     model.rejection = Rejection(chosen, state, found.threshold, other)

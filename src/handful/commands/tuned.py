@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from handful.adapt.base import Features, Head
 from handful.adapt.logistic import Logistic
+from handful.adapt.reject import REJECTERS, rejecter
 from handful.errors import BadInput
 from handful.evaluate.crossfit import CrossFit, cross_fit
 from handful.evaluate.curve import shots_curve
@@ -47,11 +48,12 @@ class Material:
     Args:
         encoder: the base.
         tower: its network.
-        items: what is learnt from.
-        inputs: those, as the tower takes them.
+        items: what is learnt from, and behind it what is only asked about.
+        inputs: those that are learnt from, as the tower takes them.
         sentences: that describe each class; empty where heads get no class text.
         recipe: how the tower is tuned.
         documents: a text of each class, as the tower takes it.
+        pool: items without labels that the head learns from.
     """
 
     encoder: Encoder
@@ -61,6 +63,7 @@ class Material:
     sentences: Mapping[str, Sequence[str]]
     recipe: Recipe
     documents: Mapping[str, Any] = field(default_factory=dict)
+    pool: Sequence[Any] = ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Material:
         return self  # scikit-learn's clone copies parameters; these are only read
@@ -68,10 +71,7 @@ class Material:
     def encoded(self, encoder: Encoder, rows: Features) -> Features:
         """Features of rows by another encoder."""
         some = [self.items[i] for i in rows.views[ROW][:, 0].astype(int).tolist()]
-        outputs = ("pooled", *(name for name in rows.views if name != ROW))
-        found = encoder.encode(some, outputs, cache=False)
-        arrays = found if len(outputs) > 1 else {"pooled": found}
-        return Features(np.asarray(arrays["pooled"]), {o: arrays[o] for o in outputs[1:]}, rows.items)
+        return replace(_encoded(encoder, some, rows), items=rows.items)
 
 
 class Tuner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -84,6 +84,7 @@ class Tuner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
 
     Attributes (after ``fit``):
         head_, encoder_, delta_, reading_: what came out.
+        features_, pool_: of what was learnt from, by that encoder.
         own_: whether the head is the recipe's readout.
     """
 
@@ -104,6 +105,7 @@ class Tuner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         data = Data(rows_of(material.inputs, index), torch.as_tensor(codes), names, documents=documents)
         found = tune(material.tower, data, material.recipe, seed=self.random_state)
         self.delta_: Delta = found.delta
+        self.pool_: Features | None = None
         with torch.no_grad(), self.delta_.attached(material.tower):
             own = found.readout.ships(material.tower)
         self.own_, self.reading_ = own is not None, None if own is None else own.reading
@@ -114,6 +116,9 @@ class Tuner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
 
     def _fitted(self, labels: np.ndarray) -> Head:
         head = clone(self.head)
+        if self.material.pool:
+            self.pool_ = _encoded(self.encoder_, self.material.pool, self.features_)
+            head.set_params(unlabelled=self.pool_)
         if self.material.sentences:
             head.set_params(text=class_text_vectors(self.encoder_, self.material.sentences, cache=False))
         fitted: Head = head.fit(self.features_, labels)
@@ -126,6 +131,14 @@ class Tuner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     def logits(self, rows: Features) -> Tensor | np.ndarray:
         """``[n, C]``."""
         return self.head_.logits(self.material.encoded(self.encoder_, rows))
+
+
+def _encoded(encoder: Encoder, items: Sequence[Any], like: Features) -> Features:
+    """Items encoded, with the views that ``like`` has."""
+    outputs = ("pooled", *(name for name in like.views if name != ROW))
+    found = encoder.encode(items, outputs, cache=False)
+    arrays = found if len(outputs) > 1 else {"pooled": found}
+    return Features(np.asarray(arrays["pooled"]), {o: arrays[o] for o in outputs[1:]})
 
 
 def linear_head(classes: np.ndarray, weight: Tensor, bias: Tensor) -> Head:
@@ -146,6 +159,8 @@ class Outcome:
         quoted: gives the estimate for weights and shift of a population; ``None`` where there is none.
         card: for the model's card.
         why: how the head came to be, where it was not chosen as usual.
+        pool: features of the unlabelled items by the encoder that ships.
+        refit: what learns as this did, and what from; asked items stand behind in the order that `tuned` was given.
     """
 
     head: Head
@@ -155,6 +170,8 @@ class Outcome:
     quoted: Callable[[np.ndarray | None, np.ndarray | None], Quoted | None]
     card: dict[str, Any]
     why: str | None = None
+    pool: Features | None = None
+    refit: tuple[Tuner, Features] | None = None
 
 
 SEEN = "chosen on examples that the tuned encoder has seen, so without numbers"
@@ -168,12 +185,28 @@ def refuse_beside_tuning(asked: Mapping[str, Any]) -> None:
             raise BadInput(f"--tune does not go with --{name.replace('_', '-')} yet: leave one of them out")
 
 
-def check_recipe(key: str, head: object = "auto") -> None:
-    """Raise `BadInput` where there is no such recipe, or it answers by itself and a head is asked for too."""
+def check_recipe(key: str, head: object = "auto", learns: Sequence[str] = (), reject: str | None = None) -> None:
+    """Refuse, before any work, what cannot be tuned together.
+
+    Args:
+        key: of the recipe.
+        head: that is asked for.
+        learns: options by which a head is to learn from items without labels.
+        reject: by what "none of these" is to be answered.
+
+    Raises:
+        BadInput: no such recipe; one that answers by itself with a head or a pool; a rejecter that learns from
+            features, which would be those of an encoder that has seen every label.
+    """
+    if reject is not None and rejecter(reject).learns:
+        plain = ", ".join(kind for kind in REJECTERS if not rejecter(kind).learns)
+        raise BadInput(f"--reject {reject} learns from features, which a tuned encoder sees through; not so: {plain}")
     made = None if key == "auto" else recipe(key)
     own = made is not None and made.readout is not None and type(made.readout()).ships is not Readout.ships
     if own and head != "auto":
         raise BadInput(f"--tune {key} brings a head of its own: leave --head at auto")
+    if own and learns:
+        raise BadInput(f"--tune {key} brings a head of its own, which knows labelled items only: leave {learns[0]} out")
 
 
 def tuned(
@@ -186,6 +219,8 @@ def tuned(
     groups: np.ndarray | None,
     sentences: Mapping[str, Sequence[str]],
     *,
+    pool: Sequence[Any] = (),
+    asked: Sequence[Any] = (),
     seed: int,
     left: float,
 ) -> Outcome:
@@ -197,6 +232,8 @@ def tuned(
         base: the encoder.
         items, features, labels, groups: what is learnt from, n each.
         sentences: class text, where the head has some.
+        pool: items without labels that the head learns from.
+        asked: further items, of none of the classes.
         seed: of every draw.
         left: seconds left: ``auto`` leaves the encoder as it is where tuning and judging it would take longer.
 
@@ -207,9 +244,8 @@ def tuned(
     assert base is not None
     chosen = AUTO[base.modality] if key == "auto" else key
     tower = made.tower()
-    material = Material(
-        base, tower, items, made.inputs(items), sentences, recipe(chosen), _documents(made, labels, sentences)
-    )
+    documents = _documents(made, labels, sentences)
+    material = Material(base, tower, [*items, *asked], made.inputs(items), sentences, recipe(chosen), documents, pool)
     rows = replace(features, views={**features.views, ROW: np.arange(len(items))[:, None]})
     tuner, began = Tuner(head, material, seed), time.monotonic()
     tuner.fit(rows, labels)
@@ -238,7 +274,10 @@ def tuned(
     if kept:
         delta = as_file(tuner.delta_, tuner.reading_)
         why = OWN if tuner.own_ else SEEN
-        return Outcome(tuner.head_, tuner.features_, tuner.encoder_, delta, quoted, card, why)
+        return Outcome(
+            tuner.head_, tuner.features_, tuner.encoder_, delta, quoted, card, why, tuner.pool_,
+            (tuner, rows),
+        )  # fmt: skip
     return Outcome(head, features, base, None, quoted, card)
 
 
