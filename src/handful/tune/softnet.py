@@ -29,6 +29,7 @@ from handful.errors import BadInput, nearest
 from handful.tune.class_texts import refuse_empty
 from handful.tune.delta import Delta, Placed
 from handful.tune.fillers import Linear
+from handful.tune.later import refuse_later
 from handful.tune.loop import tune
 from handful.tune.modes import in_mode
 from handful.tune.own import Own, Statistics
@@ -138,12 +139,7 @@ class SoftNetFSCIL:
         Raises:
             BadInput: there are no base classes; a class is known already, or has no example.
         """
-        if not self.classes:
-            raise BadInput("there are no base prototypes: call fit_base first")
-        known = sorted(set(self.classes) & set(data.classes))
-        if known:
-            raise BadInput(f"class {known[0]!r} is known already: give examples of new classes only")
-        refuse_empty(data)
+        refuse_later(self.classes, data)
         moving = {site: entries for site, entries in self._entries.items() if len(entries["at"])}
         if moving:  # at capacity 1 nothing is minor
             merged = self.delta.merge(self.encoder)
@@ -172,7 +168,7 @@ class SoftNetFSCIL:
     def logits(self, inputs: Tensor | Sequence[Any]) -> Tensor:
         """``[n, C]``: less the squared distance to each prototype, or the cosine by tau."""
         if not self.classes:
-            raise BadInput("there are no base prototypes: call fit_base first")
+            raise BadInput("there are no prototypes yet: call fit_base first")
         z = self.features(inputs)
         if self.metric == "cosine":
             return cosine(z, self.prototypes) / self.temperature
