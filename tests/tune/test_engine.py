@@ -27,11 +27,13 @@ from handful.tune import (
     LoRA,
     LoRMA,
     Masked,
+    Minor,
     Own,
     Placed,
     Recipe,
     Scaling,
     Scored,
+    SoftSubnet,
     Stage,
     Statistics,
     Tuned,
@@ -50,6 +52,7 @@ EVERY: list[Change] = [
     Masked(9), Adapter(width=2), Adapter("beside", width=2, activation="gelu", scale=0.5, learn_scale=True),
     BRA(3), BRA(2, 0.5, precondition=True), LoRMA(3), LoRMA(2, side="post", alpha=3.0), LoRMA(2, inflation="shift"),
     LoRMA(3, 5.0, "post", "shift"), Scored(score=0.5), Moved(), Moved(mixout=0.2),
+    SoftSubnet(1.0), Minor(9),
 ]  # fmt: skip
 """One of each kind of change; a new kind belongs here."""
 

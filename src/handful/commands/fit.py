@@ -28,7 +28,7 @@ from handful.commands.making import (
 from handful.commands.multi_label import METRICS as SET_METRICS
 from handful.commands.multi_label import fit_label_sets, refuse_beside_label_sets
 from handful.commands.pool import check_asked, gather
-from handful.commands.private import private_card, private_head
+from handful.commands.private import private_card, private_film, private_head
 from handful.commands.rejecting import ALARMS, OTHER, RejectWishes, encode_negatives, read_negatives
 from handful.commands.sources import Columns, class_sentences, draw_shots, labelled, read_source
 from handful.commands.tuned import check_recipe, refuse_beside_tuning, tuned
@@ -184,14 +184,14 @@ def fit(
     if tune is not None:
         learns = [name for name, asked in (("--unlabelled", unlabelled), ("--transductive", transductive)) if asked]
         check_recipe(tune, head, learns, reject)
-        refuse_beside_tuning({"private": private, "zero_shot": zero_shot})
+        refuse_beside_tuning({"zero_shot": zero_shot})
     learner = None
     if private is not None:
         asked = {"seed": seed, "test": test, "shots": shots, "group": group, "group_regex": group_regex, "cost": cost}
         asked |= {"class_names": class_names, "class_prior": None if class_prior == "labels" else class_prior}
         asked |= {"target_precision": target_precision, "time_limit": time_limit, "reject": reject}
         asked |= {"unlabelled": unlabelled, "transductive": transductive or None, "zero_shot": zero_shot or None}
-        learner = private_head(private, head, [name for name, value in asked.items() if value is not None])
+        learner = private_head(private, head, [name for name, value in asked.items() if value is not None], tune)
     seed = 0 if seed is None else seed
     unnamed = class_names is None and not zero_shot
     everything = read_source(sources, labels, how, merge_labels=merge_labels, skip_bad=skip_bad, require_labels=unnamed)
@@ -222,9 +222,13 @@ def fit(
     learn = learn.take(encoded.kept)
     if learner is not None:
         clock.lap("encode")
-        model = model_of(learner.fit(encoded.features, np.asarray(learn.labels)), tower, standalone)
+        names, tuning = np.asarray(learn.labels), None
+        if tune is None:
+            model = model_of(learner.fit(encoded.features, names), tower, standalone)
+        else:
+            model, tuning = private_film(learner, tower, learn.items, names, standalone, progress)
         clock.lap("fit")
-        model.card = private_card(model, learn, metric, getattr(tower, "revision", None))
+        model.card = private_card(model, learn, metric, getattr(tower, "revision", None), tuning)
         return _kept(model, clock, out, report)
     copies = copies_of(learn, encoded.features, near_duplicates)
     units = merge_units(learn.groups, copies)

@@ -22,6 +22,7 @@ from handful.tune.masked import Masked
 from handful.tune.own import Own, Statistics
 from handful.tune.recipe import Data, Readout, Recipe, Seen, Stage
 from handful.tune.sites import ROLES, Site, Where, sites, split_attention
+from handful.tune.subnet import Minor, SoftSubnet
 from handful.tune.taps import Scored
 from handful.tune.tuned import Tuned
 
@@ -44,6 +45,7 @@ __all__ = [
     "LoRMA",
     "Masked",
     "Merged",
+    "Minor",
     "Own",
     "Placed",
     "Plain",
@@ -55,6 +57,7 @@ __all__ = [
     "Seen",
     "Shuffled",
     "Site",
+    "SoftSubnet",
     "Stage",
     "Statistics",
     "Tuned",
