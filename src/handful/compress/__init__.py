@@ -1,1 +1,20 @@
-"""Make a model smaller and faster, and say who pays for it; planned, see papers.toml."""
+"""Make a model, or what it learnt, smaller, and say what that costs; more is planned, see papers.toml."""
+
+from __future__ import annotations
+
+from handful.compress.compeft import choose, compose, compress, merged, task_vector, with_vector
+from handful.compress.delta_file import load_compressed, save_compressed
+from handful.compress.ternary import Masks, Ternary
+
+__all__ = [
+    "Masks",
+    "Ternary",
+    "choose",
+    "compose",
+    "compress",
+    "load_compressed",
+    "merged",
+    "save_compressed",
+    "task_vector",
+    "with_vector",
+]
