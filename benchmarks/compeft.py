@@ -3,9 +3,8 @@
     python benchmarks/compeft.py [--data FOLDER] [--seeds 3] [--only NAME …]
 
 Eight examples a class are learnt from, as in ``tuning.py``. The share that is kept and alpha are chosen for accuracy on
-other examples, at most `CHOICE`; beside that stands what is done without examples to choose by. Both are tested on items
-of the official test set, at most `MOST`, with the head as it was. Writes ``results/compeft.json`` after every fit and
-goes on from there.
+other examples, at most `CHOICE`; beside that stands what is done without examples to choose by. Both are tested on
+items of the official test set, at most `MOST`. Writes ``results/compeft.json`` after every fit and goes on from there.
 """
 
 from __future__ import annotations

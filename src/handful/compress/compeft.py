@@ -23,6 +23,7 @@ from handful.compress.ternary import Ternary
 from handful.core.merging import Method, flat, largest, merge, unflat
 from handful.errors import BadInput
 from handful.tune.delta import Delta
+from handful.tune.zoo import same_kind
 
 DENSITIES = (0.05, 0.1, 0.2, 0.3, 0.5)
 ALPHAS = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
@@ -173,16 +174,6 @@ def merged(
     vectors = [task_vector(delta, model) for delta in deltas]
     rows = vectors if compressed is None else [compressed(vector).dense() for vector in vectors]
     return with_vector(deltas[0], model, merge(rows, method, weights=weights, density=density, scale=scale))
-
-
-def same_kind(deltas: Sequence[Delta]) -> None:
-    """Raise `BadInput` unless there are two or more, of the same changes at the same sites of one model."""
-    if len(deltas) < 2:
-        raise BadInput(f"merging takes two or more sets of changes, not {len(deltas)}")
-    first = deltas[0]
-    for number, delta in enumerate(deltas[1:], start=1):
-        if delta.fingerprint != first.fingerprint or delta.placed() != first.placed():
-            raise BadInput(f"changes number {number} are of another kind, or of another model, than number 0")
 
 
 def compose(
