@@ -15,6 +15,7 @@ from torch import nn
 
 from handful.compress import (
     Ternary,
+    balanced,
     choose,
     compose,
     compress,
@@ -242,6 +243,34 @@ def test_where_a_delta_begins() -> None:
             torch.testing.assert_close(net(x), before)
     lora = learnt(net, LoRA(2))
     assert torch.equal(task_vector(lora, net), flat(dict(lora.named_parameters())))
+
+
+def test_balanced_factors_do_the_same_and_lose_less() -> None:
+    net, x = Net(), normal(120).reshape(20, 6)
+    delta = learnt(net, LoRA(4))
+    with torch.no_grad():
+        for holder in delta.each():
+            holder.tensors["B"].mul_(0.05)
+    even = balanced(delta, net)
+    for holder in even.each():
+        a, b = (float(holder.tensors[name].detach().std()) for name in "AB")
+        assert a == pytest.approx(b, rel=1e-4)
+    base = net(x)
+    with delta.attached(net):
+        wanted = net(x)
+    with even.attached(net):
+        torch.testing.assert_close(net(x), wanted)
+
+    def lost(one: Delta) -> float:
+        """Share of the change of the output that is lost, at the best alpha."""
+
+        def score(vector: torch.Tensor) -> float:
+            with torch.no_grad(), with_vector(one, net, vector).attached(net):
+                return -float((net(x) - wanted).norm() / (base - wanted).norm())
+
+        return -choose(task_vector(one, net), score, (0.5,)).best.score
+
+    assert lost(even) < 0.7 * lost(delta)
 
 
 def test_a_file_gives_what_was_compressed(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from handful.compress.compeft import choose, compose, compress, merged, task_vector, with_vector
+from handful.compress.compeft import balanced, choose, compose, compress, merged, task_vector, with_vector
 from handful.compress.delta_file import load_compressed, save_compressed
 from handful.compress.ternary import Masks, Ternary
 
 __all__ = [
     "Masks",
     "Ternary",
+    "balanced",
     "choose",
     "compose",
     "compress",

@@ -23,6 +23,7 @@ from handful.compress.ternary import Ternary
 from handful.core.merging import Method, flat, largest, merge, unflat
 from handful.errors import BadInput
 from handful.tune.delta import Delta
+from handful.tune.lora import LoRA
 from handful.tune.zoo import same_kind
 
 DENSITIES = (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -139,6 +140,24 @@ def task_vector(delta: Delta, model: nn.Module) -> Tensor:
     """tau ``[d]`` of a delta of ``model``."""
     start = beginning(delta, model)
     return flat(dict(delta.named_parameters())) - flat(start)
+
+
+def balanced(delta: Delta, model: nn.Module) -> Delta:
+    """A copy of ``delta`` that does the same, with both factors of every LoRA of one spread: c A and B / c.
+
+    The authors compress the factors as they are. After a short training A is still what was drawn and B small, so that
+    one threshold and one magnitude fit only one of the two; this costs nothing.
+    """
+    made = Delta.begin(model, delta.placed(), torch.Generator().manual_seed(0))
+    made.load_state_dict(delta.state_dict())
+    with torch.no_grad():
+        for holder in made.each():
+            if isinstance(holder.change, LoRA) and bool(holder.tensors["B"].any()):
+                a, b = holder.tensors["A"], holder.tensors["B"]
+                c = (b.std() / a.std()).sqrt()
+                a.mul_(c)
+                b.div_(c)
+    return made
 
 
 def with_vector(delta: Delta, model: nn.Module, vector: Tensor) -> Delta:
