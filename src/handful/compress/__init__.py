@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from handful.compress.compeft import balanced, choose, compose, compress, merged, task_vector, with_vector
 from handful.compress.delta_file import load_compressed, save_compressed
+from handful.compress.lowrank import low_rank_replace, merge_factors
+from handful.compress.pela import PELA
 from handful.compress.ternary import Masks, Ternary
 
 __all__ = [
+    "PELA",
     "Masks",
     "Ternary",
     "balanced",
@@ -14,6 +17,8 @@ __all__ = [
     "compose",
     "compress",
     "load_compressed",
+    "low_rank_replace",
+    "merge_factors",
     "merged",
     "save_compressed",
     "task_vector",
