@@ -196,10 +196,10 @@ class MerA:
     track: str | None = None
     k: int | None = None
 
-    def recipe(self) -> Recipe:
-        """A fresh adapter behind the feed-forward of each block, as slots: how the zoo's members are trained."""
-        change = Placed(Adapter(reduction=self.reduction, activation="relu"), Where(("down",)))
-        return self._trained((change,))
+    def recipe(self, changes: tuple[Placed, ...] = ()) -> Recipe:
+        """How the zoo's members are trained: a fresh adapter behind the feed-forward of each block, or ``changes``."""
+        adapter = Placed(Adapter(reduction=self.reduction, activation="relu"), Where(("down",)))
+        return self._trained(changes or (adapter,))
 
     def merged(self, model: nn.Module, zoo: Zoo, inputs: Any, near: Tensor | None = None) -> Delta:
         """The adapter to begin with; the one member that fits, where there is one only.
@@ -235,7 +235,7 @@ class MerA:
                 ("average", Fused(tuple(m.delta for m in members), attends=False)),
             )
         }
-        return {"full": self._trained(EVERYTHING), "fresh": self.recipe(), **single, **fused}
+        return {"full": self.recipe(EVERYTHING), "fresh": self.recipe(), **single, **fused}
 
     def _trained(self, changes: tuple[Placed, ...], start: Any = None) -> Recipe:
         stage = Stage(epochs=self.epochs, lr=self.lr, batch=self.batch)
