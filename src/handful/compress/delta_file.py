@@ -45,9 +45,12 @@ def expanded(model: nn.Module, described: Mapping[str, Any], state: Mapping[str,
     if CODE not in state or state[CODE].dtype != torch.uint8:
         raise BadInput(f"tensor {CODE!r} is missing: these are no compressed changes of a model")
     update = Ternary.from_bytes(state[CODE].numpy().tobytes(), start.trainable())
-    learnt = with_vector(start, model, update.dense()).named_parameters()
+    numbers = with_vector(start, model, update.dense()).named_parameters()
+    learnt = {name.removeprefix("holders."): p.detach() for name, p in numbers}
     rest = {name: tensor for name, tensor in state.items() if name != CODE}
-    return delta_of(model, described, {**{name.removeprefix("holders."): p.detach() for name, p in learnt}, **rest})
+    for name in sorted(learnt.keys() & rest.keys()):
+        raise BadInput(f"tensor {name!r} is there beside the code that holds it")
+    return delta_of(model, described, {**learnt, **rest})
 
 
 def save_compressed(update: Ternary, delta: Delta, path: str | Path) -> None:
