@@ -244,6 +244,21 @@ def test_losses_are_their_formulas(net: Net) -> None:
     assert len(calls) == 1  # the student reads once
 
 
+def test_the_built_in_sentence_encoder_is_replaced_whole() -> None:
+    """Six blocks of six maps each, which their network calls one by one."""
+    import handful
+    from handful.tune.encoders import tunable
+
+    made = tunable(handful.encoder("minilm"))
+    teacher = made.tower()
+    student = copy.deepcopy(teacher)
+    done = low_rank_replace(student, 2.0)
+    assert len(done.replaced) == 36 and not done.left
+    report = compare(teacher, student, made.inputs(["where is my parcel", "I cannot sign in", "refund me"]))
+    assert list(report.errors) == [f"encoder.layer.{i}.output.LayerNorm" for i in range(6)]
+    assert report.flops[1] <= report.flops[0] / 2 and 0 < report.errors["encoder.layer.0.output.LayerNorm"] < 1
+
+
 def test_what_cannot_be_replaced_is_said(net: Net) -> None:
     fused = nn.ModuleDict({"attn": nn.MultiheadAttention(16, 2), "fc": nn.Linear(16, 16)})
     done = low_rank_replace(fused)

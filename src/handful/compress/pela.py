@@ -32,7 +32,7 @@ from handful.tune.loop import tune
 from handful.tune.modes import in_mode
 from handful.tune.own import Own
 from handful.tune.recipe import Data, Objective, Recipe, Seen, Stage
-from handful.tune.sites import Where, blocks_of, is_linear, map_of
+from handful.tune.sites import Where, block_outputs, is_linear, map_of
 
 
 @contextmanager
@@ -74,7 +74,7 @@ class Features:
     separable = True
 
     def __call__(self, seen: Seen) -> Tensor:
-        layers = self.layers or blocks_of(self.teacher)
+        layers = self.layers or block_outputs(self.teacher)
         with watched(seen.model, layers) as mine:
             if "features" in seen.__dict__:
                 seen.model(seen.inputs)
@@ -144,10 +144,10 @@ class Perturbation:
 
 def deviations(teacher: nn.Module, student: nn.Module) -> list[tuple[str, Tensor]]:
     """``max |U V - W|`` of every factored map. Raises `BadInput` where the student has none, or another's."""
-    found = []
+    found, theirs = [], dict(teacher.named_modules())
     for name, module in student.named_modules():
         if isinstance(module, Factored):
-            whole = dict(teacher.named_modules()).get(name)
+            whole = theirs.get(name)
             if whole is None or not is_linear(whole):
                 raise BadInput(f"the teacher has no linear map {name}; this is a student of another")
             found.append((name, (module.weight - map_of(whole)[0]).abs().max()))
@@ -183,7 +183,7 @@ def compare(
     replacement: Replacement | None = None,
 ) -> Report:  # fmt: skip
     """Both models on the same inputs; layers as in `Features`."""
-    layers = tuple(layers) or blocks_of(teacher)
+    layers = tuple(layers) or block_outputs(teacher)
     both = (teacher, student)
     with in_mode(False, *both), watched(teacher, layers) as theirs, watched(student, layers) as mine:
         seconds = tuple(_seconds(model, inputs) for model in both)

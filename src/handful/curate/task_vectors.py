@@ -25,7 +25,7 @@ from handful.errors import BadInput, nearest
 from handful.tune.delta import Delta
 from handful.tune.modes import in_mode
 from handful.tune.recipe import Data, Readout
-from handful.tune.sites import blocks_of, sites
+from handful.tune.sites import block_outputs, sites
 
 
 @torch.no_grad()
@@ -140,13 +140,8 @@ class TaskEmb:
                 if name not in modules:
                     raise BadInput(f"the model has no layer {name!r}{nearest(name, modules)}")
             return [(name, "output") for name in self.layers]
-        every = sites(model)
-        out = [(site.name, "input") for site in every if site.role == "o"]
-        for block in blocks_of(model):
-            norms = [site.name for site in every if site.role == "norm" and site.name.startswith(f"{block}.")]
-            own = type(modules[block]).forward is not nn.Module.forward  # else the model calls its parts itself
-            out.extend([(block, "output")] if own else [(name, "output") for name in norms[-1:]])
-        return out
+        attention = [(site.name, "input") for site in sites(model) if site.role == "o"]
+        return attention + [(name, "output") for name in block_outputs(model)]
 
 
 def _keeps(model: nn.Module, places: Sequence[tuple[str, str]]) -> tuple[dict[str, Tensor], list[Any]]:
