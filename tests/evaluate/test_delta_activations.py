@@ -26,6 +26,7 @@ from handful.evaluate.delta_activations import (
     ModelIndex,
     Pooled,
     additivity,
+    robustness,
     silhouette,
 )
 from handful.evaluate.model_baselines import flattened, salient_similarity, weight_change
@@ -285,6 +286,13 @@ def test_what_cannot_be_compared_is_refused(index: ModelIndex, lm: tiny_lm.Any) 
     for bad, match in cases:
         with pytest.raises(BadInput, match=match):
             bad()
+
+
+def test_robustness_is_of_pairs() -> None:
+    found = robustness([torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0]), torch.tensor([3.0, 3.0])])
+    assert found == {"least": pytest.approx(0), "mean": pytest.approx(2 * 0.5**0.5 / 3)}
+    with pytest.raises(BadInput, match="two vectors"):
+        robustness([torch.ones(2)])
 
 
 def test_equal_scores_are_ranked_by_name() -> None:

@@ -41,6 +41,8 @@ def compress(
 ) -> Ternary:
     """A task vector as signs, positions and one number.
 
+    Pruning alone, which keeps the values, is ``vector * largest(vector, density)`` (`handful.core.merging`).
+
     Args:
         vector: tau ``[d]``.
         density: k.

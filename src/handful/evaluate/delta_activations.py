@@ -244,3 +244,14 @@ def additivity(first: Tensor, second: Tensor, mixed: Tensor) -> dict[str, float]
     """Cosines with the vector of a model tuned on two data sets together: of the ``sum`` of their own, and of each."""
     rows = {"sum": first + second, "first": first, "second": second}
     return {name: float(torch.cosine_similarity(row, mixed, dim=0)) for name, row in rows.items()}
+
+
+def robustness(vectors: Sequence[Tensor]) -> dict[str, float]:
+    """How alike the vectors of one task are, tuned in several ways (rate, epochs, order, kind of change): the ``least``
+    and the ``mean`` cosine of two of them. Raises `BadInput` for fewer than two.
+    """
+    if len(vectors) < 2:
+        raise BadInput(f"robustness takes two vectors of a task or more, not {len(vectors)}")
+    rows = nn.functional.normalize(torch.stack(list(vectors)), dim=1)
+    pairs = (rows @ rows.mT)[torch.ones(len(rows), len(rows)).triu(1).bool()]
+    return {"least": float(pairs.min()), "mean": float(pairs.mean())}
