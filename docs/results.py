@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from handful.core.intervals import clopper_pearson
+from handful.core.intervals import clopper_pearson, mean_interval
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 SETS = {
@@ -251,6 +251,24 @@ def _epsilon(epsilon: float | None) -> str:
     return "no privacy" if epsilon is None else f"epsilon {epsilon:g}"
 
 
+def _compeft() -> str:
+    """What compressing a tuned encoder costs, draws paired."""
+    every = _read("compeft")["rows"]
+    rows = []
+    for name in dict.fromkeys(row["set"] for row in every):
+        mine = [row for row in every if row["set"] == name]
+        lost = [
+            _estimate(mean_interval([row[how]["accuracy"] - row["tuned"] for row in mine]).as_dict(), "+.1f")
+            for how in ("plain", "balanced")
+        ]
+        ratio = min(row[how]["ratio"] for row in mine for how in ("plain", "balanced"))
+        tuned = sum(row["tuned"] for row in mine) / len(mine)
+        label = "Banking77, ten intents" if name == "banking77-10" else SETS[name]
+        rows.append((label, str(len(mine)), f"{tuned:.1f}", *lost, f"{ratio:.1f}"))
+    head = ("Data set", "Draws", "Tuned, %", "As it is, points", "`balanced`, points", "Times smaller than in 16 bits")
+    return table(head, rows)
+
+
 def _estimate(e: dict[str, float], form: str = ".1f") -> str:
     return f"{e['value']:{form}} [{e['low']:{form}}, {e['high']:{form}}]"
 
@@ -262,6 +280,7 @@ def _read(name: str) -> dict[str, Any]:
 
 _TABLES = {
     "accuracy": _accuracy,
+    "compeft": _compeft,
     "held": _held,
     "trust": _trust,
     "precision": _precision,

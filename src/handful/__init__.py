@@ -42,7 +42,7 @@ _WHERE = {
     "Dataset": "handful.read",
     "ClassText": "handful.core.task",
 }
-_ROOMS = ("adapt", "commands", "core", "encode", "evaluate", "read", "ship", "testing", "tune")
+_ROOMS = ("adapt", "commands", "compress", "core", "curate", "encode", "evaluate", "read", "ship", "testing", "tune")
 __all__ = [
     "ClassText",
     "Dataset",

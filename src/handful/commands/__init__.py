@@ -11,6 +11,7 @@ COMMANDS = (
     "audit",
     "bench",
     "cache",
+    "compress",
     "demo",
     "evaluate",
     "fit",

@@ -121,6 +121,18 @@ def blocks_of(model: nn.Module) -> tuple[str, ...]:
     return tuple(dict.fromkeys(match[1] for match in found if match))
 
 
+def block_outputs(model: nn.Module) -> tuple[str, ...]:
+    """Names of the modules that give what each transformer block gives: the block, or, in networks that call the parts
+    of a block themselves, its last norm."""
+    modules, every = dict(model.named_modules()), sites(model)
+    found = []
+    for block in blocks_of(model):
+        norms = [site.name for site in every if site.role == "norm" and site.name.startswith(f"{block}.")]
+        called = type(modules[block]).forward is not nn.Module.forward
+        found.extend([block] if called else norms[-1:])
+    return tuple(found)
+
+
 @dataclass(frozen=True)
 class Where:
     """A choice of sites.
