@@ -30,9 +30,7 @@ def gpt2() -> object:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         body = GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=48, initializer_range=0.5
-            )
+            GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=48, initializer_range=0.5)
         )
     return LanguageModel(body.eval(), tokenizer, "causal")
 

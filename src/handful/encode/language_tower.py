@@ -65,7 +65,7 @@ class LanguageTower(nn.Module):
             mask, position = block_mask(rows)
             inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position}
         else:
-            inputs = {"input_ids": ids, "attention_mask": _there([len(row.ids) for row in rows])}
+            inputs = {"input_ids": ids, "attention_mask": there([len(row.ids) for row in rows])}
         logits = self._logits(inputs, (places - 1).clamp_min(0))
         found = _of_tokens(logits, ids.gather(1, places))
         return found.masked_fill(places == 0, float("-inf"))[:, None]
@@ -112,7 +112,7 @@ class LanguageTower(nn.Module):
     def inputs(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
         """What the body is called with: ids, which of them count, and their kinds where it knows several."""
         ids = padded([prompt.ids for prompt in prompts], self.pad)
-        out: dict[str, Any] = {"input_ids": ids, "attention_mask": _there([len(prompt.ids) for prompt in prompts])}
+        out: dict[str, Any] = {"input_ids": ids, "attention_mask": there([len(prompt.ids) for prompt in prompts])}
         if self._types > 1:
             out["token_type_ids"] = padded([prompt.segments for prompt in prompts], 0).clamp_max(self._types - 1)
         return out
@@ -186,7 +186,7 @@ class LanguageTower(nn.Module):
         return self.body(encoder_outputs=(h,), attention_mask=there, decoder_input_ids=before).logits  # type: ignore[no-any-return]
 
 
-def _there(lengths: Sequence[int]) -> Tensor:
+def there(lengths: Sequence[int]) -> Tensor:
     """Which places of each hold a token ``[B, L]``."""
     return (torch.arange(max(lengths, default=0)) < torch.tensor(lengths)[:, None]).long()
 
