@@ -47,9 +47,8 @@ def say(
     asked = [model.prompt(one) for one in prompts]
     for prompt in asked:
         if model.kind == "causal" and len(prompt.ids) + most > model.most:
-            raise BadInput(
-                f"a prompt of {len(prompt.ids)} tokens leaves no room for {most} more: {model.name!r} reads {model.most}"
-            )
+            long = f"a prompt of {len(prompt.ids)} tokens leaves no room for {most} more"
+            raise BadInput(f"{long}: {model.name!r} reads {model.most}")
     order = sorted(range(len(asked)), key=lambda i: len(asked[i].ids))
     out = [""] * len(asked)
     with seeded(seed):
@@ -65,8 +64,8 @@ def _said(model: LanguageModel, prompts: list[tuple[int, ...]], most: int, tempe
 
     tower, end = model.tower, model.tokenizer.eos_token_id
     config = GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=most, do_sample=temperature > 0, temperature=temperature or None, top_k=0 if temperature else None,
-        pad_token_id=tower.pad, eos_token_id=end, use_cache=True,
+        max_new_tokens=most, do_sample=temperature > 0, temperature=temperature or None,
+        top_k=0 if temperature else None, pad_token_id=tower.pad, eos_token_id=end, use_cache=True,
         decoder_start_token_id=getattr(tower.body.config, "decoder_start_token_id", None),
     )  # fmt: skip
     # A causal model goes on from the right end: what fills up stands on the left.

@@ -254,8 +254,8 @@ class _Source:
             return one.document != block.document if phrase is None else lpp(one)[1] != phrase
 
         for i in self.rng.permutation(len(self.blocks)).tolist():
-            if differs(self.blocks[i]):
-                return self.blocks[i]
+            if differs(found := self.blocks[int(i)]):
+                return found
         raise BadInput("all texts have one last phrase, or are of one document; give more documents")
 
     def _part(self, pair: Pair, follows: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
