@@ -62,8 +62,8 @@ class Framing:
     cut: dict[str, int] = field(default_factory=lambda: {"inputs": 0, "targets": 0}, compare=False, repr=False)
 
     def prompt(self, model: LanguageModel, inputs: str) -> Prompt:
-        """What the model is asked."""
-        ids = tuple(model.tokenizer.encode(inputs))
+        """What the model is asked, without blanks at its end: the first token of an answer has its own."""
+        ids = tuple(model.tokenizer.encode(inputs.rstrip(" ")))
         room = min(self.most_in, model.most - 1)
         if len(ids) > room:
             self.cut["inputs"] += 1
