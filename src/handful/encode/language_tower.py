@@ -57,6 +57,16 @@ class LanguageTower(nn.Module):
 
     def learnt(self, rows: Sequence[Row]) -> Tensor:
         """``log p`` of each token of a row that is learnt ``[B, 1, T]``; ``-inf`` behind the last."""
+        logits, tokens, known = self._of_rows(rows)
+        return _of_tokens(logits, tokens).masked_fill(~known, float("-inf"))[:, None]
+
+    def certain(self, rows: Sequence[Row]) -> Tensor:
+        """Whether all tokens of a row that are learnt are the likeliest ones ``[B]``, each behind those before it."""
+        logits, tokens, known = self._of_rows(rows)
+        return ((logits.argmax(-1) == tokens) | ~known).all(-1)
+
+    def _of_rows(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits ``[B, T, V]`` of what is learnt, its tokens ``[B, T]``, and where there are such."""
         if self.kind != "causal":
             raise BadInput(f"rows with several answers need a model that goes on with a text, not a {self.kind} one")
         places = padded([row.learnt for row in rows], 0)
@@ -66,9 +76,7 @@ class LanguageTower(nn.Module):
             inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position}
         else:
             inputs = {"input_ids": ids, "attention_mask": there([len(row.ids) for row in rows])}
-        logits = self._logits(inputs, (places - 1).clamp_min(0))
-        found = _of_tokens(logits, ids.gather(1, places))
-        return found.masked_fill(places == 0, float("-inf"))[:, None]
+        return self._logits(inputs, (places - 1).clamp_min(0)), ids.gather(1, places), places > 0
 
     def states(self, prompts: Sequence[Prompt], masks: int = 1) -> Tensor:
         """Last hidden states where the model is asked ``[B, masks, d]``, without the head for words."""

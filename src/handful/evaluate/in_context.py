@@ -92,13 +92,13 @@ def right(examples: Sequence[Example], said: Sequence[str], measure: str = "exac
 def shown(
     queries: Sequence[Example], pool: Sequence[Example], k: int, seed: int = 0, between: str = "\n", apart: str = "\n\n"
 ) -> list[Example]:
-    """The queries, each behind k examples of the pool, drawn anew for each and never itself.
+    """The queries, each behind k examples of the pool, drawn anew for each and never itself; as they are for k = 0.
 
     Raises:
         BadInput: the pool has fewer than k others.
     """
     if k == 0:
-        return [replace(one, inputs=with_shots(one.inputs, (), between, apart)) for one in queries]
+        return list(queries)
     rng, out = np.random.default_rng(seed), []
     for query in queries:
         others = [one for one in pool if (one.inputs, one.targets) != (query.inputs, query.targets)]
