@@ -73,6 +73,15 @@ def test_chooses_by_likelihood_and_writes_what_the_model_says(causal: LanguageMo
     assert said[3] not in ("yes", "no")
 
 
+def test_a_model_that_fills_masks_can_choose_but_not_write() -> None:
+    model = tiny_lm.tiny("masked")
+    asked = [Example("it was [MASK] .", "good", ("good", "bad")), Example("a film is [MASK] .", "bad", ("good", "bad"))]
+    scores = model.score([one.inputs for one in asked], ["good", "bad"])
+    assert answerer(model)(asked) == [("good", "bad")[i] for i in scores.argmax(1).tolist()]
+    with pytest.raises(BadInput, match="fills masks and does not go on"):
+        answerer(model)([Example("it was [MASK] .", "good")])
+
+
 def test_what_is_shown_stands_before_the_query_and_is_none_of_it() -> None:
     queries = held()
     for one, query in zip(shown(queries, queries, 3, seed=1), queries, strict=True):

@@ -87,6 +87,7 @@ def test_the_toy_answers_are_true() -> None:
     wrong, right_ = tasks["grammar"].pool[0]
     assert right_ != wrong and right_.replace("s ", " ") == wrong.replace("s ", " ")
     assert dict(tasks["plural"].pool + tasks["plural"].queries)["city"] == "cities"
+    assert all(len(task.pool) == len(task.queries) == 32 for task in toy_tasks())  # enough for the audit's defaults
     assert toy_tasks(8, 6) == TASKS != toy_tasks(8, 6, seed=1)
 
 

@@ -208,12 +208,12 @@ def task_scaling(
         raise BadInput(f"there are {len(mixture.tasks)} tasks to learn, which none of {list(counts)} fits, or no seed")
     how = settings or Instruct()
 
-    def scored(learned: Tuned | None, learnt: Sequence[Example]) -> float:
+    def scored(learned: Tuned | None) -> float:
         said = answerer(model, learned, how.framing, most=most)
         reasons = reasoner(model, learned, how.framing, most=reason_most)
-        return judge(suites, said, reasons, learnt=learnt).average
+        return judge(suites, said, reasons).average
 
-    before = scored(None, ())
+    before = scored(None)
     rows: list[dict[str, Any]] = [{"tasks": 0, "value": before, "low": before, "high": before, "each": [before]}]
     for done, n in enumerate(fitting):
         each = []
@@ -221,8 +221,10 @@ def task_scaling(
             order = np.random.default_rng(seed).permutation(len(mixture.tasks))[:n]
             part = replace(mixture, tasks=[mixture.tasks[int(i)] for i in order], seed=seed)
             drawn = part.draw(examples)
+            for suite in suites:
+                refuse_leaks(drawn, suite.examples)
             learned = how.fit(model, drawn, seed=seed)
-            each.append(scored(learned, drawn))
+            each.append(scored(learned))
             if tuned is not None:
                 tuned(n, seed, learned)
             if progress is not None:

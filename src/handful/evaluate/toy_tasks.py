@@ -24,7 +24,12 @@ _NOUNS = (
     ("glass", "glasses"), ("house", "houses"), ("apple", "apples"), ("lady", "ladies"), ("shelf", "shelves"),
     ("fox", "foxes"), ("dish", "dishes"), ("key", "keys"), ("party", "parties"), ("tree", "trees"),
     ("lamp", "lamps"), ("watch", "watches"), ("wife", "wives"), ("half", "halves"), ("fly", "flies"),
-    ("car", "cars"), ("river", "rivers"), ("bridge", "bridges"),
+    ("car", "cars"), ("river", "rivers"), ("bridge", "bridges"), ("bench", "benches"), ("wish", "wishes"),
+    ("tax", "taxes"), ("class", "classes"), ("match", "matches"), ("country", "countries"), ("army", "armies"),
+    ("berry", "berries"), ("copy", "copies"), ("duty", "duties"), ("boy", "boys"), ("monkey", "monkeys"),
+    ("valley", "valleys"), ("loaf", "loaves"), ("thief", "thieves"), ("life", "lives"), ("calf", "calves"),
+    ("louse", "lice"), ("ox", "oxen"), ("book", "books"), ("pen", "pens"), ("road", "roads"), ("window", "windows"),
+    ("ship", "ships"), ("hill", "hills"), ("bird", "birds"), ("chair", "chairs"), ("garden", "gardens"),
 )  # fmt: skip
 _SIGNS = ("+", "-", "*")
 
@@ -49,7 +54,7 @@ class ToyTask:
 def toy_tasks(pool: int = 32, queries: int = 32, seed: int = 0) -> list[ToyTask]:
     """Sentiment of a sentence, its grammar put right, sums of two numbers, plurals.
 
-    Plurals are of 40 nouns: of many asked for they have as many as there are, shared out evenly.
+    Plurals are of 68 nouns: where more are asked for, half of them are the pool.
 
     Raises:
         BadInput: a pool or queries of nothing.

@@ -50,7 +50,17 @@ def rouge_l(said: str, wanted: str) -> float:
     return float(2 * row[-1] / (len(a) + len(b)))
 
 
-MEASURES: dict[str, Callable[[str, str], float]] = {"rouge-l": rouge_l, "exact": exact_match, "f1": word_f1}
+def same(said: str, wanted: str) -> float:
+    """1 where both are the same, letter by letter, short of blanks at the ends."""
+    return float(said.strip() == wanted.strip())
+
+
+MEASURES: dict[str, Callable[[str, str], float]] = {
+    "rouge-l": rouge_l,
+    "exact": exact_match,
+    "f1": word_f1,
+    "same": same,
+}
 
 
 def measured(said: Sequence[str], wanted: Sequence[str], measure: str = "rouge-l") -> np.ndarray:

@@ -72,7 +72,7 @@ def shift(
         asked = written(task, task.queries, template, shots, known[shown_in])
         found = answer(asked)
         said.append(tuple(found))
-        hit.append(right(asked, found))
+        hit.append(right(asked, found, "same"))
     return Shift(len(known), np.stack(hit), tuple(said))
 
 

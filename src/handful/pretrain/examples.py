@@ -72,7 +72,7 @@ class Framing:
             ids = (*ids, _end(model))
         if not ids:
             raise BadInput(f"what is given is empty: {inputs!r}; give the model something to go on from")
-        return Prompt.of(ids, None)
+        return Prompt.of(ids, model.tokenizer.mask_token_id if model.kind == "masked" else None)
 
     def answer(self, model: LanguageModel, targets: str) -> tuple[int, ...]:
         """What it is to say."""
