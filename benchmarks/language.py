@@ -109,7 +109,11 @@ def few(data: Path, name: str, test: int) -> QuickTask:
     def rows(file: str) -> list[tuple[str, list[str]]]:
         with (data / "few-shot-text" / name / file).open(encoding="utf-8", newline="") as lines:
             read = list(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
-        return [(row[0], [WORDS[name][int(row[1])]]) for row in read if len(row) == 2 and row[1].isdigit()]
+        return [
+            (row[0], [WORDS[name][int(row[1])]])
+            for row in read
+            if len(row) == 2 and row[0].strip() and row[1].isdigit()
+        ]
 
     learnt, tested = rows("train-16-13.tsv"), rows("test.tsv")
     shown = tuple((text, words[0]) for text, words in learnt[::16][:2])

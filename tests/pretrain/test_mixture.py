@@ -158,3 +158,12 @@ def test_what_is_tested_is_not_learnt() -> None:
     short = Example("Read: W0, w1", "no", task="b")
     refuse_leaks(learnt, [short])
     assert overlapping(["one two", "two one"], ["ONE, two!"]) == [0]
+
+
+def test_how_something_is_asked_may_be_learnt() -> None:
+    asked = " ".join(f"ask{i}" for i in range(15))
+    learnt = [Example(f"{asked}: apple {i}", "yes", task="a") for i in range(20)]
+    held = [Example(f"{asked}: pear {i}", "yes", task="b") for i in range(20)]
+    refuse_leaks(learnt, held)
+    with pytest.raises(BadInput, match="1 of 20 tested examples"):
+        refuse_leaks(learnt, [*held[:19], Example(f"{asked}: apple 7", "yes", task="b")])

@@ -1,7 +1,11 @@
-"""Does training text hold what is tested? Runs of 13 words that both have, and tasks of one name."""
+"""Does training text hold what is tested? Runs of 13 words that both have, and tasks of one name.
+
+What many tested texts have in common is how they are asked, not what: such runs do not count.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from handful.errors import BadInput
@@ -9,6 +13,8 @@ from handful.pretrain.examples import Example
 
 RUN = 13
 """Words of a run; texts with fewer are compared whole."""
+COMMON = 0.1
+"""Runs in a larger share of the tested texts, and in two at least, are how they are asked."""
 
 
 def runs(text: str, words: int = RUN) -> set[tuple[str, ...]]:
@@ -20,12 +26,13 @@ def runs(text: str, words: int = RUN) -> set[tuple[str, ...]]:
 
 
 def overlapping(tested: Sequence[str], learnt: Iterable[str], words: int = RUN) -> list[int]:
-    """Numbers of the tested texts that share a run with a text that is learnt."""
+    """Numbers of the tested texts that share a run with a text that is learnt, one that is not `COMMON`."""
     wanted = [runs(text, words) for text in tested]
-    every: set[tuple[str, ...]] = set().union(*wanted) if wanted else set()
+    counts = Counter(run for some in wanted for run in some)
+    own = {run for run, many in counts.items() if many <= max(1, COMMON * len(tested))}
     seen: set[tuple[str, ...]] = set()
     for text in learnt:
-        seen |= runs(text, words) & every
+        seen |= runs(text, words) & own
     return [number for number, some in enumerate(wanted) if some & seen]
 
 
