@@ -18,18 +18,22 @@ class Best(nn.Module):
     """
 
     score: Tensor
+    waited: Tensor
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.register_buffer("score", torch.tensor(float("-inf"), dtype=torch.float64))
+        self.register_buffer("waited", torch.tensor(0))
         for key, tensor in _states(modules).items():
             self.register_buffer(key, tensor.detach().clone())
 
     @torch.no_grad()
     def offer(self, score: float, modules: Mapping[str, nn.Module]) -> None:
-        """Keep ``modules`` as they are now, if ``score`` is above every one before."""
+        """Keep ``modules`` as they are now, if ``score`` is above every one before; else count how long none was."""
+        self.waited += 1
         if score > float(self.score):
             self.score.fill_(score)
+            self.waited.zero_()
             for key, tensor in _states(modules).items():
                 getattr(self, key).copy_(tensor)
 

@@ -47,6 +47,7 @@ def tune(
     held: Data | None = None,
     judge: Callable[[Tuned], float] | None = None,
     judge_every: int = 100,
+    judge_patience: int | None = None,
 ) -> Tuned:
     """Change ``model`` a little, so that it tells the classes of ``data`` apart.
 
@@ -67,6 +68,7 @@ def tune(
         judge: gives a score, such as accuracy on examples held out; the state with the highest is kept, of equal ones
             the first.
         judge_every: steps between two scores; the end of a stage is scored as well.
+        judge_patience: end a stage once so many scores in a row were not above the highest; never by default.
 
     Raises:
         BadInput: the recipe does not fit the model or the data; held-out examples are learnt from too; nothing would
@@ -94,7 +96,7 @@ def tune(
         if recipe.start is not None:
             recipe.start(delta, model, readout, data, run.loss_of)
         keeper = Checkpoint(None if checkpoint is None else Path(checkpoint), every, run.name)
-        losses = run.go(mode, keeper, progress, told, time_limit, judge, judge_every)
+        losses = run.go(mode, keeper, progress, told, time_limit, judge, judge_every, judge_patience)
         delta.requires_grad_(True)  # a last stage may have left it as it was
     finally:
         for parameter, needed in frozen:
@@ -139,7 +141,7 @@ class _Run:
     def go(
         self, mode: Mode, checkpoint: Checkpoint, progress: Progress | None,
         told: Callable[[int, int, float, float], None] | None, time_limit: float | None,
-        judge: Callable[[Tuned], float] | None, judge_every: int,
+        judge: Callable[[Tuned], float] | None, judge_every: int, judge_patience: int | None,
     ) -> list[float]:  # fmt: skip
         """All stages; the loss of each step."""
         if judge is not None:
@@ -155,6 +157,8 @@ class _Run:
             done += min(first, steps)
             if first >= steps:
                 continue
+            if self.best is not None and not first:
+                self.best.waited.zero_()  # patience is of a stage
             learning = (self.readout, self.delta, *((self.model,) if stage.dropout else ()))
             drawn, over = enumerate(itertools.islice(rows, first, steps), first), False
             for stretch in stretches(first, steps, judge_every if judge is not None else steps):
@@ -182,6 +186,7 @@ class _Run:
                 if self.best is not None and judge is not None:
                     now = Tuned(self.model, self.delta, self.readout, self.data.classes, losses)
                     self.best.offer(judge(now), self.modules)
+                    over = over or (judge_patience is not None and int(self.best.waited) >= judge_patience)
                 if over:
                     break
             checkpoint.keep(number + 1, 0, self.kept, [], losses)
