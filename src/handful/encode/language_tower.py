@@ -69,6 +69,27 @@ class LanguageTower(nn.Module):
             h = getattr(self.body, "base_model", self.body)(**inputs).last_hidden_state
         return h[torch.arange(len(prompts))[:, None], at]  # type: ignore[no-any-return]
 
+    def at_masks(self, prompts: Sequence[Prompt], masks: int) -> tuple[Tensor, Tensor]:
+        """Of a masked model what it has where it is asked, both ``[B, masks, d]``.
+
+        The last hidden states, and what the last map of its head for words reads: those behind the head's own map,
+        activation and norm. The head is run there only.
+        """
+        rows, at = torch.arange(len(prompts))[:, None], self._asked(prompts, masks)
+        words = cast(Any, self.body).get_output_embeddings()
+        read: list[Tensor] = []
+
+        def only_there(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor]:
+            read.append(given[0][rows, at])
+            return (read[0],)
+
+        handle = words.register_forward_pre_hook(only_there)
+        try:
+            h = self.body(**self.inputs(prompts), output_hidden_states=True).hidden_states[-1]
+        finally:
+            handle.remove()
+        return h[rows, at], read[0]
+
     def likelihoods(self, prompts: Sequence[Prompt], choices: Choices) -> Tensor:
         """``log p`` of each token of each answer ``[B, C, T]``; ``-inf`` where there is no token."""
         if len(prompts) != len(choices):
