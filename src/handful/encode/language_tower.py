@@ -12,7 +12,7 @@ one with the mask widened to as many masks as the answer has tokens, all asked a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -89,6 +89,41 @@ class LanguageTower(nn.Module):
         finally:
             handle.remove()
         return h[rows, at], read[0]
+
+    def after(self, prompts: Sequence[Prompt], mix: Callable[[Tensor], Tensor]) -> Tensor:
+        """Logits of the asked word ``[m, V]`` for states ``mix(h)`` ``[m, d]`` in place of the last hidden ones.
+
+        Args:
+            prompts: B of them, for a masked or causal model.
+            mix: takes h ``[B, d]``, where the prompts ask.
+        """
+        rows, at = torch.arange(len(prompts)), self._asked(prompts, 1)[:, 0]
+
+        def mixed(module: nn.Module, given: tuple[Any, ...], output: Any) -> Any:
+            output.last_hidden_state = mix(output.last_hidden_state[rows, at])[:, None]
+            return output
+
+        handle = cast(Any, self.body).base_model.register_forward_hook(mixed)
+        try:
+            return self.body(**self.inputs(prompts)).logits[:, 0]  # type: ignore[no-any-return]
+        finally:
+            handle.remove()
+
+    def blend(self, prompts: Sequence[Prompt], others: Sequence[Prompt], share: Tensor) -> Tensor:
+        """Logits of the asked word ``[B, V]`` of ``share [B]`` of a prompt's word embeddings and the rest of another's.
+
+        Raises:
+            BadInput: the two of a pair differ in length, or ask at different places.
+        """
+        at = self._asked(prompts, 1)[:, 0]
+        for number, (own, other) in enumerate(zip(prompts, others, strict=True)):
+            if len(own.ids) != len(other.ids) or own.masks != other.masks:
+                raise BadInput(f"the prompts of pair {number} ask at different places; they cannot be mixed")
+        inputs = self.inputs(prompts)
+        table = cast(Any, self.body).get_input_embeddings()
+        own, other = table(inputs.pop("input_ids")), table(self.inputs(others)["input_ids"])
+        embeds = share[:, None, None] * own + (1 - share[:, None, None]) * other
+        return self.body(inputs_embeds=embeds, **inputs).logits[torch.arange(len(prompts)), at]  # type: ignore[no-any-return]
 
     def likelihoods(self, prompts: Sequence[Prompt], choices: Choices) -> Tensor:
         """``log p`` of each token of each answer ``[B, C, T]``; ``-inf`` where there is no token."""
