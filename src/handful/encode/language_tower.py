@@ -8,6 +8,8 @@ Three kinds of model, one way to ask each:
 
 ``log p(answer | prompt)`` token by token: of a causal model after the prompt, of a decoder from its start; of a masked
 one with the mask widened to as many masks as the answer has tokens, all asked at once.
+
+``front`` is the place for vectors that learn in front of what is read (`handful.encode.front`); it is empty.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from handful.encode.front import Fronts
 from handful.encode.prompt import Prompt, Question, padded
 from handful.errors import BadInput
 
@@ -40,6 +43,7 @@ class LanguageTower(nn.Module):
         self.body, self.kind, self.pad = body, kind, pad
         types = getattr(body.config, "type_vocab_size", 0)
         self._types = int(types) if isinstance(types, int) else 0
+        self.front = Fronts(body)
 
     def forward(self, prompts: Sequence[Prompt] | Sequence[Question]) -> Tensor:
         """Logits of the asked word ``[B, V]``; of questions, what `likelihoods` gives."""
@@ -52,11 +56,12 @@ class LanguageTower(nn.Module):
         return logits[torch.arange(len(prompts)), at]
 
     def run(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Logits at every place ``[B, L, V]`` (seq2seq: ``[B, 1, V]``, the decoder's first)."""
+        """Logits at every place of the prompts ``[B, L, V]`` (seq2seq: ``[B, 1, V]``, the decoder's first)."""
         inputs = self.inputs(prompts)
         if self.kind == "seq2seq":
             inputs["decoder_input_ids"] = torch.full((len(prompts), 1), self._first)
-        return self.body(**inputs).logits  # type: ignore[no-any-return]
+            return self.body(**inputs).logits  # type: ignore[no-any-return]
+        return self.body(**inputs).logits[:, self.front.ahead :]  # type: ignore[no-any-return]
 
     def states(self, prompts: Sequence[Prompt], masks: int = 1) -> Tensor:
         """Last hidden states where the model is asked ``[B, masks, d]``, without the head for words."""
@@ -66,7 +71,7 @@ class LanguageTower(nn.Module):
             inputs["decoder_input_ids"] = torch.full((len(prompts), 1), self._first)
             h = self.body(**inputs, output_hidden_states=True).decoder_hidden_states[-1]
         else:
-            h = getattr(self.body, "base_model", self.body)(**inputs).last_hidden_state
+            h = getattr(self.body, "base_model", self.body)(**inputs).last_hidden_state[:, self.front.ahead :]
         return h[torch.arange(len(prompts))[:, None], at]  # type: ignore[no-any-return]
 
     def at_masks(self, prompts: Sequence[Prompt], masks: int) -> tuple[Tensor, Tensor]:
@@ -75,7 +80,7 @@ class LanguageTower(nn.Module):
         The last hidden states, and what the last map of its head for words reads: those behind the head's own map,
         activation and norm. The head is run there only.
         """
-        rows, at = torch.arange(len(prompts))[:, None], self._asked(prompts, masks)
+        rows, at = torch.arange(len(prompts))[:, None], self._asked(prompts, masks) + self.front.ahead
         words = cast(Any, self.body).get_output_embeddings()
         read: list[Tensor] = []
 
@@ -97,7 +102,7 @@ class LanguageTower(nn.Module):
             prompts: B of them, for a masked or causal model.
             mix: takes h ``[B, d]``, where the prompts ask.
         """
-        rows, at = torch.arange(len(prompts)), self._asked(prompts, 1)[:, 0]
+        rows, at = torch.arange(len(prompts)), self._asked(prompts, 1)[:, 0] + self.front.ahead
 
         def mixed(module: nn.Module, given: tuple[Any, ...], output: Any) -> Any:
             output.last_hidden_state = mix(output.last_hidden_state[rows, at])[:, None]
@@ -119,11 +124,13 @@ class LanguageTower(nn.Module):
         for number, (own, other) in enumerate(zip(prompts, others, strict=True)):
             if len(own.ids) != len(other.ids) or own.masks != other.masks:
                 raise BadInput(f"the prompts of pair {number} ask at different places; they cannot be mixed")
-        inputs = self.inputs(prompts)
         table = cast(Any, self.body).get_input_embeddings()
-        own, other = table(inputs.pop("input_ids")), table(self.inputs(others)["input_ids"])
-        embeds = share[:, None, None] * own + (1 - share[:, None, None]) * other
-        return self.body(inputs_embeds=embeds, **inputs).logits[torch.arange(len(prompts)), at]  # type: ignore[no-any-return]
+        inputs, theirs = self.inputs(prompts), self.inputs(others)
+        own, other = (i["inputs_embeds"] if "inputs_embeds" in i else table(i["input_ids"]) for i in (inputs, theirs))
+        inputs.pop("input_ids", None)
+        inputs["inputs_embeds"] = share[:, None, None] * own + (1 - share[:, None, None]) * other
+        logits = self.body(**inputs).logits[:, self.front.ahead :]
+        return logits[torch.arange(len(prompts)), at]  # type: ignore[no-any-return]
 
     def likelihoods(self, prompts: Sequence[Prompt], choices: Choices) -> Tensor:
         """``log p`` of each token of each answer ``[B, C, T]``; ``-inf`` where there is no token."""
@@ -145,7 +152,10 @@ class LanguageTower(nn.Module):
         return found.new_full(shape, absent).index_put((owner, place), torch.where(there, found, absent))
 
     def inputs(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
-        """What the body is called with: ids, which of them count, and their kinds where it knows several."""
+        """What the body is called with: ids, which of them count, and their kinds where it knows several.
+
+        With vectors in front, see `handful.encode.front`: word embeddings in place of ids, or keys and values.
+        """
         ids = padded([prompt.ids for prompt in prompts], self.pad)
         lengths = torch.tensor([len(prompt.ids) for prompt in prompts])
         out: dict[str, Any] = {
@@ -154,7 +164,9 @@ class LanguageTower(nn.Module):
         }
         if self._types > 1:
             out["token_type_ids"] = padded([prompt.segments for prompt in prompts], 0).clamp_max(self._types - 1)
-        return out
+        if self.kind == "seq2seq" and len(self.front.keys.vectors):
+            raise BadInput("keys and values go in front of a masked or causal model; put words in front of this one")
+        return self.front.join(out, self.body)
 
     @property
     def _first(self) -> int:

@@ -13,6 +13,7 @@ from handful.tune.delta import Delta, Merged, Placed
 from handful.tune.delta_file import load_delta, save_delta
 from handful.tune.dora import DoRA
 from handful.tune.fillers import AsIs, CrossEntropy, Linear, Plain, Prototypes, Shuffled
+from handful.tune.front import Prefix, PrefixTuning, PromptTuning, SoftPrompt
 from handful.tune.ia3 import IA3, Scaling, ia3
 from handful.tune.loop import tune
 from handful.tune.lora import LoRA
@@ -47,6 +48,9 @@ __all__ = [
     "Own",
     "Placed",
     "Plain",
+    "Prefix",
+    "PrefixTuning",
+    "PromptTuning",
     "Prototypes",
     "Readout",
     "Recipe",
@@ -55,6 +59,7 @@ __all__ = [
     "Seen",
     "Shuffled",
     "Site",
+    "SoftPrompt",
     "Stage",
     "Statistics",
     "Tuned",

@@ -141,7 +141,7 @@ class _Run:
     def go(
         self, mode: Mode, checkpoint: Checkpoint, progress: Progress | None,
         told: Callable[[int, int, float, float], None] | None, time_limit: float | None,
-        judge: Callable[[Tuned], float] | None, judge_every: int, judge_patience: int | None,
+        judge: Callable[[Tuned], float] | None, judge_every: int, judge_patience: int | None = None,
     ) -> list[float]:  # fmt: skip
         """All stages; the loss of each step."""
         if judge is not None:
