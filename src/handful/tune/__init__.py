@@ -8,6 +8,7 @@ how long, and on what (`handful.tune.recipe`); `tune` runs it (`handful.tune.loo
 from __future__ import annotations
 
 from handful.tune.adapters import Adapter
+from handful.tune.average import EMA
 from handful.tune.change import CHANGES, Begun, Change, change_of
 from handful.tune.delta import Delta, Merged, Placed
 from handful.tune.delta_file import load_delta, save_delta
@@ -29,6 +30,7 @@ from handful.tune.tuned import Tuned
 __all__ = [
     "BRA",
     "CHANGES",
+    "EMA",
     "IA3",
     "ROLES",
     "Adapter",

@@ -24,7 +24,7 @@ class Best(nn.Module):
         super().__init__()
         self.register_buffer("score", torch.tensor(float("-inf"), dtype=torch.float64))
         self.register_buffer("waited", torch.tensor(0))
-        for key, tensor in _states(modules).items():
+        for key, tensor in states_of(modules).items():
             self.register_buffer(key, tensor.detach().clone())
 
     @torch.no_grad()
@@ -34,17 +34,17 @@ class Best(nn.Module):
         if score > float(self.score):
             self.score.fill_(score)
             self.waited.zero_()
-            for key, tensor in _states(modules).items():
+            for key, tensor in states_of(modules).items():
                 getattr(self, key).copy_(tensor)
 
     @torch.no_grad()
     def restore(self, modules: Mapping[str, nn.Module]) -> None:
         """Make ``modules`` what they were at the best score."""
-        for key, tensor in _states(modules).items():
+        for key, tensor in states_of(modules).items():
             tensor.copy_(getattr(self, key))
 
 
-def _states(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+def states_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """Every tensor by a name without dots, as a buffer has it."""
     return {
         f"{name}/{key}".replace(".", "/"): tensor

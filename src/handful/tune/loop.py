@@ -11,6 +11,7 @@ import itertools
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from handful.core.train import seeded
 from handful.errors import BadInput, HandfulError
 from handful.protocols import Progress
+from handful.tune.average import Averaged
 from handful.tune.best import Best
 from handful.tune.change import Mode
 from handful.tune.checkpoint import Checkpoint
@@ -120,6 +122,7 @@ class _Run:
         self.weight = torch.ones(len(data)) if data.weight is None else data.weight
         self.stage = 0
         self.best: Best | None = None
+        self.average = None if recipe.average is None else Averaged(self.modules)
         self.parts = 1  # a batch is taken in so many, once memory has not sufficed for it whole
 
     @property
@@ -176,6 +179,8 @@ class _Run:
                         rate = rate_at(stage, steps, at)
                         loss = self.one(stage, some, at, steps, groups, rate)
                         losses.append(loss)
+                        if self.average is not None and self.recipe.average is not None:
+                            self.average.add(self.recipe.average(int(self.average.steps)), self.modules)
                         done += 1
                         if progress is not None:
                             progress(done, total)
@@ -185,20 +190,23 @@ class _Run:
                             checkpoint.keep(number, at + 1, self.kept, [g.update for g in groups], losses)
                 if self.best is not None and judge is not None:
                     now = Tuned(self.model, self.delta, self.readout, self.data.classes, losses)
-                    self.best.offer(judge(now), self.modules)
+                    with nullcontext() if self.average is None else self.average.in_place(self.modules):
+                        self.best.offer(judge(now), self.modules)
                     over = over or (judge_patience is not None and int(self.best.waited) >= judge_patience)
                 if over:
                     break
             checkpoint.keep(number + 1, 0, self.kept, [], losses)
         if self.best is not None:
             self.best.restore(self.modules)
+        elif self.average is not None:
+            self.average.write(self.modules)
         checkpoint.remove()
         return losses
 
     @property
     def name(self) -> str:
         """What tells this run from others: the model's weights, the data, the recipe, the seed."""
-        said = repr((self.delta.fingerprint, len(self.data), self.recipe.stages, self.seed))
+        said = repr((self.delta.fingerprint, len(self.data), self.recipe.stages, self.recipe.average, self.seed))
         said += repr([(h.site, h.change) for h in self.delta.holders])
         # Where a function lies in memory is another in the next process, which is to go on with the run.
         digest = hashlib.sha256(re.sub(r" at 0x[0-9a-fA-F]+", "", said).encode())
@@ -213,7 +221,8 @@ class _Run:
     @property
     def kept(self) -> dict[str, nn.Module]:
         """What a checkpoint holds."""
-        return self.modules if self.best is None else {**self.modules, "best": self.best}
+        beside = {"best": self.best, "average": self.average}
+        return {**self.modules, **{name: module for name, module in beside.items() if module is not None}}
 
     def one(self, stage: Stage, rows: Tensor, at: int, steps: int, groups: Sequence[Group], rate: float) -> float:
         """One step on ``rows``; where memory does not suffice, in twice as many parts."""
