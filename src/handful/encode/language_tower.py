@@ -14,7 +14,8 @@ one with the mask widened to as many masks as the answer has tokens, all asked a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 import torch
@@ -80,20 +81,30 @@ class LanguageTower(nn.Module):
         The last hidden states, and what the last map of its head for words reads: those behind the head's own map,
         activation and norm. The head is run there only.
         """
-        rows, at = torch.arange(len(prompts))[:, None], self._asked(prompts, masks) + self.front.ahead
-        words = cast(Any, self.body).get_output_embeddings()
+        rows, at = torch.arange(len(prompts))[:, None], self._asked(prompts, masks)
+        with self._only(rows, at) as read:
+            h = self.body(**self.inputs(prompts), output_hidden_states=True).hidden_states[-1]
+        return h[rows, at + self.front.ahead], read[0]
+
+    def logits_at(self, prompts: Sequence[Prompt], rows: Tensor, at: Tensor) -> Tensor:
+        """Logits ``[n, V]`` at places ``at [n]`` of the prompts ``rows [n]``; the head's last map is run there only."""
+        with self._only(rows, at):
+            return self.body(**self.inputs(prompts)).logits  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _only(self, rows: Tensor, at: Tensor) -> Iterator[list[Tensor]]:
+        """The last map of the head, the widest, sees these places only; what it reads there comes out."""
         read: list[Tensor] = []
 
         def only_there(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor]:
-            read.append(given[0][rows, at])
+            read.append(given[0][rows, at + self.front.ahead])
             return (read[0],)
 
-        handle = words.register_forward_pre_hook(only_there)
+        handle = cast(Any, self.body).get_output_embeddings().register_forward_pre_hook(only_there)
         try:
-            h = self.body(**self.inputs(prompts), output_hidden_states=True).hidden_states[-1]
+            yield read
         finally:
             handle.remove()
-        return h[rows, at], read[0]
 
     def after(self, prompts: Sequence[Prompt], mix: Callable[[Tensor], Tensor]) -> Tensor:
         """Logits of the asked word ``[m, V]`` for states ``mix(h)`` ``[m, d]`` in place of the last hidden ones.

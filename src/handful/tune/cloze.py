@@ -73,6 +73,6 @@ class Cloze:
     def __call__(self, seen: Seen) -> Tensor:
         assert isinstance(seen.model, LanguageTower)
         prompts, words = covered(seen.inputs, self.tokenizer, seen.generator, self.share)
-        logits = seen.model.run(prompts)
-        total = functional.cross_entropy(logits.flatten(0, 1), words.flatten(), ignore_index=IGNORED, reduction="sum")
-        return total / (words != IGNORED).sum().clamp_min(1)
+        rows, at = (words != IGNORED).nonzero(as_tuple=True)
+        logits = seen.model.logits_at(prompts, rows, at)
+        return functional.cross_entropy(logits, words[rows, at], reduction="sum") / max(len(rows), 1)
