@@ -244,7 +244,7 @@ def test_the_words_stand_in_front_and_texts_are_cut() -> None:
     front = " ".join(tuner.model.tokenizer.convert_ids_to_tokens([12, 13, 14]))
     assert shown("no") == f"[CLS] {front} . no . it was [MASK] . [SEP]"
     assert shown("a great film of the actors") == f"[CLS] {front} . a . it was [MASK] . [SEP]"
-    with pytest.raises(BadInput, match="3 words leave no room for text in 11 tokens"):
+    with pytest.raises(BadInput, match="leaves no room for text in 8 tokens, beside 3 words in front"):
         quick(length=11).ask([["a"]])
 
 

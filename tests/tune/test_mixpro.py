@@ -194,6 +194,10 @@ def test_the_partner_is_cut_or_filled_up_in_the_template_of_the_item() -> None:
     assert shown("a great film", "no", 0) == "[CLS] no [PAD] [PAD] it was [MASK] . [SEP]"
     assert shown("no", "a great film", 0) == "[CLS] a it was [MASK] . [SEP]"
     assert shown("no film", "a great film", 1) == "[CLS] very [MASK] : a great [SEP]"
+    short = Wordings(asked.model, asked.templates, length=8)
+    cut = short.ask(Worded(("a great film of the actors",), 0))
+    assert len(cut.ids) == 8 and " ".join(asked.model.tokenizer.convert_ids_to_tokens(list(cut.ids[1:3]))) == "a great"
+    assert short.ask(Worded(("no",), 1), like=Worded(("a great film of the actors",), 0)).masks == cut.masks
     tower, prompts = asked.model.tower, [asked.ask(item) for item in in_templates([0, 0])]
     with pytest.raises(BadInput, match="the prompts of pair 0 ask at different places"):
         tower.blend(prompts, prompts[::-1], torch.ones(2))
@@ -265,5 +269,7 @@ def test_what_cannot_be_mixed_is_refused() -> None:
         made().fit(TEXTS, [*LABELS[:5], "meh"])
     with pytest.raises(BadInput, match="6 and 0 texts, but 5 and 0 labels"):
         made().fit(TEXTS, LABELS[:5])
+    with pytest.raises(BadInput, match="leaves no room for text in 6 tokens"):
+        made(length=6).fit(TEXTS, LABELS)
     with pytest.raises(BadInput, match="has not been fitted"):
         made().logits(TEXTS)

@@ -91,6 +91,18 @@ class Template:
             out = one + out if head else out + one
         return Template(out)
 
+    def room(self, tokenizer: Any, most: int) -> int:
+        """Tokens that each text may have so that all fits into ``most``; for templates without answers in them.
+
+        Raises:
+            BadInput: none is left.
+        """
+        texts = max(self.texts, 1)
+        found = (most - len(self.encode(tokenizer, [""] * texts).ids)) // texts
+        if found < 1:
+            raise BadInput(f"template {self.source!r} leaves no room for text in {most} tokens")
+        return found
+
     def encode(
         self,
         tokenizer: Any,

@@ -206,11 +206,12 @@ class BlackBoxTuner:
 
     def ask(self, items: Sequence[Sequence[str]]) -> list[Prompt]:
         """Items in the template, the n words in front. Raises `BadInput` where they leave no room."""
-        n, texts, at = self.prompt_tokens, max(self._template.texts, 1), self._first
-        tokenizer, most = self.model.tokenizer, min(self.length, self.model.most) - self.prompt_tokens
-        room = (most - len(self._template.encode(tokenizer, [""] * texts).ids)) // texts
-        if room < 1:
-            raise BadInput(f"{n} words leave no room for text in {most + n} tokens; take fewer, or a greater length")
+        n, at, tokenizer = self.prompt_tokens, self._first, self.model.tokenizer
+        most = min(self.length, self.model.most) - n
+        try:
+            room = self._template.room(tokenizer, most)
+        except BadInput as error:
+            raise BadInput(f"{error}, beside {n} words in front; take fewer, or a greater length") from error
         plain = [self._template.encode(tokenizer, item, first=room, others=room, most=most) for item in items]
         mask = tokenizer.mask_token_id if self.model.kind == "masked" else None
         return [

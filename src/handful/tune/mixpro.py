@@ -13,7 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -83,10 +83,17 @@ class Wordings:
 
     def ask(self, item: Worded, like: Worded | None = None) -> Prompt:
         """The item in its template, or in that of ``like``, each text as long as there."""
-        template, most = self.templates[(like or item).template], min(self.length, self.model.most)
-        return template.encode(
-            self.model.tokenizer, item.texts, most=most, like=() if like is None else like.texts
-        )  # fmt: skip
+        number, most = (like or item).template, min(self.length, self.model.most)
+        room, texts = self._rooms[number], () if like is None else like.texts
+        return self.templates[number].encode(
+            self.model.tokenizer, item.texts, first=room, others=room, most=most, like=texts
+        )
+
+    @cached_property
+    def _rooms(self) -> list[int]:
+        """Tokens of a text at most, in each template."""
+        most = min(self.length, self.model.most)
+        return [template.room(self.model.tokenizer, most) for template in self.templates]
 
 
 @dataclass(frozen=True)
