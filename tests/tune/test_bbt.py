@@ -76,6 +76,8 @@ def test_prompts_have_the_spread_of_what_they_are_added_to() -> None:
     tuner = quick(dim=50, alpha=0.3)
     tuner.search = Evolution(sigma=0.7, popsize=6, budget=24)
     asked, body = tuner.ask([[text] for text in TEXTS]), tuner.model.tower.body
+    with torch.no_grad():
+        body.bert.encoder.layer[0].output.LayerNorm.weight *= 3  # what the first layer gives is wider than what it gets
     maps = tuner.maps(asked)
     with torch.no_grad():
         states = body(**tuner.model.tower.inputs(asked), output_hidden_states=True).hidden_states
