@@ -95,7 +95,8 @@ def bits(model: nn.Module) -> dict[str, bytes]:
 
 
 def test_every_kind_of_change_is_tried_here() -> None:
-    apart = {"statistics", "fresh", "fusion"}  # counted, not learnt; begins as another model; holds others' adapters
+    # counted instead of learnt; begins as another model; holds others' adapters; stand in front of what is read
+    apart = {"statistics", "fresh", "fusion", "soft-prompt", "prefix"}
     assert {change.key for change in EVERY} | apart == set(CHANGES)
 
 
@@ -321,6 +322,13 @@ def test_the_best_state_is_kept_through_a_kill(net: Net, data: Data, tmp_path: P
     assert len(states) == 4
     again = tune(net, data, recipe, judge=judge, judge_every=3, checkpoint=file, every=0)
     assert bits(again.delta) == bits(whole.delta) and again.losses == whole.losses
+
+
+def test_a_stage_ends_when_the_held_out_score_no_longer_rises(net: Net, data: Data) -> None:
+    recipe = Recipe((Placed(LoRA(rank=2)),), stages=(Stage(steps=20), Stage(steps=12)), readout=Linear)
+    scores = iter([0.1, 0.5, 0.4, 0.5, 0.3, 0.2])  # two without a higher one; then the next stage has its own two
+    tuned = tune(net, data, recipe, judge=lambda now: next(scores), judge_every=2, judge_patience=2)
+    assert len(tuned.losses) == 8 + 4 and list(scores) == []
 
 
 def test_a_loss_that_is_no_number_stops_before_anything_moves(net: Net, data: Data) -> None:

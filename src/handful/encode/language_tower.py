@@ -11,16 +11,19 @@ one with the mask widened to as many masks as the answer has tokens, all asked a
 
 The head for words sees the places that are asked alone: over a vocabulary of 50,000, logits at every place are most of
 the memory that a small model needs, and a fifth of its time.
+
+``front`` is the place for vectors that learn in front of what is read (`handful.encode.front`); it is empty.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from handful.encode.front import Fronts
 from handful.encode.prompt import Prompt, Question, padded
 from handful.encode.rows import Row, block_mask
 from handful.errors import BadInput
@@ -44,6 +47,7 @@ class LanguageTower(nn.Module):
         self.body, self.kind, self.pad = body, kind, pad
         types = getattr(body.config, "type_vocab_size", 0)
         self._types = int(types) if isinstance(types, int) else 0
+        self.front = Fronts(body)
 
     def forward(self, prompts: Sequence[Prompt] | Sequence[Question] | Sequence[Row]) -> Tensor:
         """Logits of the asked word ``[B, V]``; of questions, what `likelihoods` gives; of rows, what `learnt` gives."""
@@ -72,10 +76,13 @@ class LanguageTower(nn.Module):
         places = padded([row.learnt for row in rows], 0)
         ids = padded([row.ids for row in rows], self.pad)
         if any(len(row.begins) > 1 for row in rows):
+            if self.front.used:
+                raise BadInput("packed rows have no place in front of each for what is learnt there; do not pack them")
             mask, position = block_mask(rows)
             inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position}
         else:
-            inputs = {"input_ids": ids, "attention_mask": there([len(row.ids) for row in rows])}
+            plain = {"input_ids": ids, "attention_mask": there([len(row.ids) for row in rows])}
+            inputs = self.front.join(plain, self.body)
         return self._logits(inputs, (places - 1).clamp_min(0)), ids.gather(1, places), places > 0
 
     def states(self, prompts: Sequence[Prompt], masks: int = 1) -> Tensor:
@@ -86,8 +93,68 @@ class LanguageTower(nn.Module):
             inputs["decoder_input_ids"] = torch.full((len(prompts), 1), self._first)
             h = self.body(**inputs, output_hidden_states=True).decoder_hidden_states[-1]
         else:
-            h = getattr(self.body, "base_model", self.body)(**inputs).last_hidden_state
+            h = getattr(self.body, "base_model", self.body)(**inputs).last_hidden_state[:, self.front.ahead :]
         return h[torch.arange(len(prompts))[:, None], at]  # type: ignore[no-any-return]
+
+    def at_masks(self, prompts: Sequence[Prompt], masks: int) -> tuple[Tensor, Tensor]:
+        """Of a masked model what it has where it is asked, both ``[B, masks, d]``.
+
+        The last hidden states, and what the last map of its head for words reads: those behind the head's own map,
+        activation and norm. The head is run there only.
+        """
+        rows, at, read = torch.arange(len(prompts))[:, None], self._asked(prompts, masks) + self.front.ahead, []
+
+        def only_there(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor]:
+            read.append(given[0][rows, at])
+            return (read[0],)
+
+        handle = cast(Any, self.body).get_output_embeddings().register_forward_pre_hook(only_there)
+        try:
+            h = self.body(**self.inputs(prompts), output_hidden_states=True).hidden_states[-1]
+        finally:
+            handle.remove()
+        return h[rows, at], read[0]
+
+    def logits_at(self, prompts: Sequence[Prompt], rows: Tensor, at: Tensor) -> Tensor:
+        """Logits ``[n, V]`` at places ``at [n]`` of the prompts ``rows [n]``, of a masked or causal model."""
+        return self._logits(self.inputs(prompts), at[:, None], rows[:, None])[:, 0]
+
+    def after(self, prompts: Sequence[Prompt], mix: Callable[[Tensor], Tensor]) -> Tensor:
+        """Logits of the asked word ``[m, V]`` for states ``mix(h)`` ``[m, d]`` in place of the last hidden ones.
+
+        Args:
+            prompts: B of them, for a masked or causal model.
+            mix: takes h ``[B, d]``, where the prompts ask.
+        """
+        rows, at = torch.arange(len(prompts)), self._asked(prompts, 1)[:, 0] + self.front.ahead
+
+        def mixed(module: nn.Module, given: tuple[Any, ...], output: Any) -> Any:
+            output.last_hidden_state = mix(output.last_hidden_state[rows, at])[:, None]
+            return output
+
+        handle = cast(Any, self.body).base_model.register_forward_hook(mixed)
+        try:
+            return self.body(**self.inputs(prompts)).logits[:, 0]  # type: ignore[no-any-return]
+        finally:
+            handle.remove()
+
+    def blend(self, prompts: Sequence[Prompt], others: Sequence[Prompt], share: Tensor) -> Tensor:
+        """Logits of the asked word ``[B, V]`` of ``share [B]`` of a prompt's word embeddings and the rest of another's.
+
+        Raises:
+            BadInput: the two of a pair differ in length, or ask at different places.
+        """
+        at = self._asked(prompts, 1)[:, 0]
+        for number, (own, other) in enumerate(zip(prompts, others, strict=True)):
+            if len(own.ids) != len(other.ids) or own.masks != other.masks:
+                raise BadInput(f"the prompts of pair {number} ask at different places; they cannot be mixed")
+        table = cast(Any, self.body).get_input_embeddings()
+        inputs, theirs = self.inputs(prompts), self.inputs(others)
+        own, other = (i["inputs_embeds"] if "inputs_embeds" in i else table(i["input_ids"]) for i in (inputs, theirs))
+        inputs.pop("input_ids", None)
+        inputs["inputs_embeds"] = share[:, None, None] * own + (1 - share[:, None, None]) * other
+        logits = self.body(**inputs).logits[:, self.front.ahead :]
+        return logits[torch.arange(len(prompts)), at]  # type: ignore[no-any-return]
 
     def likelihoods(self, prompts: Sequence[Prompt], choices: Choices) -> Tensor:
         """``log p`` of each token of each answer ``[B, C, T]``; ``-inf`` where there is no token."""
@@ -114,26 +181,33 @@ class LanguageTower(nn.Module):
             raise BadInput("layers are looked at in a model that reads a text as one, not in a seq2seq one")
         base = getattr(self.body, "base_model", self.body)
         states = base(**self.inputs(prompts), output_hidden_states=True).hidden_states
-        last = torch.tensor([len(prompt.ids) - 1 for prompt in prompts])
+        last = torch.tensor([len(prompt.ids) - 1 for prompt in prompts]) + self.front.ahead
         return torch.stack([h[torch.arange(len(prompts)), last] for h in states])
 
     def inputs(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
-        """What the body is called with: ids, which of them count, and their kinds where it knows several."""
+        """What the body is called with: ids, which of them count, and their kinds where it knows several.
+
+        With vectors in front, see `handful.encode.front`: word embeddings in place of ids, or keys and values.
+        """
         ids = padded([prompt.ids for prompt in prompts], self.pad)
         out: dict[str, Any] = {"input_ids": ids, "attention_mask": there([len(prompt.ids) for prompt in prompts])}
         if self._types > 1:
             out["token_type_ids"] = padded([prompt.segments for prompt in prompts], 0).clamp_max(self._types - 1)
-        return out
+        if self.kind == "seq2seq" and len(self.front.keys.vectors):
+            raise BadInput("keys and values go in front of a masked or causal model; put words in front of this one")
+        return self.front.join(out, self.body)
 
-    def _logits(self, inputs: dict[str, Any], at: Tensor) -> Tensor:
-        """Logits at the places ``at [B, T]`` of each input: ``[B, T, V]`` (seq2seq: of the decoder's first, T = 1).
+    def _logits(self, inputs: dict[str, Any], at: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Logits at the places ``at [B, T]`` of each input, or of the inputs ``rows [B, 1]``: ``[B, T, V]`` (seq2seq:
+        of the decoder's first, T = 1).
 
         What the body hands to its head is narrowed down by a hook; a body that goes another way gives all and loses.
         """
         if self.kind == "seq2seq":
             inputs = {**inputs, "decoder_input_ids": torch.full((len(at), 1), self._first)}
             return self.body(**inputs).logits  # type: ignore[no-any-return]
-        rows, narrowed = torch.arange(len(at))[:, None], []
+        rows, narrowed = torch.arange(len(at))[:, None] if rows is None else rows, []
+        at = at + self.front.ahead
 
         def narrow(module: nn.Module, given: Any, out: Any) -> Any:
             out.last_hidden_state = out.last_hidden_state[rows, at]

@@ -44,6 +44,8 @@ def say(
         raise BadInput(f"{model.name!r} fills masks and does not go on with a text; take a causal or a seq2seq model")
     if most < 1 or temperature < 0:
         raise BadInput(f"most is at least 1, temperature at least 0: {most}, {temperature}")
+    if model.tower.front.used:
+        raise BadInput("what is learnt in front of a text is not read while one is gone on with; take it off before")
     asked = [model.prompt(one) for one in prompts]
     for prompt in asked:
         if model.kind == "causal" and len(prompt.ids) + most > model.most:

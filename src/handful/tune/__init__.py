@@ -8,11 +8,13 @@ how long, and on what (`handful.tune.recipe`); `tune` runs it (`handful.tune.loo
 from __future__ import annotations
 
 from handful.tune.adapters import Adapter
+from handful.tune.average import EMA
 from handful.tune.change import CHANGES, Begun, Change, change_of
 from handful.tune.delta import Delta, Merged, Placed
 from handful.tune.delta_file import load_delta, save_delta
 from handful.tune.dora import DoRA
 from handful.tune.fillers import AsIs, CrossEntropy, Linear, Plain, Prototypes, Shuffled
+from handful.tune.front import Prefix, PrefixTuning, PromptTuning, SoftPrompt
 from handful.tune.ia3 import IA3, Scaling, ia3
 from handful.tune.loop import tune
 from handful.tune.lora import LoRA
@@ -29,6 +31,7 @@ from handful.tune.tuned import Tuned
 __all__ = [
     "BRA",
     "CHANGES",
+    "EMA",
     "IA3",
     "ROLES",
     "Adapter",
@@ -49,6 +52,9 @@ __all__ = [
     "Own",
     "Placed",
     "Plain",
+    "Prefix",
+    "PrefixTuning",
+    "PromptTuning",
     "Prototypes",
     "Readout",
     "Recipe",
@@ -57,6 +63,7 @@ __all__ = [
     "Seen",
     "Shuffled",
     "Site",
+    "SoftPrompt",
     "SoftSubnet",
     "Stage",
     "Statistics",

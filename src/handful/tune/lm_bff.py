@@ -34,11 +34,9 @@ from handful.tune.delta import Placed
 from handful.tune.demonstrations import Demonstrations, Way
 from handful.tune.fillers import CrossEntropy
 from handful.tune.loop import tune
-from handful.tune.prompting import Divergence, Words, between, everything, number_of
+from handful.tune.prompting import Divergence, Texts, Words, between, everything, listed, number_of, one_hot
 from handful.tune.recipe import Data, Recipe, Stage
 from handful.tune.tuned import Tuned
-
-Texts = Sequence[str] | Sequence[Sequence[str]]
 
 
 @dataclass
@@ -115,8 +113,8 @@ class PromptClassifier:
         Raises:
             BadInput: a label without a word; several rates or batches and nothing to choose by; see `Demonstrations`.
         """
-        items, targets = _listed(texts), self._targets(labels)
-        held, dev_targets = _listed(dev_texts), self._targets(dev_labels) if len(dev_labels) else None
+        items, targets = listed(texts), self._targets(labels)
+        held, dev_targets = listed(dev_texts), self._targets(dev_labels) if len(dev_labels) else None
         if len(items) != len(targets) or len(held) != len(dev_labels):
             raise BadInput(f"{len(items)} and {len(held)} texts, but {len(targets)} and {len(dev_labels)} labels")
         if common := {tuple(item) for item in items} & {tuple(item) for item in held}:
@@ -141,7 +139,7 @@ class PromptClassifier:
         """``[n, C]``, the mean over ``samples`` draws of examples. Raises `BadInput` before `fit`."""
         if self.tuned is None:
             raise BadInput("this classifier has not been fitted")
-        return self._logits(_listed(texts), self.tuned)
+        return self._logits(listed(texts), self.tuned)
 
     def predict_proba(self, texts: Texts) -> np.ndarray:
         """``[n, C]``, as the classes stand in ``classes``."""
@@ -187,11 +185,7 @@ class PromptClassifier:
     def _targets(self, labels: Sequence[Any]) -> Tensor:
         if self.bounds is not None:
             return between(list(labels), *self.bounds)
-        number = {name: c for c, name in enumerate(self.classes)}
-        if unknown := [label for label in labels if label not in number]:
-            raise BadInput(f"label {unknown[0]!r} has no word; there are {', '.join(map(repr, self.classes))}")
-        codes = torch.tensor([number[label] for label in labels], dtype=torch.long)
-        return torch.nn.functional.one_hot(codes, len(number)).float()
+        return one_hot(labels, self.classes)
 
     def _shown_as(self, targets: Tensor) -> Tensor:
         """The class that an example is shown as; numbers are of the upper one above the median."""
@@ -222,10 +216,6 @@ def best_of(
     made = [replace(classifier, template=t, words=w) for t in templates for w in words]
     fitted = [one.fit(texts, labels, dev_texts, dev_labels) for one in made]
     return sorted(fitted, key=lambda one: -(one.score or 0.0))
-
-
-def _listed(texts: Texts) -> list[list[str]]:
-    return [[item] if isinstance(item, str) else list(item) for item in texts]
 
 
 def _several(value: Any) -> tuple[Any, ...]:

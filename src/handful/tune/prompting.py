@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,23 @@ from handful.tune.delta import Placed
 from handful.tune.own import Own
 from handful.tune.recipe import Data, Readout, Seen
 from handful.tune.sites import Where
+
+Texts = Sequence[str] | Sequence[Sequence[str]]
+"""A text an item, or several."""
+
+
+def listed(texts: Texts) -> list[list[str]]:
+    """The texts of each item, as a list."""
+    return [[item] if isinstance(item, str) else list(item) for item in texts]
+
+
+def one_hot(labels: Sequence[Any], classes: Sequence[Any]) -> Tensor:
+    """Targets ``[n, C]`` of labels that are among ``classes``. Raises `BadInput` for one that has no word."""
+    number = {name: c for c, name in enumerate(classes)}
+    if unknown := [label for label in labels if label not in number]:
+        raise BadInput(f"label {unknown[0]!r} has no word; there are {', '.join(map(repr, classes))}")
+    codes = torch.tensor([number[label] for label in labels], dtype=torch.long)
+    return functional.one_hot(codes, len(number)).float()
 
 
 class Words(Readout):

@@ -245,6 +245,14 @@ class Start(Protocol):
         ...
 
 
+class Average(Protocol):
+    """How much the newest state is of the average that answers in the end."""
+
+    def __call__(self, step: int) -> float:
+        """Its share, from 0 to 1, after step 0, 1, … of the run."""
+        ...
+
+
 @dataclass(frozen=True)
 class Stage:
     """A stretch of training.
@@ -318,6 +326,7 @@ class Recipe:
         step: how an update is made.
         sampler: which rows a step sees.
         augment: what happens to inputs before the model sees them, in order.
+        average: of the states after the steps, which is judged and kept in place of the last; see `EMA`.
     """
 
     changes: tuple[Placed, ...] = ()
@@ -328,6 +337,7 @@ class Recipe:
     start: Start | None = None
     step: Step | None = None
     sampler: Sampler | None = None
+    average: Average | None = None
 
     def __post_init__(self) -> None:
         names = [objective.name for objective in self.objectives]
