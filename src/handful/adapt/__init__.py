@@ -18,6 +18,7 @@ HEADS: Mapping[str, str] = {
     "matching-networks": "handful.adapt.matching:MatchingNetworks",
     "rfs": "handful.adapt.logistic:RFS",
     "gda": "handful.adapt.gda:GDA",
+    "gda-unsupervised": "handful.adapt.gda_unsupervised:GDAUnsupervised",
     "tip-adapter": "handful.adapt.tip:TipAdapter",
     "tip-adapter-f": "handful.adapt.tip:TipAdapterF",
     "tip-x": "handful.adapt.tip_x:TipX",
