@@ -194,8 +194,7 @@ class MultiModalAdapter(Head):
         module = self._module(z.shape[-1])
         each = max(1, BLOCK // (text[..., 0].numel() * max(LOW, self.inner if self.mask == "bias" else LOW)))
         parts = [
-            module.logits(state["module"], part, text, real, self._ratios)
-            for part in torch.split(z, each, dim=-2)
+            module.logits(state["module"], part, text, real, self._ratios) for part in torch.split(z, each, dim=-2)
         ]
         return self.logit_scale * torch.cat(parts, -2)
 
