@@ -29,6 +29,7 @@ HEADS: Mapping[str, str] = {
     "lp++": "handful.adapt.lp:LPPlusPlus",
     "amu-tuning": "handful.adapt.amu:AMUTuning",
     "proker": "handful.adapt.kernel:ProKeR",
+    "kernel-cache": "handful.adapt.local_kernel:KernelCache",
     "kernel-ridge": "handful.adapt.kernel:KernelRidge",
     "logistic": "handful.adapt.logistic:Logistic",
     "multi-label-logistic": "handful.adapt.multi_label:MultiLabelLogistic",
