@@ -95,6 +95,7 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
     "cupl": {"check_estimators_dtypes": ZEROS},
     "real": {"check_estimators_dtypes": ZEROS},
     "lfa": {"check_estimators_dtypes": ZEROS, "check_sample_weight_equivalence_on_dense_data": STEPS},
+    "lfa-unsupervised": {"check_estimators_dtypes": ZEROS, "check_sample_weight_equivalence_on_dense_data": STEPS},
     "label-description": {"check_estimators_dtypes": ZEROS},
     "mf-adapter": {"check_estimators_dtypes": ZEROS},
     "vdt": {"check_sample_weight_equivalence_on_dense_data": STEPS},

@@ -13,6 +13,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "real": {"iterations": 60},
     "label-description": {"steps": 20},
     "lfa": {"n_iter": 5},
+    "lfa-unsupervised": {"n_iter": 3, "rounds": 2},
     "prolip": {"epochs": 10},
     "linear-adapter": {"epochs": 10},
     "multi-modal-adapter": {"epochs": 3, "inner": 8, "heads": 2},

@@ -40,6 +40,7 @@ HEADS: Mapping[str, str] = {
     "vdt": "handful.adapt.vdt:VDT",
     "real": "handful.adapt.real:REALLinear",
     "lfa": "handful.adapt.lfa:LFA",
+    "lfa-unsupervised": "handful.adapt.lfa_unsupervised:LFAUnsupervised",
     "mf-adapter": "handful.adapt.mf_adapter:MFAdapter",
     "fafd-ldwr": "handful.adapt.fafd:LocalDescriptors",
     "label-description": "handful.adapt.label_description:LabelDescription",
