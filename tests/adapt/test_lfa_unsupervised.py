@@ -31,8 +31,10 @@ def turned() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.paper(162, oracle="e", part="unsupervised")
-def test_the_transport_is_that_of_pot(golden: Any) -> None:
+def test_the_transport_is_that_of_pot(golden: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     _, expected = golden("lfa_transport")
+    monkeypatch.setattr("handful.adapt.lfa_unsupervised.TOL", 1e-11)  # both run to convergence
+    monkeypatch.setattr("handful.adapt.lfa_unsupervised.SWEEPS", 20_000)
     draw = np.random.default_rng(0)
     x, p = (unit(torch.as_tensor(draw.normal(size=(n, 32)))) for n in (60, 4))
     np.testing.assert_allclose(shared_out(x, p, make_task(x, torch.arange(60) % 4)), expected, atol=1e-4)

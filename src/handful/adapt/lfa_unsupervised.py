@@ -24,7 +24,8 @@ from handful.core.transport import sinkhorn
 from handful.protocols import Needs
 
 BLUR = 0.05
-SWEEPS = 10_000
+TOL, SWEEPS = 1e-8, 1000
+"""Of the transport: it ends when a sweep changes no class total by more, or after so many."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -64,7 +65,7 @@ def shared_out(x: Tensor, text: Tensor, task: Task) -> Tensor:
     weight, real = task.weight.clamp_min(0).double(), task.class_mask.double()
     cost = 1 - x.double() @ text.double().mT
     a, b = (share / share.sum(-1, keepdim=True) for share in (weight, real))
-    plan = sinkhorn(cost, BLUR**2, a, b, tol=1e-11, max_sweeps=SWEEPS, domain="log")
+    plan = sinkhorn(cost, BLUR**2, a, b, tol=TOL, max_sweeps=SWEEPS, domain="log")
     return (plan / plan.sum(-1, keepdim=True).clamp_min(1e-30)).to(x.dtype)
 
 
