@@ -88,6 +88,7 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
     "gda-unsupervised": {"check_estimators_dtypes": ZEROS},
     "tip-adapter": {"check_estimators_dtypes": ZEROS},
     "tip-x": {"check_estimators_dtypes": ZEROS},
+    "calip": {"check_estimators_dtypes": ZEROS},
     "ape": {"check_estimators_dtypes": ZEROS},
     "ape-t": {"check_estimators_dtypes": ZEROS},
     "proto-clip": {"check_estimators_dtypes": ZEROS},

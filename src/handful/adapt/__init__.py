@@ -22,6 +22,7 @@ HEADS: Mapping[str, str] = {
     "tip-adapter": "handful.adapt.tip:TipAdapter",
     "tip-adapter-f": "handful.adapt.tip:TipAdapterF",
     "tip-x": "handful.adapt.tip_x:TipX",
+    "calip": "handful.adapt.calip:CALIP",
     "ape": "handful.adapt.ape:APE",
     "ape-t": "handful.adapt.ape_t:APET",
     "proto-clip": "handful.adapt.proto_clip:ProtoCLIP",
