@@ -15,6 +15,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "lfa": {"n_iter": 5},
     "lfa-unsupervised": {"n_iter": 3, "rounds": 2},
     "prolip": {"epochs": 10},
+    "prolip-tip-adapter-f": {"epochs": 10},
     "linear-adapter": {"epochs": 10},
     "multi-modal-adapter": {"epochs": 3, "inner": 8, "heads": 2},
     "laso": {"epochs": 3, "hidden": 8, "pairs": 0.1},

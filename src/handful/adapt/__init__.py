@@ -46,6 +46,7 @@ HEADS: Mapping[str, str] = {
     "fafd-ldwr": "handful.adapt.fafd:LocalDescriptors",
     "label-description": "handful.adapt.label_description:LabelDescription",
     "prolip": "handful.adapt.prolip:ProLIP",
+    "prolip-tip-adapter-f": "handful.adapt.prolip_tip:ProLIPTip",
     "linear-adapter": "handful.adapt.prolip:LinearAdapter",
     "multi-modal-adapter": "handful.adapt.multi_modal_adapter:MultiModalAdapter",
     "zero-shot": "handful.adapt.zero_shot:ZeroShot",
