@@ -112,7 +112,10 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
         "check_estimators_dtypes": ZEROS,
         "check_sample_weight_equivalence_on_dense_data": HELD_OUT,
     },
-    **{key: {"check_sample_weight_equivalence_on_dense_data": STEPS} for key in ("devise", "ale", "latem")},
+    **{
+        key: {"check_sample_weight_equivalence_on_dense_data": STEPS}
+        for key in ("devise", "ale", "latem", "zero-shot-prototypes")
+    },
     "sje": {
         "check_sample_weight_equivalence_on_dense_data": STEPS,
         "check_classifiers_train": "has signatures of two numbers, of which standardising leaves the order",

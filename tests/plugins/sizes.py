@@ -27,6 +27,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "latem": {"epochs": 5, "lr": 0.03, "n_matrices": 3, "prune_every": 2},
     "sse": {"steps": 60, "lr": 0.1},
     "cmt": {"steps": 60, "hidden": 10},
+    "zero-shot-prototypes": {"width": 6, "episodes": 20, "lr": 0.1},
     "private-logistic": {"epsilon": None, "noise": "seeded", "epochs": 50, "lr": 0.03, "max_grad_norm": 100.0},
     "steel": {"hypotheses_independent": True},
     "tim-gd": {"n_steps": 20},

@@ -77,6 +77,7 @@ HEADS: Mapping[str, str] = {
     "sync": "handful.adapt.mixtures:SynC",
     "cmt": "handful.adapt.cmt:CMT",
     "gfzsl": "handful.adapt.gfzsl:GFZSL",
+    "zero-shot-prototypes": "handful.adapt.zero_shot_prototypes:ZeroShotPrototypes",
     "gpam": "handful.adapt.gpam:GPAM",
     "private-logistic": "handful.adapt.private:PrivateLogistic",
     "steel": "handful.adapt.steel:Steel",
