@@ -29,7 +29,11 @@ REASONS: Mapping[str, Mapping[str, str]] = {
     "sje": dict.fromkeys(("weights", "soft labels"), "row by row, in an order drawn by place"),
     "laso": FEW_A_STEP,
     "lfa": dict.fromkeys(("order", "soft labels"), "splits and rows of a step are drawn by place"),
-    **{key: {"soft labels": "of the rows of an item each pass sees one"} for key in ("prolip", "linear-adapter")},
+    "lfa-unsupervised": dict.fromkeys(FEW_A_STEP, "splits and what disturbs a row are drawn by place"),
+    **{
+        key: {"soft labels": "of the rows of an item each pass sees one"}
+        for key in ("prolip", "prolip-tip-adapter-f", "linear-adapter")
+    },
     "proto-clip-f": dict.fromkeys(FEW_A_STEP, "every step asks a few classes and rows, drawn by their place"),
     "putm": dict.fromkeys(("order", "soft labels"), "the first row is the first coordinate of the network's inputs"),
     "limit-fscil": FEW_A_STEP,
