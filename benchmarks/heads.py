@@ -4,12 +4,14 @@
 
 Episodes of `WAYS` classes (all there are, if fewer), 1, 5 and 16 shots, 15 queries a class (fewer where a class has not
 so many). All heads see the same episodes, in order; a slow head sees the first ones only, as many as fit into
-``--seconds`` of processor time, though never fewer than `FEWEST`. One that takes longer than ``--patience`` for a
+``--seconds`` of processor time, though never fewer than ``--fewest``. One that takes longer than ``--patience`` for a
 single episode is left out, there and with more shots. Queries are balanced, or their class proportions are drawn from a
 Dirichlet distribution of concentration 2, which is what transductive heads have to stand. Parameters are the defaults.
 Heads that learn from base classes get `BASE_ITEMS` items of each class of another set of the same kind (`BASE`), and
-all episodes at once, for what those teach is learnt once. Class names are used where a set has them. A head that needs
-what these sets do not have is left out, with the reason.
+all episodes at once, for what those teach is learnt once. Class names are used where a set has them; heads that can do
+without (`NAMES_OR_NOT`) are also run so. A head that needs what these sets do not have is left out, with the reason.
+
+The image sets were run with ``--episodes 31 --seconds 0.5 --fewest 7 --patience 1``: their features are wide.
 
 Rows of ``results/heads.json`` that are there are not run again; ``--anew`` runs them. Intervals are Student's t over
 episodes; ``gain`` is the paired difference to ``prototypes`` on the same episodes.
@@ -32,7 +34,6 @@ import numpy as np
 import trust
 
 from handful.adapt import HEADS, head, head_class
-from handful.adapt.base import Features
 from handful.core.intervals import mean_interval
 from handful.encode import default_encoder
 from handful.errors import HandfulError
@@ -43,8 +44,8 @@ from handful.files import whole_file
 
 WAYS, QUERIES, SHOTS = 10, 15, (1, 5, 16)
 CONCENTRATION = 2.0
-FEWEST, BLOCK = 11, 10
-"""Episodes a head sees at least, and at a time."""
+BLOCK = 10
+"""Episodes a head sees at a time."""
 BASE = {
     "banking77": "trec",
     "trec": "banking77",
@@ -64,6 +65,8 @@ NAMES = {
 PARAMETERS = {"pt-map": {"signed": True}, "cipa": {"power": None}}
 """For features that may be negative."""
 REFERENCE = "prototypes"
+NAMES_OR_NOT, PLAIN = ("auto", "gda"), " without names"
+KEYS = [each for key in HEADS for each in ([key, key + PLAIN] if key in NAMES_OR_NOT else [key])]
 ELSEWHERE = {
     "private-logistic": "what privacy costs is measured by itself",
     "multi-label-logistic": "for items with several labels",
@@ -78,9 +81,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=sets.folder, default=str(sets.SHARED))
     parser.add_argument("--only", nargs="*", default=list(BASE), choices=list(BASE))
-    parser.add_argument("--heads", nargs="*", default=[REFERENCE, *(key for key in HEADS if key != REFERENCE)])
+    parser.add_argument("--heads", nargs="*", default=[REFERENCE, *(key for key in KEYS if key != REFERENCE)])
     parser.add_argument("--episodes", type=int, default=61)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--fewest", type=int, default=11)
     parser.add_argument("--patience", type=float, default=6.0)
     parser.add_argument("--anew", action="store_true")
     parser.add_argument("--out", type=Path, default=sets.HERE / "results" / "heads.json")
@@ -102,7 +106,7 @@ def main() -> int:
                 if drawn is None or key in done:
                     continue
                 plain, slow = done.get(REFERENCE, {}).get("each"), slow_before(rows, key, name, shots)
-                limits = options.seconds, options.patience
+                limits = options.seconds, options.patience, options.fewest
                 row = cell | {"head": key, **(slow or measure(key, data, base, drawn, plain, *limits))}
                 done[key] = row
                 rows = [old for old in rows if not same(old, row)] + [row]
@@ -152,14 +156,15 @@ def measure(
     plain: list[float] | None,
     seconds: float,
     patience: float,
+    fewest: int,
 ) -> Row:
     """Accuracy of one head, or why there is none."""
-    if why := missing(key, data):
+    bare = key.removesuffix(PLAIN)
+    if why := missing(bare, data):
         return {"missing": why}
-    needs = head_class(key).needs
-    parameters = PARAMETERS.get(key, {}) if (data.features.x < 0).any() else {}
-    views = {view: data.features.views[view] for view in data.features.views if view != "local" or view in needs.views}
-    features, background = Features(data.features.x, views), some(base) if needs.background else None
+    needs, text = head_class(bare).needs, data.vectors if key == bare else None
+    parameters = PARAMETERS.get(bare, {}) if (data.features.x < 0).any() else {}
+    background = some(base) if needs.background else None
     each, spent = [], 0.0
     try:
         for block in [drawn] if needs.background else blocks(drawn):
@@ -167,12 +172,12 @@ def measure(
                 why = f"{spent:.0f} s an episode, if not more, are too many for this table"
                 return {"missing": why, "slow": True}
             start = time.process_time()
-            fresh = head(key, logit_scale=data.logit_scale, **parameters)
+            fresh = head(bare, logit_scale=data.logit_scale, **parameters)
             chunk = len(block) if needs.background else None
-            found = run(fresh, features, data.labels, block, base=background, text=data.vectors, seed=0, chunk=chunk)
+            found = run(fresh, data.features, data.labels, block, base=background, text=text, seed=0, chunk=chunk)
             spent += time.process_time() - start
             each += found.accuracy.tolist()
-            if key != REFERENCE and len(each) >= FEWEST and spent * (1 + BLOCK / len(each)) > seconds:
+            if key != REFERENCE and len(each) >= fewest and spent * (1 + BLOCK / len(each)) > seconds:
                 break
     except HandfulError as error:
         return {"missing": str(error)}
@@ -233,7 +238,7 @@ def line(row: Row) -> str:
 
 def write(path: Path, rows: list[Row]) -> None:
     """The table, sorted, whole or not at all."""
-    names, heads = list(BASE), list(HEADS)
+    names, heads = list(BASE), KEYS
     rows.sort(key=lambda r: (names.index(r["set"]), r["shots"], r["imbalance"] or 0, heads.index(r["head"])))
     lines = ",\n".join(json.dumps(row) for row in rows)
     with whole_file(path) as file:

@@ -220,7 +220,8 @@ def fit(
     clock.lap("read")
 
     tower = tower_of(learn, encoder, long, crop, tiles)
-    encoded = encode_dataset(learn, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+    views = (learner or kind).needs.views
+    encoded = encode_dataset(learn, tower, views=views, cache=cache, skip_bad=skip_bad, progress=progress)
     learn = learn.take(encoded.kept)
     if learner is not None:
         clock.lap("encode")
@@ -249,7 +250,7 @@ def fit(
         clock.lap("tune")
     seen = None
     if held is not None:
-        seen = encode_dataset(held, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+        seen = encode_dataset(held, tower, views=views, cache=cache, skip_bad=skip_bad, progress=progress)
         held = held.take(seen.kept)
     shared = None
     if unlabelled is not None:
@@ -271,11 +272,11 @@ def fit(
 
     pool = None
     if wishes.class_prior == "pool":
-        pool = encoded_pool(everything.pool, tower, cache, progress) if shared is None else shared.features
+        pool = encoded_pool(everything.pool, tower, views, cache, progress) if shared is None else shared.features
     model.card = make_card(
         model, learn, len(everything.pool), seed, metric, encoded.skipped, command, getattr(tower, "revision", None)
     )
-    apart_from = encode_negatives(aliens, tower, features.x.shape[1], cache=cache, skip_bad=skip_bad, progress=progress)
+    apart_from = encode_negatives(aliens, tower, features, cache=cache, skip_bad=skip_bad, progress=progress)
     model.card["class_text"] = class_text_card(model.head, sentences, vectors is not None)
     model.card["unlabelled"] = unlabelled_card(model.head, features, names, shared, transductive)
     model.card |= {
@@ -358,7 +359,8 @@ def _zero_shot(
     clock.lap("read")
     head = zero_shot_head(check_zero_shot(kind), everything, class_names, tower, cache)
     model = model_of(head, tower, standalone)
-    pool = encoded_pool(everything.pool, tower, cache, progress) if wishes.class_prior == "pool" else None
+    views, mix = head.needs.views, wishes.class_prior == "pool"
+    pool = encoded_pool(everything.pool, tower, views, cache, progress) if mix else None
     nothing = everything.take(())
     revision = getattr(tower, "revision", None)
     model.card = make_card(model, nothing, len(everything.pool), seed, metric, (), command, revision)
@@ -366,7 +368,7 @@ def _zero_shot(
     model.card["blind_spots"] = blind_spots_card(tower, everything)
     clock.lap("fit")
     if len(held):
-        seen = encode_dataset(held, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+        seen = encode_dataset(held, tower, views=views, cache=cache, skip_bad=skip_bad, progress=progress)
         model.card["test"] = tested_on(model, held.take(seen.kept), seen.features, source).card(model)
         clock.lap("test")
     return model

@@ -72,12 +72,19 @@ def read_negatives(wishes: RejectWishes, learnt: Dataset, how: Columns, skip_bad
 
 
 def encode_negatives(
-    data: Dataset | None, tower: Encoder | None, width: int, *, cache: bool, skip_bad: bool, progress: Progress | None
+    data: Dataset | None,
+    tower: Encoder | None,
+    like: Features,
+    *,
+    cache: bool,
+    skip_bad: bool,
+    progress: Progress | None,
 ) -> Features | None:
-    """Their features. Raises `BadInput` for another width than that of the labelled items."""
+    """Their features, in the views of those of the labelled items. Raises `BadInput` for another width than theirs."""
     if data is None:
         return None
-    found = encode_dataset(data, tower, cache=cache, skip_bad=skip_bad, progress=progress).features
+    views, width = list(like.views), like.x.shape[1]
+    found = encode_dataset(data, tower, views=views, cache=cache, skip_bad=skip_bad, progress=progress).features
     if not len(found) or found.x.shape[1] != width:
         raise BadInput(f"--negatives has features of shape {found.x.shape}, the labelled items have {width} each")
     return found
