@@ -178,9 +178,7 @@ def sentence(keys: Sequence[str], all_: Sequence[Comparison]) -> str:
             won, lost = (sum(c.sign == sign for c in best[1]) for sign in (1, -1))
             where = f"better on {won} of {len(best[1])} sets" + (f", worse on {lost}" if lost else "")
             words.append(f"{_shots(k)}: {_code(best[0])}, {_points(mean_gain(best[1]))} points, {where}")
-    parts = (
-        [f"**Most gained over `{REFERENCE}`**, queries balanced, mean over sets. {'; '.join(words)}."] if words else []
-    )
+    parts = [f"**Most gained** over `{REFERENCE}`, mean over sets. {'; '.join(words)}."] if words else []
     for said, title in (("**never better**", "Never better, somewhere worse"), ("no difference shown",) * 2):
         if some := [key for key in found if verdict(found[key]) == said]:
             parts.append(f"**{title[0].upper()}{title[1:]}**: {', '.join(map(_code, some))}.")
@@ -188,7 +186,7 @@ def sentence(keys: Sequence[str], all_: Sequence[Comparison]) -> str:
         parts.append(
             f"**Gain with balanced queries, lose with imbalanced ones**, on average: {', '.join(map(_code, some))}."
         )
-    return " ".join(parts)
+    return "\n".join(f"- {part}" for part in parts)
 
 
 def _swayed(some: Sequence[Comparison]) -> bool:
@@ -231,12 +229,13 @@ def which(group: str) -> str:
     """All there is about a group; ``glance``, ``count`` and ``episodes`` are about all of them."""
     all_, rows = _read()
     if group in _ALL:
-        return _ALL[group](all_, rows)
+        return _wide(_ALL[group](all_, rows)) if group == "glance" else _ALL[group](all_, rows)
     own = members(group, rows)
     beside = [key for key in (REFERENCE, AUTO) if key not in own]
     parts = [sentence(own, all_)]
     if by_head(own, all_):
-        parts += [summary([*beside, *own], all_), left_out(own, rows), details([*beside, *own], all_)]
+        keys = [*beside, *own]
+        parts += [_wide(summary(keys, all_)), left_out(own, rows), _wide(details(keys, all_))]
     else:
         parts.append(left_out(own, rows))
     return "\n\n".join(part for part in parts if part)
@@ -251,7 +250,8 @@ def glance(all_: Sequence[Comparison], rows: Sequence[Row]) -> str:
         most = [f"{_code(b[0])} {_points(mean_gain(b[1]))}" if b else "" for b in best]
         helped = sum(any(c.sign == 1 for c in some) for some in found.values())
         link = title.lower().replace(",", "").replace(" ", "-")
-        lines.append((f"[{title}](#{link})", str(len(found)), str(helped), *most))
+        counts = (str(len(found)), str(helped)) if found else ("judged otherwise", "")
+        lines.append((f"[{title}](#{link})", *counts, *most))
     return table(("You have", "Heads", "Ever better", *(f"Most gained, {_shots(k)}" for k in SHOTS)), lines)
 
 
@@ -279,6 +279,11 @@ _ALL = {"glance": glance, "count": count, "episodes": episodes}
 def _read() -> tuple[list[Comparison], list[Row]]:
     rows = json.loads((RESULTS / "heads.json").read_text(encoding="utf-8"))["rows"]
     return compared(rows), rows
+
+
+def _wide(text: str) -> str:
+    """Tables in the style of ``measured.css``."""
+    return f'<div class="measured" markdown>\n\n{text}\n\n</div>'
 
 
 def _reason(text: str) -> str:
