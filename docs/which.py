@@ -127,11 +127,15 @@ def verdict(some: Sequence[Comparison]) -> str:
 
 
 def mean_gain(some: Sequence[Comparison]) -> tuple[float, float] | None:
-    """Mean gain over cells, each of equal weight, and the half width of its interval (the sets being as they are)."""
-    gains = [c.gain for c in some if c.gain is not None]
+    """Mean gain over cells, each of equal weight, and the half width of its interval, the sets being as they are.
+
+    Episodes of different sets have nothing to do with each other; those of one set are taken to err alike.
+    """
+    gains = [(c.set, *c.gain) for c in some if c.gain is not None]
     if not gains:
         return None
-    return float(np.mean([g for g, _ in gains])), float(np.sqrt(np.sum(np.square([h for _, h in gains]))) / len(gains))
+    of_sets = [sum(half for name, _, half in gains if name == each) for each in {name for name, *_ in gains}]
+    return float(np.mean([value for _, value, _ in gains])), float(np.linalg.norm(of_sets) / len(gains))
 
 
 def by_head(keys: Sequence[str], all_: Sequence[Comparison]) -> dict[str, list[Comparison]]:

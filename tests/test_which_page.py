@@ -102,6 +102,15 @@ def test_most_gained_is_among_heads_that_were_run_on_all_sets(which: ModuleType)
     assert "+20.0 ± 1.9 (1 of 2)" in which.summary(["rfs", "gda"], found)
 
 
+def test_cells_of_one_set_err_together(which: ModuleType) -> None:
+    one = which.compared([row("gda", NOISE), row("gda", NOISE, 5)])
+    two = which.compared([row("gda", NOISE), row("gda", NOISE, name="agnews")])
+    half = 50 * (mean_interval(NOISE).high - mean_interval(NOISE).low)
+    assert which.mean_gain(one) == pytest.approx((0, half))
+    assert which.mean_gain(two) == pytest.approx((0, half / 2**0.5))
+    assert which.mean_gain([]) is None
+
+
 def test_cells_show_mean_interval_gain_and_mark(which: ModuleType) -> None:
     rows = [plain(), row("rfs", 0.1 + NOISE), plain(5), row("rfs", NOISE, 5)]
     shown = which.details(["prototypes", "rfs"], which.compared(rows))
