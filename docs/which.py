@@ -44,6 +44,7 @@ GROUPS = {
     "private": "Privacy and certificates",
 }
 BETTER, WORSE = " ▲", " ▼"
+NEW = "not run yet"
 Row = dict[str, Any]
 
 
@@ -215,18 +216,24 @@ def details(keys: Sequence[str], all_: Sequence[Comparison]) -> str:
 
 
 def left_out(keys: Sequence[str], rows: Sequence[Row]) -> str:
-    """What could not be measured, and why."""
+    """What was not measured, and why; a head may have been written after the benchmark was run."""
+    cells = {_cell(row) for row in rows}
     words = []
     for key in keys:
-        mine = [row for row in rows if row["head"] == key]
-        missing = [row for row in mine if "missing" in row]
-        if not mine:
-            words.append(f"{_code(key)} (newer than the benchmark)")
-        elif missing:
-            why = Counter(_reason(row["missing"]) for row in missing)
-            where = "" if len(missing) == len(mine) else f" in {len(missing)} of {len(mine)} cells"
-            words.append(f"{_code(key)}{where} ({'; '.join(why)})")
+        mine = {_cell(row): row for row in rows if row["head"] == key}
+        reasons = [_reason(mine[cell]["missing"]) if cell in mine else NEW for cell in cells if _gone(mine.get(cell))]
+        if reasons:
+            where = "" if len(reasons) == len(cells) else f" in {len(reasons)} of {len(cells)} cells"
+            words.append(f"{_code(key)}{where} ({'; '.join(sorted(set(reasons)))})")
     return f"Not measured: {', '.join(words)}." if words else ""
+
+
+def _cell(row: Row) -> tuple[str, int, float | None]:
+    return row["set"], row["shots"], row["imbalance"]
+
+
+def _gone(row: Row | None) -> bool:
+    return row is None or "missing" in row
 
 
 def which(group: str) -> str:
