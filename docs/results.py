@@ -187,22 +187,6 @@ def _next() -> str:
     return table(("Task", "Pool", "Head", "Chosen, %", "Random, %", "Gain, points"), rows)
 
 
-def _heads(which: str) -> str:
-    """A row for each head that was measured on the set, the best at five shots first."""
-    cells: dict[str, dict[tuple[int, bool], dict[str, float]]] = {}
-    for row in _read("heads")["rows"]:
-        if row["set"] == which and "accuracy" in row:
-            cells.setdefault(row["head"], {})[row["shots"], row["imbalance"] is not None] = row["accuracy"]
-    columns = sorted({cell for found in cells.values() for cell in found})
-    order = sorted(cells, key=lambda key: -cells[key].get((5, False), {"value": 0.0})["value"])
-    head = ("Head", *(f"{shots} shots{', imbalanced' if uneven else ''}" for shots, uneven in columns))
-    return table(head, [(f"`{key}`", *(_half(cells[key].get(cell)) for cell in columns)) for key in order])
-
-
-def _half(e: dict[str, float] | None) -> str:
-    return "" if e is None else f"{100 * e['value']:.1f} ± {50 * (e['high'] - e['low']):.1f}"
-
-
 def _setfit() -> str:
     runs = {"20 iterations": _read("setfit"), "all pairs, stopped": _read("setfit_default")}
     rows = [(how, str(len(run["rows"])), _estimate(run["gain"], "+.1f"), *_seconds(run)) for how, run in runs.items()]
@@ -289,8 +273,6 @@ _TABLES = {
     "speed": _speed,
     "episodes": _episodes,
     "setfit": _setfit,
-    "heads_banking77": lambda: _heads("banking77"),
-    "heads_trec": lambda: _heads("trec"),
     "private": _private,
     "multipliers": _multipliers,
     "attacks": _attacks,

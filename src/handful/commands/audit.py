@@ -19,7 +19,7 @@ from handful.errors import BadInput, nearest
 from handful.evaluate.duplicates import merge_units
 from handful.protocols import Progress
 from handful.read import Dataset
-from handful.ship.model import Model, encode_dataset
+from handful.ship.model import Model
 
 if TYPE_CHECKING:
     from handful.evaluate.audit import Audit
@@ -81,7 +81,7 @@ def audit(
     if not len(rows):
         raise BadInput("nothing to audit on: no item has a label; --label names the column that holds them")
     data = data.take(rows)
-    encoded = encode_dataset(data, model.encoder, cache=cache, skip_bad=skip_bad, progress=progress)
+    encoded = model.encode(data, cache=cache, skip_bad=skip_bad, progress=progress)
     data, rows, features = data.take(encoded.kept), rows[encoded.kept], encoded.features
     if not len(data):
         raise BadInput("nothing to audit on: no item can be read")
@@ -154,5 +154,5 @@ def _seen(
     if against is None:
         return None
     learnt, _ = read_for(model, against, asked, skip_bad=skip_bad)
-    encoded = encode_dataset(learnt, model.encoder, cache=cache, skip_bad=skip_bad)
+    encoded = model.encode(learnt, cache=cache, skip_bad=skip_bad)
     return resembling(learnt.take(encoded.kept), encoded.features, data, features, True)

@@ -218,7 +218,8 @@ def fit(
     clock.lap("read")
 
     tower = tower_of(learn, encoder, long, crop, tiles)
-    encoded = encode_dataset(learn, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+    views = (learner or kind).needs.views
+    encoded = encode_dataset(learn, tower, views=views, cache=cache, skip_bad=skip_bad, progress=progress)
     learn = learn.take(encoded.kept)
     if learner is not None:
         clock.lap("encode")
@@ -241,7 +242,7 @@ def fit(
     base, outcome, names = tower, None, np.asarray(learn.labels)
     seen = None
     if held is not None:
-        seen = encode_dataset(held, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+        seen = encode_dataset(held, tower, views=views, cache=cache, skip_bad=skip_bad, progress=progress)
         held = held.take(seen.kept)
     shared = None
     if unlabelled is not None:
@@ -251,7 +252,7 @@ def fit(
             near_duplicates=near_duplicates, cache=cache, progress=progress,
         )  # fmt: skip
     none_there, apart_from = encode_negatives(
-        aliens, tower, features.x.shape[1], cache=cache, skip_bad=skip_bad, progress=progress
+        aliens, tower, features, cache=cache, skip_bad=skip_bad, progress=progress
     )
     clock.lap("encode")
 
@@ -267,7 +268,7 @@ def fit(
         if shared is not None and outcome.pool is not None:
             shared = replace(shared, features=outcome.pool)
         if held is not None and outcome.delta is not None:
-            seen = encode_dataset(held, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+            seen = encode_dataset(held, tower, views=views, cache=cache, skip_bad=skip_bad, progress=progress)
         clock.lap("tune")
         model = model_of(outcome.head, base, standalone)
         model.tuned_by(outcome.delta, outcome.encoder)
@@ -278,7 +279,7 @@ def fit(
 
     pool = None
     if wishes.class_prior == "pool":
-        pool = encoded_pool(everything.pool, tower, cache, progress) if shared is None else shared.features
+        pool = encoded_pool(everything.pool, tower, views, cache, progress) if shared is None else shared.features
     model.card = make_card(
         model, learn, len(everything.pool), seed, metric, encoded.skipped, command, getattr(tower, "revision", None)
     )
@@ -364,7 +365,8 @@ def _zero_shot(
     clock.lap("read")
     head = zero_shot_head(check_zero_shot(kind), everything, class_names, tower, cache)
     model = model_of(head, tower, standalone)
-    pool = encoded_pool(everything.pool, tower, cache, progress) if wishes.class_prior == "pool" else None
+    views, mix = head.needs.views, wishes.class_prior == "pool"
+    pool = encoded_pool(everything.pool, tower, views, cache, progress) if mix else None
     nothing = everything.take(())
     revision = getattr(tower, "revision", None)
     model.card = make_card(model, nothing, len(everything.pool), seed, metric, (), command, revision)
@@ -372,7 +374,7 @@ def _zero_shot(
     model.card["blind_spots"] = blind_spots_card(tower, everything)
     clock.lap("fit")
     if len(held):
-        seen = encode_dataset(held, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+        seen = encode_dataset(held, tower, views=views, cache=cache, skip_bad=skip_bad, progress=progress)
         model.card["test"] = tested_on(model, held.take(seen.kept), seen.features, source).card(model)
         clock.lap("test")
     return model

@@ -116,11 +116,18 @@ class Model:
             )
         return encoder(name, **self.encoder_options)
 
+    def encode(
+        self, data: Dataset, *, cache: bool = True, skip_bad: bool = False, progress: Progress | None = None
+    ) -> Encoded:
+        """A data set as the head takes it, in all the views it needs; see `handful.ship.encoded.encode_dataset`."""
+        views = self.head.needs.views
+        return encode_dataset(data, self.encoder, views=views, cache=cache, skip_bad=skip_bad, progress=progress)
+
     def _features(self, items: Any, progress: Progress | None = None) -> Features:
         data = items if isinstance(items, Dataset) else from_arrays(items)
         if self.encoder_name is not None and data.modality == "features":
             raise BadInput(f"the model reads {self.card.get('task', {}).get('modality', 'items')}, not features")
-        return encode_dataset(data, self.encoder, progress=progress).features
+        return self.encode(data, progress=progress).features
 
     def predict_proba(
         self, items: Any, classes: Sequence[str] | None = None, *, progress: Progress | None = None
