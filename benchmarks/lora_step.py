@@ -3,11 +3,11 @@
     pip install peft transformers
     python benchmarks/lora_step.py [--rounds 15] [--steps 3] [--threads 1] [--out results/lora_step.json]
 
-A BERT of MiniLM's shape with random weights reads 32 rows of 64 tokens; LoRA of rank 8 stands at all six linear maps of
-each block; a step is forward, backward, AdamW. Both sides take turns in one process, `--steps` steps a round; a ratio is
-formed within a round, the table gives its median and the interval of that by bootstrap. Processor seconds are those to
-trust on a busy machine. Memory is the peak of a process of its own for each side, less what it had before the first step.
-Losses must agree, step by step: both do the same work.
+A BERT of MiniLM's shape with random weights reads 32 rows of 64 tokens; LoRA of rank 8 stands at all six linear maps
+of each block; a step is forward, backward, AdamW. Both sides take turns in one process, ``--steps`` steps a round; a
+ratio is formed within a round, the table gives its median and the interval of that by bootstrap. Processor seconds are
+those to trust on a busy machine. Memory is the peak of a process of its own for each side, less what it had before the
+first step. Losses must agree, step by step: both do the same work.
 """
 
 from __future__ import annotations
