@@ -154,13 +154,10 @@ def test_the_mask_is_where_the_pattern_says(kind: str) -> None:
 def test_a_long_text_is_cut_at_the_end_away_from_the_pattern() -> None:
     lm = tiny_lm.tiny("masked")
     text = "terrible " + "the film was great " * 20 + "not moving"
-    behind, ahead = (
-        lm.tokenizer.decode(list(prompt(lm, text, one, 12).ids)) for one in (ASK, Pattern("<mask>:", False))
-    )
-    assert behind == "[CLS] was great not moving it is [MASK]. [SEP]".replace("]. [", "] . [").replace(
-        "was", "film was"
-    )
-    assert ahead == "[CLS] [MASK] : terrible the film was great the film was [SEP]"
+    patterns = (ASK, Pattern("<mask>:", False))
+    behind, ahead = (lm.tokenizer.convert_ids_to_tokens(prompt(lm, text, one, 12).ids) for one in patterns)
+    assert " ".join(behind) == "[CLS] the film was great not moving it is [MASK] . [SEP]"
+    assert " ".join(ahead) == "[CLS] [MASK] : terrible the film was great the film was [SEP]"
 
 
 @pytest.mark.paper(77, oracle="e", part="data")
