@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 
 from handful.encode.lm import LanguageModel
 from handful.errors import BadInput
-from handful.tune import Data, Delta, Masked, Own
+from handful.tune import Data, Delta, Masked, Own, load_delta, save_delta
 from handful.tune.cloze import IGNORED, Cloze, covered
 from handful.tune.counterfactual import AXES, counterfactual
 from handful.tune.debias import Debias, Lasso, inside, prompts_of, untied, with_debias
@@ -144,6 +145,39 @@ def test_a_sparse_plug_in_is_where_full_tuning_moves_most_and_stays_as_it_is_dow
     assert moved > 1000
 
 
+@pytest.mark.parametrize("peft", ["sft", "lora", "adapter"])
+def test_a_plug_in_answers_as_it_did_in_training_and_from_its_file(peft: str, tmp_path: Path) -> None:
+    lm = model()
+    phi = quick(peft=peft, keep=0.05).fit(lm, TEXTS).delta
+    data = Data(prompts_of(lm, TEXTS), torch.tensor([0, 1, 0, 1, 0]))
+    idle = {when: with_debias(lm, phi, data, when=when, epochs=1, lr=0.0) for when in ("before", "after")}
+    with phi.attached(lm.tower), torch.no_grad():
+        by_hand = idle["before"].readout(idle["before"].readout.look(lm.tower, data.inputs), lm.tower)
+    for tuned in idle.values():
+        torch.testing.assert_close(tuned.logits(data.inputs), by_hand, atol=1e-5, rtol=1e-5)
+    save_delta(phi, tmp_path / "phi")
+    with untied(lm.tower):
+        again = load_delta(tmp_path / "phi", lm.tower)
+    assert bits(again) == bits(phi)
+    other = with_debias(lm, again, data, epochs=1, lr=0.0)
+    assert torch.equal(other.logits(data.inputs), idle["before"].logits(data.inputs))
+
+
+def test_after_training_a_sparse_plug_in_is_added_to_what_was_learnt() -> None:
+    lm = model()
+    phi = quick(keep=0.05).fit(lm, TEXTS).delta
+    data = Data(prompts_of(lm, TEXTS), torch.tensor([0, 1, 0, 1, 0]))
+    with untied(lm.tower):
+        plain = with_debias(lm, None, data, when="none", epochs=3, lr=1e-2).merge()
+        learnt = {name: p.detach().clone() for name, p in lm.tower.named_parameters()}
+        plain.undo()
+        with_debias(lm, phi, data, when="after", epochs=3, lr=1e-2).merge()
+    for h in phi.each():
+        name = f"{h.site}.{h.parameter}"
+        expected = learnt[name].flatten().index_add(0, h.tensors["at"], h.tensors["D"].detach())
+        torch.testing.assert_close(lm.tower.get_parameter(name).detach().flatten(), expected, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("peft", ["lora", "adapter"])
 def test_other_plug_ins_go_in_before_or_after_training(peft: str) -> None:
     lm = model()
@@ -237,4 +271,4 @@ def test_a_batch_without_a_covered_word_costs_nothing() -> None:
     nothing = torch.zeros(1)
     prompts = prompts_of(lm, ["he"])
     seen = Seen(lm.tower, FirstToken(), nothing, prompts, nothing, nothing, 0, 1, torch.Generator().manual_seed(0))
-    assert float(Cloze(lm.tokenizer, 1e-9)(seen)) == 0.0
+    assert float(Cloze(lm.tokenizer, 1e-9)(seen).detach()) == 0.0

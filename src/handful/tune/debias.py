@@ -13,7 +13,8 @@
     phi = Debias("gender").fit(model, texts)
     tuned = with_debias(model, phi.delta, Data(prompts, labels))
 
-What comes out is measured by `handful.evaluate.bias` and `handful.evaluate.sentence_pairs`.
+A file of phi (`save_delta`) is read with `load_delta` inside ``untied(model.tower)``, as a head for words often shares
+its table with the model. What comes out is measured by `handful.evaluate.bias` and `handful.evaluate.sentence_pairs`.
 """
 
 from __future__ import annotations
@@ -152,6 +153,8 @@ class Debias:
             raise BadInput(
                 f"{model.name!r} is {model.kind}; words are covered, and a first token read, of a masked model"
             )
+        if _words(model.tower) is None:
+            raise BadInput(f"{model.name!r} has no head for words, so that it cannot say which ones are covered")
         data, recipe = self._learning(model, texts, groups, weights)
         tower = model.tower
         run = partial(tune, tower, data, seed=self.seed, progress=progress)
