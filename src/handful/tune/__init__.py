@@ -20,7 +20,7 @@ from handful.tune.loop import tune
 from handful.tune.lora import LoRA
 from handful.tune.lora_sb import BRA, FirstStep
 from handful.tune.lorma import LoRMA
-from handful.tune.masked import Masked
+from handful.tune.masked import Masked, Others
 from handful.tune.own import Own, Statistics
 from handful.tune.recipe import Data, Readout, Recipe, Seen, Stage
 from handful.tune.sites import ROLES, Site, Where, sites, split_attention
@@ -49,6 +49,7 @@ __all__ = [
     "Masked",
     "Merged",
     "Minor",
+    "Others",
     "Own",
     "Placed",
     "Plain",
