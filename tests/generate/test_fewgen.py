@@ -266,6 +266,7 @@ def test_what_cannot_be_used_is_dropped(fitted: FewGen) -> None:
         return Said(tuple(fitted.model.tokenizer.encode(text, add_special_tokens=False)), ended)
 
     assert fitted._usable(said(" story was fine"), "the", ()) == ("the story was fine", "")
+    assert fitted._usable(said("re was a story"), "the", ()) == ("there was a story", "")  # a word that goes on
     for text, ended, banned, reason in (
         (" story", False, (), "without an end"), ("\nstory", True, (), "begin a new line"),
         (" a ? story", True, ("?",), "with a banned string"), (" ", True, (), "empty"),
@@ -282,7 +283,7 @@ def test_bad_input(model: LanguageModel) -> None:
         FewGen(model, {"good": "a great review:"})
     with pytest.raises(BadInput, match="the same for all classes"):
         FewGen(model, {"a": ("one", "so:"), "b": ("two", "but:")})
-    with pytest.raises(BadInput, match="label 'fine' has no word"):
+    with pytest.raises(BadInput, match="label 'fine' has no prompt"):
         FewGen(model, PROMPTS).fit(TEXTS, [*LABELS[:3], "fine"])
     with pytest.raises(BadInput, match="item 0 has 2 texts; the prompts are for 1"):
         FewGen(model, PROMPTS).fit([["a", "b"]], ["bad"])

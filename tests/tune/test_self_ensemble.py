@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,21 @@ def fitted() -> PromptClassifier:
         batch=8, smoothing=0.15, warmup=0.1,
     )  # fmt: skip
     return classifier.fit(REAL, TRUE)
+
+
+def test_the_first_classifier_smooths_labels_and_warms_up() -> None:
+    settings = {"steps": 4, "batch": 8, "lr": 1e-4, "warmup": 0.5, "smoothing": 0.15}
+    words = {"neg": "bad", "pos": "good"}
+    classifier = PromptClassifier(tiny_lm.tiny("masked"), "*cls**sent_0*_it_was*mask*.*sep+*", words, **settings)  # type: ignore[arg-type]
+    asked = classifier.model.mask_logits([f"{one} it was [MASK]." for one in REAL])[:, classifier.ids]
+    classifier.fit(REAL, TRUE)
+    expected = torch.nn.functional.cross_entropy(asked, torch.tensor([1] * 4 + [0] * 4), label_smoothing=0.15)
+    assert classifier.tuned is not None and classifier.tuned.losses[0] == pytest.approx(float(expected), abs=1e-5)
+    at_once = replace(classifier, warmup=0.0).fit(REAL, TRUE)
+    # The first step of a warm-up is shorter: the loss after it has changed less.
+    assert at_once.tuned is not None
+    first = [abs(one.losses[1] - one.losses[0]) for one in (classifier.tuned, at_once.tuned)]
+    assert first[0] < 0.7 * first[1]
 
 
 def test_wrong_labels_are_not_learnt() -> None:

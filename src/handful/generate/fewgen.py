@@ -108,7 +108,7 @@ class FewGen:
         Raises:
             BadInput: a label without a prompt; one text an item where two are asked for, or the other way round.
         """
-        items, targets = listed(texts), one_hot(labels, self.classes)
+        items, targets = listed(texts), one_hot(labels, self.classes, "prompt")
         if len(items) != len(targets):
             raise BadInput(f"{len(items)} texts, but {len(targets)} labels")
         wanted = 1 if self._between is None else 2
@@ -247,7 +247,8 @@ class FewGen:
 
     def _usable(self, said: Said, start: str, banned: Sequence[str]) -> tuple[str, str]:
         """The text, and why it cannot be used, if so."""
-        text = str(self.model.tokenizer.decode(said.ids, skip_special_tokens=True))
+        tokenizer = self.model.tokenizer
+        text = str(tokenizer.decode(said.ids, skip_special_tokens=True))
         if not said.ended:
             return "", "without an end"
         if text.startswith(("\n", " \n")):
@@ -257,7 +258,8 @@ class FewGen:
             return "", "with a banned string"
         if not text:
             return "", "empty"
-        return f"{start} {text}".strip(), ""
+        begins = continuation(tokenizer, start) if start else ()
+        return str(tokenizer.decode((*begins, *said.ids), skip_special_tokens=True)).strip(), ""
 
 
 def _of(value: float | Mapping[Any, float], name: Any) -> float:

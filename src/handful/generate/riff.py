@@ -165,7 +165,7 @@ class RIFF:
             raise BadInput("the reward of a single rewrite cannot be standardised; take several, or zscore=False")
         tower = self.paraphraser.model.tower
         self._kept = copy.deepcopy(tower).eval().requires_grad_(False)
-        data = Data(list(texts), one_hot(labels, classes), tuple(map(str, classes)))
+        data = Data(list(texts), one_hot(labels, classes, "column"), tuple(map(str, classes)))
         self._labels = data.labels
         recipe = Recipe(
             self.changes if self.changes is not None else everything(tower),

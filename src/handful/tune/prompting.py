@@ -33,11 +33,11 @@ def listed(texts: Texts) -> list[list[str]]:
     return [[item] if isinstance(item, str) else list(item) for item in texts]
 
 
-def one_hot(labels: Sequence[Any], classes: Sequence[Any]) -> Tensor:
-    """Targets ``[n, C]`` of labels that are among ``classes``. Raises `BadInput` for one that has no word."""
+def one_hot(labels: Sequence[Any], classes: Sequence[Any], what: str = "word") -> Tensor:
+    """Targets ``[n, C]`` of labels that are among ``classes``. Raises `BadInput` for one that has no ``what``."""
     number = {name: c for c, name in enumerate(classes)}
     if unknown := [label for label in labels if label not in number]:
-        raise BadInput(f"label {unknown[0]!r} has no word; there are {', '.join(map(repr, classes))}")
+        raise BadInput(f"label {unknown[0]!r} has no {what}; there are {', '.join(map(repr, classes))}")
     codes = torch.tensor([number[label] for label in labels], dtype=torch.long)
     return functional.one_hot(codes, len(number)).float()
 
