@@ -19,6 +19,9 @@ from handful.errors import BadInput
 from handful.generate.paraphrase import DRAWN, Paraphraser, likelihood
 from handful.generate.rephrased import ParaphraseAugmented, RephrasedClassifier, encoded, vote
 from handful.generate.riff import RIFF, Rephrasing, Rewarded, standardised
+from handful.tune import LoRA, Placed, Where
+from handful.tune.front import PromptTuning
+from handful.tune.own import Own
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "riff.json").read_text(encoding="utf-8"))
 PARA, KEPT, TOLD = (torch.tensor(GOLDEN[key], dtype=torch.float64) for key in ("paraphraser", "reference", "told"))
@@ -111,6 +114,14 @@ def test_rewrites_that_are_the_text_change_nothing(kind: str) -> None:
     assert torch.equal(standardised(rewards), torch.zeros(4, 3))
 
 
+def test_the_state_is_kept_that_tells_most_held_out_texts() -> None:
+    dev, wrong = TEXTS[:1], ["neg"]
+    settings: dict[str, Any] = {"lr": 3e-3, "epochs": 40, "batch": 4, "check": 2}
+    last, best = (RephrasedClassifier(tiny_lm.tiny("masked"), TEMPLATE, WORDS, shorter, **settings) for _ in range(2))
+    assert last.fit(TEXTS, LABELS).predict(dev, "original") == ["pos"]
+    assert best.fit(TEXTS, LABELS, dev, wrong).predict(dev, "original") == wrong  # some state before it was so
+
+
 def test_the_score_is_of_the_whole_vocabulary() -> None:
     classifier = RephrasedClassifier(tiny_lm.tiny("masked"), TEMPLATE, WORDS, shorter, alpha=0.3)
     model, texts = classifier.model, ["a great film."]
@@ -127,6 +138,31 @@ def test_it_learns_from_texts_and_rewrites() -> None:
     assert classifier.tuned is not None and classifier.tuned.losses[-1] < classifier.tuned.losses[0] / 2
     for by in ("both", "original", "rewrites"):
         assert list(classifier.predict(TEXTS, by)) == LABELS  # type: ignore[arg-type]
+
+
+EMBEDDINGS = Where(names=r"embeddings\.(word_embeddings|LayerNorm)$", tied=True)
+HEAD = Where(names=r"lm_head\.(dense|layer_norm)$")
+MODES: dict[str, tuple[tuple[Placed, ...], float]] = {
+    "lora": ((Placed(LoRA(8, 32, dropout=0.1), Where(("q", "v"))),), 3e-2),
+    "embeddings": (
+        (Placed(Own(), EMBEDDINGS), Placed(Own(), Where(names=r"embeddings\.LayerNorm$", parameter="bias"))),
+        1e-2,
+    ),
+    "head": ((Placed(Own(), HEAD), Placed(Own(), replace(HEAD, parameter="bias"))), 1e-2),
+    "soft prompt": (PromptTuning(20).recipe().changes, 0.1),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_it_learns_by_other_changes(mode: str) -> None:
+    """The paper's modes of tuning that are changes of the model."""
+    changes, lr = MODES[mode]
+    classifier = RephrasedClassifier(
+        tiny_lm.tiny("roberta"), TEMPLATE, WORDS, shorter, lr=lr, epochs=30, batch=4, changes=changes
+    )
+    classifier.fit(TEXTS, LABELS)
+    assert classifier.tuned is not None
+    assert classifier.tuned.losses[-1] < 0.7 * classifier.tuned.losses[0]
 
 
 def likes_great(texts: Sequence[str]) -> Tensor:
@@ -150,6 +186,23 @@ def test_a_paraphraser_learns_to_say_what_the_classifier_likes() -> None:
         after = share()
     assert after > before + 0.25
     assert all(torch.equal(p, was) for p, was in zip(model.tower.parameters(), weights, strict=True))
+
+
+def test_the_state_is_kept_whose_rewrites_tell_most_held_out_examples() -> None:
+    model = tiny_lm.tiny("seq2seq")
+    writer, asked = Paraphraser(model, drawn=replace(DRAWN, most=4)), []
+
+    def sample(texts: Sequence[str], m: int, way: str, seed: int) -> list[list[str]]:
+        asked.append((way, model.tower.body.shared.weight.detach().clone()))
+        return [["so great", "it is great"] if len(asked) == 2 else ["dull", "bad"] for _ in texts]
+
+    writer.sample = sample  # type: ignore[method-assign, assignment]
+    riff = RIFF(writer, likes_great, m=2, way="drawn", lr=1e-3, epochs=3, batch=2, check=1)
+    tuned = riff.fit(TEXTS[:2], ["pos", "pos"], ["neg", "pos"], ["a film"], ["pos"])
+    assert [way for way, _ in asked] == ["diverse"] * 3
+    with tuned.delta.attached(model.tower):
+        assert torch.equal(model.tower.body.shared.weight, asked[1][1])
+    assert not torch.equal(asked[1][1], asked[2][1])
 
 
 @pytest.mark.parametrize("kind", ["seq2seq", "causal"])

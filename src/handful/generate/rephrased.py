@@ -134,6 +134,10 @@ class RephrasedClassifier:
     ) -> RephrasedClassifier:
         """Learn from a few examples and their rewrites, which are written once.
 
+        Args:
+            texts, labels: of the examples.
+            dev_texts, dev_labels: examples held out; the state is kept that tells most of them by their texts alone.
+
         Raises:
             BadInput: a label without a word; rewrites that are empty, or more of one text than of another.
         """
@@ -141,7 +145,7 @@ class RephrasedClassifier:
             raise BadInput(f"{len(texts)} and {len(dev_texts)} texts, but {len(labels)} and {len(dev_labels)} labels")
         targets, judge = one_hot(labels, self.classes), None
         if len(dev_labels):
-            judge = partial(self._judged, self._items(dev_texts), one_hot(dev_labels, self.classes).argmax(1))
+            judge = partial(self._judged, self._items(dev_texts, False), one_hot(dev_labels, self.classes).argmax(1))
         data = Data(self._items(texts), targets, tuple(map(str, self.classes)))
         stage = Stage(
             epochs=self.epochs, lr=self.lr, batch=self.batch, rate="constant", weight_decay=self.weight_decay,
@@ -176,7 +180,7 @@ class RephrasedClassifier:
         return Tuned(tower, used.delta, readout, used.classes).logits(items, self.batch)
 
     def _judged(self, items: list[list[Prompt]], labels: Tensor, tuned: Tuned) -> float:
-        return float((self._scores(items, "both", tuned).argmax(1) == labels).float().mean())
+        return float((self._scores(items, "original", tuned).argmax(1) == labels).float().mean())
 
     def _items(self, texts: Sequence[str], rewritten: bool = True) -> list[list[Prompt]]:
         """The prompts of each text and of its rewrites."""

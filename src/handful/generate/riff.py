@@ -18,8 +18,10 @@ The rewrites are then used by `handful.generate.rephrased`.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -140,16 +142,16 @@ class RIFF:
     tuned: Tuned | None = field(default=None, init=False)
 
     def fit(
-        self, texts: Sequence[str], labels: Sequence[Any], classes: Sequence[Any],
-        judge: Callable[[Tuned], float] | None = None, progress: Progress | None = None,
+        self, texts: Sequence[str], labels: Sequence[Any], classes: Sequence[Any], dev_texts: Sequence[str] = (),
+        dev_labels: Sequence[Any] = (), progress: Progress | None = None,
     ) -> Tuned:  # fmt: skip
         """Learn on the few examples of the task.
 
         Args:
             texts, labels: of the examples.
             classes: what the columns of ``believes`` are.
-            judge: a score on examples held out, such as the accuracy with rewrites of the tuned paraphraser; the best
-                state is kept.
+            dev_texts, dev_labels: examples held out; the state is kept with which most of them are told by their
+                diverse rewrites alone.
             progress: see `tune`.
 
         Returns:
@@ -159,14 +161,16 @@ class RIFF:
         Raises:
             BadInput: a label that is no class; one rewrite and standardised rewards.
         """
-        if len(texts) != len(labels):
-            raise BadInput(f"{len(texts)} texts, but {len(labels)} labels")
+        if len(texts) != len(labels) or len(dev_texts) != len(dev_labels):
+            raise BadInput(f"{len(texts)} and {len(dev_texts)} texts, but {len(labels)} and {len(dev_labels)} labels")
         if self.zscore and self.m < 2:
             raise BadInput("the reward of a single rewrite cannot be standardised; take several, or zscore=False")
         tower = self.paraphraser.model.tower
         self._kept = copy.deepcopy(tower).eval().requires_grad_(False)
         data = Data(list(texts), one_hot(labels, classes, "column"), tuple(map(str, classes)))
-        self._labels = data.labels
+        self._labels, judge = data.labels, None
+        if len(dev_labels):
+            judge = partial(self._judged, list(dev_texts), one_hot(dev_labels, classes, "column").argmax(1))
         recipe = Recipe(
             self.changes if self.changes is not None else everything(tower),
             (Rephrasing(self.loss, self.zscore, self.kl, self.policy),),
@@ -180,6 +184,15 @@ class RIFF:
         )  # fmt: skip
         self.tuned = tune(tower, data, recipe, seed=self.seed, judge=judge, judge_every=self.check, progress=progress)
         return self.tuned
+
+    @torch.no_grad()
+    def _judged(self, texts: list[str], labels: Tensor, tuned: Tuned) -> float:
+        """How many of the texts are told by their rewrites."""
+        with tuned.delta.attached(tuned.model), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # few different rewrites are no news at every score
+            found = self.paraphraser.sample(texts, self.m, "diverse", self.seed)
+        log_p = self.believes([one for some in found for one in some]).view(len(texts), self.m, -1)
+        return float((log_p.mean(1).argmax(1) == labels).float().mean())
 
     @torch.no_grad()
     def _rewarded(self, inputs: Any, rows: Tensor, generator: torch.Generator) -> list[Rewarded]:
