@@ -96,7 +96,7 @@ def test_a_prefix_is_pefts(kind: str, through: int | None) -> None:
         else:
             encoder.embedding.weight.copy_(holder.E)
             for at, (w, b) in ((0, ("W1", "b1")), (2, ("W2", "b2"))):
-                holder.tensors[b].normal_()
+                holder.tensors[b].normal_(generator=torch.Generator().manual_seed(at))
                 encoder.transform[at].weight.copy_(holder.tensors[w])
                 encoder.transform[at].bias.copy_(holder.tensors[b])
         before, expected = tiny_lm.logits_everywhere(model.tower, prompts(model)), theirs(**inputs).logits

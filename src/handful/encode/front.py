@@ -96,24 +96,30 @@ class Fronts(nn.Module):
             if "token_type_ids" in out:
                 out["token_type_ids"] = _ahead(out["token_type_ids"], len(words), 0)
         if len(keys):
-            out[_argument(body)] = self._cache(keys, len(ids))
+            out[cache_name(body)] = self.cache(keys.expand(len(ids), -1, -1))
         return out
 
-    def _cache(self, keys: Tensor, batch: int) -> Any:
+    def cache(self, keys: Tensor) -> Any:
+        """Vectors of each row ``[B, m, layers 2 heads w]`` as the model takes keys and values in front of its own."""
         from transformers import DynamicCache
 
         made = DynamicCache()
-        parts = keys.view(len(keys), self._layers, 2, self._heads, -1).permute(1, 2, 3, 0, 4)
-        for layer, (k, v) in enumerate(parts.unsqueeze(2).expand(-1, -1, batch, -1, -1, -1)):
+        parts = keys.view(*keys.shape[:2], self._layers, 2, self._heads, -1).permute(2, 3, 0, 4, 1, 5)
+        for layer, (k, v) in enumerate(parts):
             made.update(k, v, layer)
         return made
+
+    def keys_of(self, cache: Any) -> Tensor:
+        """What `cache` is made of, from what a model kept of B texts of m tokens ``[B, m, layers 2 heads w]``."""
+        parts = torch.stack([torch.stack((layer.keys, layer.values)) for layer in cache.layers])
+        return parts.permute(2, 4, 0, 1, 3, 5).flatten(2)
 
 
 def _ahead(rows: Tensor, many: int, value: int) -> Tensor:
     return functional.pad(rows, (many, 0), value=value)
 
 
-def _argument(body: Any) -> str:
+def cache_name(body: Any) -> str:
     """What the model calls the keys and values that it is given."""
     known = inspect.signature(getattr(body, "base_model", body).forward).parameters
     for name in ("cache", "past_key_values"):  # new and older transformers

@@ -90,7 +90,7 @@ class LanguageTower(nn.Module):
         at = self._asked(prompts, masks)
         inputs = self.inputs(prompts)
         if self.kind == "seq2seq":
-            inputs["decoder_input_ids"] = torch.full((len(prompts), 1), self._first)
+            inputs["decoder_input_ids"] = torch.full((len(prompts), 1), self.first)
             h = self.body(**inputs, output_hidden_states=True).decoder_hidden_states[-1]
         else:
             h = getattr(self.body, "base_model", self.body)(**inputs).last_hidden_state[:, self.front.ahead :]
@@ -204,7 +204,7 @@ class LanguageTower(nn.Module):
         What the body hands to its head is narrowed down by a hook; a body that goes another way gives all and loses.
         """
         if self.kind == "seq2seq":
-            inputs = {**inputs, "decoder_input_ids": torch.full((len(at), 1), self._first)}
+            inputs = {**inputs, "decoder_input_ids": torch.full((len(at), 1), self.first)}
             return self.body(**inputs).logits  # type: ignore[no-any-return]
         rows, narrowed = torch.arange(len(at))[:, None] if rows is None else rows, []
         at = at + self.front.ahead
@@ -224,7 +224,8 @@ class LanguageTower(nn.Module):
         return logits if narrowed else logits[rows, at]
 
     @property
-    def _first(self) -> int:
+    def first(self) -> int:
+        """The token that a decoder begins with."""
         return int(cast(Any, self.body).config.decoder_start_token_id)
 
     def _asked(self, prompts: Sequence[Prompt], masks: int) -> Tensor:
@@ -263,7 +264,7 @@ class LanguageTower(nn.Module):
     def _decoded(self, prompts: Sequence[Prompt], owner: Tensor, answers: list[tuple[int, ...]]) -> Tensor:
         inputs = self.inputs(prompts)
         h = self.body.get_encoder()(**inputs).last_hidden_state[owner]  # type: ignore[operator]
-        before = padded([(self._first, *answer[:-1]) for answer in answers], self.pad)
+        before = padded([(self.first, *answer[:-1]) for answer in answers], self.pad)
         there = inputs["attention_mask"][owner]
         return self.body(encoder_outputs=(h,), attention_mask=there, decoder_input_ids=before).logits  # type: ignore[no-any-return]
 

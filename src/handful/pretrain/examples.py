@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from handful.encode.lm import LanguageModel
-from handful.encode.prompt import SPACE, Prompt, Question
+from handful.encode.prompt import Prompt, Question, continuation
 from handful.encode.rows import Row, chained
 from handful.errors import BadInput
 
@@ -76,7 +76,7 @@ class Framing:
 
     def answer(self, model: LanguageModel, targets: str) -> tuple[int, ...]:
         """What it is to say."""
-        ids = continuation(model, targets)
+        ids = continuation(model.tokenizer, targets)
         if len(ids) > self.most_out:
             self.cut["targets"] += 1
             ids = ids[: self.most_out]
@@ -94,20 +94,6 @@ class Framing:
             raise BadInput(f"{model.name!r} fills masks and cannot learn to go on with a text; take another model")
         pairs = [(self.prompt(model, one.inputs), self.answer(model, one.targets)) for one in examples]
         return [Question(prompt, (answer,)) for prompt, answer in pairs]
-
-
-def continuation(model: LanguageModel, text: str) -> tuple[int, ...]:
-    """The tokens of a text that goes on from another: behind a space, where the tokenizer writes spaces into tokens.
-
-    Raises:
-        BadInput: the text is empty.
-    """
-    if not text.strip():
-        raise BadInput(f"what is wanted is empty: {text!r}")
-    spaced = tuple(model.tokenizer.encode(" " + text.strip(), add_special_tokens=False))
-    if str(model.tokenizer.convert_ids_to_tokens(spaced[0])).startswith(SPACE):
-        return spaced
-    return tuple(model.tokenizer.encode(text.strip(), add_special_tokens=False))
 
 
 def with_shots(query: str, shots: Sequence[tuple[str, str]], between: str = "\n", apart: str = "\n\n") -> str:

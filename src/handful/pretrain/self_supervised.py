@@ -22,10 +22,10 @@ import numpy as np
 
 from handful.core.train import AdamW
 from handful.encode.lm import LanguageModel
+from handful.encode.prompt import continuation
 from handful.encode.rows import Row, chained
 from handful.errors import BadInput, nearest
 from handful.pretrain.blocks import CORRUPT, NAMES, Block, blocks_of, corrupted, lpp, mwp, nsg
-from handful.pretrain.examples import continuation
 from handful.pretrain.instruct import Instruct
 from handful.protocols import Progress
 from handful.tune.delta import Placed
@@ -262,7 +262,7 @@ class _Source:
         given = f"Input: {pair[0]}\nOutput:"
         encode: Callable[..., list[int]] = self.model.tokenizer.encode
         ids = encode("\n" + given, add_special_tokens=False) if follows else encode(given)
-        return tuple(ids), continuation(self.model, pair[1])
+        return tuple(ids), continuation(self.model.tokenizer, pair[1])
 
 
 def _tokens(parts: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> int:

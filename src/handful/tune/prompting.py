@@ -33,11 +33,11 @@ def listed(texts: Texts) -> list[list[str]]:
     return [[item] if isinstance(item, str) else list(item) for item in texts]
 
 
-def one_hot(labels: Sequence[Any], classes: Sequence[Any]) -> Tensor:
-    """Targets ``[n, C]`` of labels that are among ``classes``. Raises `BadInput` for one that has no word."""
+def one_hot(labels: Sequence[Any], classes: Sequence[Any], what: str = "word") -> Tensor:
+    """Targets ``[n, C]`` of labels that are among ``classes``. Raises `BadInput` for one that has no ``what``."""
     number = {name: c for c, name in enumerate(classes)}
     if unknown := [label for label in labels if label not in number]:
-        raise BadInput(f"label {unknown[0]!r} has no word; there are {', '.join(map(repr, classes))}")
+        raise BadInput(f"label {unknown[0]!r} has no {what}; there are {', '.join(map(repr, classes))}")
     codes = torch.tensor([number[label] for label in labels], dtype=torch.long)
     return functional.one_hot(codes, len(number)).float()
 
@@ -92,6 +92,11 @@ def everything(model: nn.Module) -> tuple[Placed, ...]:
     return tuple(Placed(Own(), Where(names="", parameter=kind, tied=True)) for kind in kinds)
 
 
+def divergence(q: Tensor, logits: Tensor) -> Tensor:
+    """``KL(q || softmax(logits))`` of each row ``[B]``."""
+    return (torch.xlogy(q, q) - q * logits.log_softmax(-1)).sum(-1)
+
+
 @dataclass(frozen=True)
 class Divergence:
     """``KL(q || p)`` of soft targets q and the softmax p of the logits, the mean over items by weight."""
@@ -100,9 +105,7 @@ class Divergence:
     separable = True
 
     def __call__(self, seen: Seen) -> Tensor:
-        q = seen.targets
-        each = (torch.xlogy(q, q) - q * seen.logits.log_softmax(-1)).sum(-1)
-        return (seen.weight * each).sum() / seen.weight.sum()
+        return (seen.weight * divergence(seen.targets, seen.logits)).sum() / seen.weight.sum()
 
 
 def between(values: Sequence[float] | Tensor, low: float, high: float) -> Tensor:
