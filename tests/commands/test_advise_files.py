@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 import handful
+from handful.adapt.base import Features
 from handful.cli import main
+from handful.commands.advise_context import _shift
 from handful.errors import BadInput
+from handful.ship.model import Encoded
 
 
 def answers(path: Path, ability: dict[str, float], questions: int, seed: int) -> dict[str, float]:
@@ -100,6 +104,30 @@ def test_the_gap_of_a_context(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["advise", "context", *args]) == 0
     out = capsys.readouterr().out
     assert "192 items in 4 contexts" in out and "one context a class" in out and "rfs" in out
+
+
+class Seer:
+    """An image encoder with a text side: a picture is its place and, half as much, its class."""
+
+    modality, outputs, aligned, logit_scale = "image", frozenset({"pooled", "aligned"}), "aligned", 100.0
+    name = identity = fingerprint = "seer"
+    words: ClassVar = ["cat", "dog", "fox", "old owl", *CONTEXTS]
+
+    def class_text(self, sentences: list[str], *, cache: bool = True) -> np.ndarray:
+        assert all(sentence.startswith("a photo of a ") for sentence in sentences)
+        return np.eye(8, dtype=np.float32)[[self.words.index(s.removeprefix("a photo of a ")) for s in sentences]]
+
+
+def test_images_are_like_the_words_of_their_context() -> None:
+    labels = np.repeat(["cat", "dog", "fox", "old_owl"], 4)
+    places = np.array(CONTEXTS * 4)
+    eye = np.eye(8, dtype=np.float32)
+    x = 0.5 * eye[np.repeat(range(4), 4)] + eye[[4 + CONTEXTS.index(place) for place in places]]
+    encoded = Encoded(Features(np.zeros((16, 3), np.float32), {"aligned": x}), np.arange(16), ())
+    shift = _shift(Seer(), encoded, labels, places)  # type: ignore[arg-type]
+    assert shift is not None
+    assert shift.concept.value == pytest.approx(0.5 / 1.25**0.5) and shift.context.value == pytest.approx(1 / 1.25**0.5)
+    assert shift.ratio == pytest.approx(2)
 
 
 def test_wrong_files_are_named(tmp_path: Path) -> None:
