@@ -24,6 +24,7 @@ FEW_A_STEP = dict.fromkeys(("order", "weights", "soft labels"), STEPS)
 REASONS: Mapping[str, Mapping[str, str]] = {
     "tip-adapter-f": {"soft labels": "two keys that start as one and vote for different classes are trained apart"},
     "amu-tuning": FEW_A_STEP,
+    "metaopt": {"soft labels": "an example of two classes has one set of margins, two examples have two"},
     "vdt": {"soft labels": STEPS},
     **{key: dict.fromkeys(FEW_A_STEP, "row by row, in an order drawn by place") for key in ("devise", "ale", "latem")},
     "sje": dict.fromkeys(("weights", "soft labels"), "row by row, in an order drawn by place"),
@@ -240,6 +241,8 @@ BAD_PARAMETERS: list[tuple[str, dict[str, Any]]] = [
     ("matching-networks", {"temperature": -1.0}),
     ("matching-networks", {"epsilon": 0.0}),
     ("rfs", {"C": 0.0}),
+    ("metaopt", {"C": 0.0}),
+    ("metaopt", {"ridge": float("inf")}),
     ("logistic", {"C": "loo"}),
     ("logistic", {"folds": 1, "C": "cv"}),
     ("logistic", {"tolerance": 0.0}),

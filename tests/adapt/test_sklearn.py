@@ -84,6 +84,7 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
     },
     "matching-networks": {"check_estimators_dtypes": ZEROS},
     "rfs": {"check_estimators_dtypes": ZEROS},
+    "metaopt": {"check_estimators_dtypes": ZEROS},
     "gda": {"check_estimators_dtypes": ZEROS},
     "gda-unsupervised": {"check_estimators_dtypes": ZEROS},
     "tip-adapter": {"check_estimators_dtypes": ZEROS},

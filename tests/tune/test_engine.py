@@ -47,13 +47,14 @@ from handful.tune import (
 )
 from handful.tune.moved import Moved
 from handful.tune.recipe import Closures, Seen
+from handful.tune.residual import Residual
 
 EVERY: list[Change] = [
     LoRA(rank=3, alpha=5), LoRA(rank=2, rs=True), DoRA(rank=2), Own(), IA3(), IA3("in"), Scaling(), Scaling(2),
     Masked(9), Others(9), Adapter(width=2), Adapter("beside", width=2, activation="gelu", scale=0.5, learn_scale=True),
     BRA(3), BRA(2, 0.5, precondition=True), LoRMA(3), LoRMA(2, side="post", alpha=3.0), LoRMA(2, inflation="shift"),
     LoRMA(3, 5.0, "post", "shift"), Scored(score=0.5), Moved(), Moved(mixout=0.2),
-    SoftSubnet(1.0), Minor(9),
+    SoftSubnet(1.0), Minor(9), Residual(),
 ]  # fmt: skip
 """One of each kind of change; a new kind belongs here."""
 

@@ -17,6 +17,7 @@ HEADS: Mapping[str, str] = {
     "prototypes": "handful.adapt.prototypes:Prototypes",
     "matching-networks": "handful.adapt.matching:MatchingNetworks",
     "rfs": "handful.adapt.logistic:RFS",
+    "metaopt": "handful.adapt.metaopt:MetaOpt",
     "gda": "handful.adapt.gda:GDA",
     "gda-unsupervised": "handful.adapt.gda_unsupervised:GDAUnsupervised",
     "tip-adapter": "handful.adapt.tip:TipAdapter",

@@ -12,10 +12,10 @@ from handful.adapt.base import Features
 from handful.commands.fitted import read_for, refuse_label_sets
 from handful.commands.inspect import quoted_number
 from handful.commands.kept_apart import copies_of, named, resembling
-from handful.commands.sources import Columns
+from handful.commands.sources import Columns, cell_of, column_of
 from handful.core.intervals import Estimate
 from handful.core.shares import Shares
-from handful.errors import BadInput, nearest
+from handful.errors import BadInput
 from handful.evaluate.duplicates import merge_units
 from handful.protocols import Progress
 from handful.read import Dataset
@@ -23,9 +23,6 @@ from handful.ship.model import Model
 
 if TYPE_CHECKING:
     from handful.evaluate.audit import Audit
-
-EMPTY = "(empty)"
-"""What an empty cell of a column counts as."""
 
 
 def audit(
@@ -123,23 +120,9 @@ def _columns(data: Dataset, by: str | Sequence[str] | Mapping[str, Sequence[Any]
         for name, values in by.items():
             if len(values) != len(data):
                 raise BadInput(f"by: {len(values)} values of {name!r} for {len(data)} items of the source")
-        return {str(name): np.array([_cell(value) for value in values]) for name, values in by.items()}
+        return {str(name): np.array([cell_of(value) for value in values]) for name, values in by.items()}
     names = [by] if isinstance(by, str) else list(by or ())
-    if names and data.table is None:
-        raise BadInput(f"--by {names[0]}: the source is not a table, so that it has no columns")
-    found: dict[str, np.ndarray] = {}
-    for name in names:
-        if data.table is None or name not in data.table.columns:
-            known = [] if data.table is None else data.table.columns
-            raise BadInput(f"--by: the source has no column {name!r}{nearest(name, known)}")
-        if name == data.label_column:
-            raise BadInput(f"--by: {name!r} is the column of the label; classes are compared anyway")
-        found[name] = np.array([_cell(value) for value in data.table[name].to_list()])
-    return found
-
-
-def _cell(value: Any) -> str:
-    return EMPTY if value is None or not str(value).strip() else str(value).strip()
+    return {name: np.array(column_of(data, name, "--by")) for name in names}
 
 
 def _quoted(model: Model) -> Estimate | None:
