@@ -25,6 +25,7 @@ SETS = {
     "omniglot": "Omniglot, 136 characters",
     "fashion-mnist": "Fashion-MNIST",
 }
+TASKS = {"banking77-10": "Banking77, ten intents", "cr-183-20": "CR, 183 to 20"}
 KINDS = {
     "plain": "as they are",
     "thrice": "every example given three times",
@@ -199,6 +200,34 @@ def _seconds(run: dict[str, Any]) -> Iterator[str]:
         yield f"{min(seconds):.1f} to {max(seconds):.1f}"
 
 
+def _tuning() -> str:
+    """Handful's ``auto`` beside SetFit, and what tuning alone takes; means over draws, differences paired."""
+    of = {(row["set"], row["recipe"], row["seed"]): row for row in _read("tuning")["rows"]}
+    draws = {name: sorted(s for n, recipe, s in of if (n, recipe) == (name, "SetFit")) for name, *_ in of}
+    draws = {name: [s for s in seeds if (name, "auto", s) in of] for name, seeds in draws.items()}
+
+    def mean(name: str, recipe: str, what: str) -> float:
+        return sum(of[name, recipe, s][what] for s in draws[name]) / len(draws[name])
+
+    def gain(name: str, seed: int) -> float:
+        return float(of[name, "auto", seed]["score"] - of[name, "SetFit", seed]["score"])
+
+    rows = []
+    for name in (name for name, seeds in draws.items() if len(seeds) > 1):
+        scores = (f"{mean(name, recipe, 'score'):.1f}" for recipe in ("none", "auto", "SetFit"))
+        seconds = (f"{mean(name, recipe, 'seconds'):.0f}" for recipe in ("lora", "auto", "SetFit"))
+        difference = mean_interval([gain(name, s) for s in draws[name]]).as_dict()
+        rows.append(
+            (TASKS.get(name) or SETS[name], str(len(draws[name])), *scores, _estimate(difference, "+.1f"), *seconds)
+        )
+    even = [name for name in draws if len(draws[name]) > 1]
+    shared = sorted(set.intersection(*(set(draws[name]) for name in even)))
+    whole = mean_interval([sum(gain(name, s) for name in even) / len(even) for s in shared]).as_dict()
+    rows.append(("mean of these", str(len(shared)), "", "", "", _estimate(whole, "+.1f"), "", "", ""))
+    head = ("Task", "Draws", "Frozen", "`tune auto`", "SetFit", "Difference", "Tuning, s", "`auto`, s", "SetFit, s")
+    return table(head, rows)
+
+
 def _private() -> str:
     rows = _read("private")["rows"]
     budgets = list(dict.fromkeys(row["epsilon"] for row in rows))
@@ -247,7 +276,7 @@ def _compeft() -> str:
         ]
         ratio = min(row[how]["ratio"] for row in mine for how in ("plain", "balanced"))
         tuned = sum(row["tuned"] for row in mine) / len(mine)
-        label = "Banking77, ten intents" if name == "banking77-10" else SETS[name]
+        label = TASKS.get(name) or SETS[name]
         rows.append((label, str(len(mine)), f"{tuned:.1f}", *lost, f"{ratio:.1f}"))
     head = ("Data set", "Draws", "Tuned, %", "As it is, points", "`balanced`, points", "Times smaller than in 16 bits")
     return table(head, rows)
@@ -273,6 +302,7 @@ _TABLES = {
     "speed": _speed,
     "episodes": _episodes,
     "setfit": _setfit,
+    "tuning": _tuning,
     "private": _private,
     "multipliers": _multipliers,
     "attacks": _attacks,

@@ -39,7 +39,9 @@ def judged(kind: str, seed: int = 0, each: int = 10, share: float = 0.1, **more:
     return found, *scores
 
 
-@pytest.mark.parametrize("kind", REJECTERS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind == "dafos-net" else kind for kind in REJECTERS]
+)
 def test_false_alarms_are_about_as_asked(kind: str) -> None:
     runs = [judged(kind, seed, budget_seconds=-1) for seed in range(2)]
     shares = [(known > found.threshold).mean() for found, known, _ in runs]
