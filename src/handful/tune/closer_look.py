@@ -29,7 +29,7 @@ from handful.errors import BadInput
 from handful.tune.delta import Placed
 from handful.tune.loop import tune
 from handful.tune.nearest import NearestClass, NearestLoss
-from handful.tune.own import Own
+from handful.tune.prompting import everything
 from handful.tune.recipe import Data, Readout, Recipe, Stage
 from handful.tune.residual import Residual
 from handful.tune.sites import Where
@@ -46,12 +46,6 @@ class Method(Protocol):
     def recipe(self, model: nn.Module) -> Recipe:
         """As slots, for that model."""
         ...
-
-
-def every_parameter(model: nn.Module) -> tuple[Placed, ...]:
-    """Full fine-tuning: each parameter of each module below ``model``, whatever it is called."""
-    leaves = sorted({name.rpartition(".")[2] for name, _ in model.named_parameters() if "." in name})
-    return tuple(Placed(Own(), Where(names="", parameter=leaf, tied=True)) for leaf in leaves)
 
 
 def stage(backbone_lr: float, head_lr: float, epochs: int) -> Stage:
@@ -113,7 +107,7 @@ class FineTune:
 
     def recipe(self, model: nn.Module) -> Recipe:
         """See `Method`."""
-        changes = every_parameter(model) if self.backbone_lr else ()
+        changes = everything(model) if self.backbone_lr else ()
         how = stage(self.backbone_lr, self.head_lr, self.epochs)
         return Recipe(changes, stages=(how,), readout=partial(OnUnit, self.head))
 

@@ -85,6 +85,13 @@ def sites(model: nn.Module) -> tuple[Site, ...]:
     )
 
 
+def refuse_bare(model: nn.Module) -> None:
+    """Raise `BadInput` where ``model`` has parameters outside of its modules: they are at no site."""
+    bare = [name for name, _ in model.named_parameters(recurse=False)]
+    if bare:
+        raise BadInput(f"{bare[0]} is in no module of the model, so that it could not learn: give nn.Sequential(model)")
+
+
 def depths(every: Iterable[Site]) -> dict[str, int]:
     """How many blocks each tower has."""
     found: dict[str, int] = {}

@@ -34,7 +34,7 @@ from handful.tune.loop import tune
 from handful.tune.modes import in_mode
 from handful.tune.own import Own, Statistics
 from handful.tune.recipe import Data, Recipe, Seen, Stage, rows_of
-from handful.tune.sites import Where, is_linear
+from handful.tune.sites import Where, is_linear, refuse_bare
 from handful.tune.subnet import FromBase, Minor, SoftSubnet, minor_of
 
 
@@ -115,7 +115,8 @@ class SoftNetFSCIL:
         """Learn the base classes: all weights, their scores, norms and statistics.
 
         Raises:
-            BadInput: the encoder has no map, or none that ``tune_layers`` names; a class without an example.
+            BadInput: the encoder has no map, none that ``tune_layers`` names, or parameters outside of its modules; a
+                class has no example.
         """
         refuse_empty(data)
         masked = [name for name in self._maps() if name not in self.skip]
@@ -190,7 +191,8 @@ class SoftNetFSCIL:
         return [name for name, part in self.encoder.named_modules() if isinstance(part, kinds) or is_linear(part)]
 
     def _moving(self, masked: Sequence[str]) -> None:
-        """Raise `BadInput` where no map is masked, or none of them is to move later."""
+        """Raise `BadInput` where no map is masked, none of them is to move later, or a parameter is in no module."""
+        refuse_bare(self.encoder)
         if not masked:
             raise BadInput("the encoder has no convolution and no linear map that could be masked")
         for name in self.skip:
@@ -204,7 +206,7 @@ class SoftNetFSCIL:
         kinds: dict[str, list[str]] = {}
         for name, _ in self.encoder.named_parameters():
             site, _, kind = name.rpartition(".")
-            if site and not (kind == "weight" and site in masked):
+            if not (kind == "weight" and site in masked):
                 kinds.setdefault(kind, []).append(site)
         counted = [
             n for n, part in self.encoder.named_modules() if isinstance(getattr(part, "running_mean", 0), Tensor)
