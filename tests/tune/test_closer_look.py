@@ -266,6 +266,7 @@ def test_bad_input(net: nn.Module, vision: nn.Module) -> None:
             choose(net, tasks, methods, test=test)
     for model, method, said in [
         (vision, TSA(), "networks of residual blocks"),
+        (net, TSA(names="("), "no regular expression"),
         (net, FineTune(-1.0), "not below 0"),
         (net, FineTune(head="mlp"), "'fc' or 'cc'"),
         (net, ETT(), "prefixes need a transformer"),

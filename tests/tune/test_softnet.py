@@ -215,6 +215,8 @@ def test_bad_input() -> None:
         learner(metric="manhattan")
     with pytest.raises(BadInput, match="tune_layers 'layer9' names none of the maps: layer1"):
         learner(tune_layers="layer9").fit_base(base)
+    with pytest.raises(BadInput, match=r"tune_layers '\(' is no regular expression"):
+        learner(tune_layers="(")
     with pytest.raises(BadInput, match="no map 'fc'"):
         learner(skip=("fc",)).fit_base(base)
     with pytest.raises(BadInput, match="call fit_base first"):

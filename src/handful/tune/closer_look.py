@@ -14,7 +14,6 @@ Luo et al., "A Closer Look at Few-shot Classification Again", 2023, as their cod
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +31,7 @@ from handful.tune.nearest import NearestClass, NearestLoss
 from handful.tune.prompting import everything
 from handful.tune.recipe import Data, Readout, Recipe, Stage
 from handful.tune.residual import Residual
-from handful.tune.sites import Where
+from handful.tune.sites import Where, named
 
 BACKBONE_LRS = (0.01, 0.05, 0.25)
 HEAD_LRS = (0.02, 0.1, 0.5)
@@ -149,13 +148,12 @@ class TSA:
     kernel: int = 3
 
     def recipe(self, model: nn.Module) -> Recipe:
-        """See `Method`. Raises `BadInput` for a model without such a convolution."""
+        """See `Method`. Raises `BadInput` for a model without such a convolution, or names that are none."""
+        fits = named("names", self.names).search
         found = tuple(
             name
             for name, module in model.named_modules()
-            if isinstance(module, nn.Conv2d)
-            and module.kernel_size == (self.kernel, self.kernel)
-            and re.search(self.names, name)
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (self.kernel, self.kernel) and fits(name)
         )
         if not found:
             raise BadInput(

@@ -14,7 +14,6 @@ nothing of another one can be in its gradient.
 
 from __future__ import annotations
 
-import re
 import warnings
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -34,7 +33,7 @@ from handful.tune.modes import in_mode
 from handful.tune.own import Own
 from handful.tune.prompting import everything
 from handful.tune.recipe import Data, Readout
-from handful.tune.sites import Where, sites
+from handful.tune.sites import Where, named, sites
 from handful.tune.tuned import Tuned
 
 
@@ -214,11 +213,8 @@ def film_parameters(model: nn.Module, norms: str | None = None) -> tuple[str, ..
     Raises:
         BadInput: there is none; the expression is none.
     """
-    try:
-        named = re.compile(norms or "")
-    except re.error as error:
-        raise BadInput(f"norms {norms!r} is no regular expression: {error}") from error
-    found = [site.name for site in sites(model) if site.role == "norm" and named.search(site.name)]
+    fits = named("norms", norms or "").search
+    found = [site.name for site in sites(model) if site.role == "norm" and fits(site.name)]
     if not found:
         raise BadInput(f"the model has no normalisation{f' that fits {norms!r}' if norms else ''} that could learn")
     return tuple(
