@@ -29,8 +29,8 @@ from handful.protocols import Needs
 
 LOOKS = 20
 """How often held-out classes are asked."""
-LEAST = 5
-"""Seen classes from which some are held out."""
+LEAST = 20
+"""Seen classes from which some are held out: the loss on two or three says to stop at once where features are long."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -43,8 +43,8 @@ class ZeroShotPrototypes(SignatureHead):
         episodes: how many at most.
         ways: classes an episode, all where there are fewer.
         queries: items a class and episode, likewise.
-        held_out: share of the seen classes, at least two, that say after how many episodes to stop; none below five
-            classes, or where it is 0: then all episodes are made.
+        held_out: share of the seen classes, at least two, that say after how many episodes to stop; none below
+            20 classes, or where it is 0: then all episodes are made.
         lr: of Adam with a penalty of 1e-5.
     """
 
