@@ -103,8 +103,11 @@ def test_memories_that_do_not_fit_are_refused(change: dict[str, Any], message: s
         from_memory(**memory("fc") | change)
 
 
-def test_an_adapter_of_another_width_is_refused() -> None:
+def test_an_adapter_of_another_width_or_without_numbers_is_refused() -> None:
     given = memory("fc")
+    given["adapter"]["fc.3.bias"][2] = np.nan
+    with pytest.raises(BadInput, match=r"'fc.3.bias' has numbers that are not finite"):
+        from_memory(**given)
     given["adapter"]["fc.2.weight"] = np.ones((8, 3))
     with pytest.raises(BadInput, match=r"'fc.2.weight' has shape \(8, 3\), not \(8, 2\)"):
         from_memory(**given)

@@ -84,6 +84,14 @@ def test_held_out_classes_say_when_to_stop(world: Any) -> None:
     assert far[0.2] < 0.5 * far[0.0], far
 
 
+def test_few_classes_are_learnt_to_the_end(world: Any) -> None:
+    """Two of eight, held out, would say to stop at the start, where answers are chance."""
+    x, y, text = world
+    few, noise = y < 8, {c: np.random.default_rng(100 + c).normal(size=8) for c in text}
+    made = head("zero-shot-prototypes", text=noise, **QUICK).fit(x[few], y[few])
+    assert (made.predict(x[few]) == y[few]).mean() > 0.9
+
+
 @pytest.mark.parametrize(
     "bad",
     [{"width": 0}, {"episodes": -1}, {"ways": 1}, {"queries": 0}, {"held_out": 0.9}, {"lr": 0.0}, {"scaling": "max"}],

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from handful.errors import BadInput
 from handful.tune import Data, Delta, Placed, Where, tune
-from handful.tune.closer_look import TSA, URL, FineTune, choose, every_parameter, grid
+from handful.tune.closer_look import TSA, URL, FineTune, choose, grid
 from handful.tune.prefixes import ETT, Prefixes
 from handful.tune.residual import Residual
 
@@ -266,6 +266,7 @@ def test_bad_input(net: nn.Module, vision: nn.Module) -> None:
             choose(net, tasks, methods, test=test)
     for model, method, said in [
         (vision, TSA(), "networks of residual blocks"),
+        (net, TSA(names="("), "no regular expression"),
         (net, FineTune(-1.0), "not below 0"),
         (net, FineTune(head="mlp"), "'fc' or 'cc'"),
         (net, ETT(), "prefixes need a transformer"),
@@ -275,6 +276,12 @@ def test_bad_input(net: nn.Module, vision: nn.Module) -> None:
             tune(model, data, method.recipe(model))  # type: ignore[attr-defined]
     with pytest.raises(BadInput, match="odd number"):
         Residual(4)
+    net.token = nn.Parameter(torch.zeros(2))
+    with pytest.raises(BadInput, match=r"token is in no module .* nn.Sequential"):
+        FineTune().recipe(net)
+    assert tune(nn.Sequential(net), data, FineTune(epochs=0).recipe(nn.Sequential(net))).delta.trainable() == sum(
+        p.numel() for p in net.parameters()
+    )
 
 
 def test_prefixes_are_refused_where_attention_sees_more_than_its_maps(bert: nn.Module) -> None:
@@ -294,7 +301,6 @@ def test_prefixes_are_refused_where_attention_sees_more_than_its_maps(bert: nn.M
 
 
 def test_the_cosine_head_learns_its_scale(net: nn.Module) -> None:
-    assert every_parameter(net)[0].where.tied
     tuned = tune(net, task(5), FineTune(0.01, 0.1, 15, head="cc").recipe(net))
     assert tuned.losses[-1] < tuned.losses[0]
     assert float(tuned.readout.scale.detach()) != 10.0  # type: ignore[union-attr, operator]

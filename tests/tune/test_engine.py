@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import handful.tune
 from handful.core.train import AdamW
 from handful.errors import BadInput, HandfulError
 from handful.tune import (
@@ -28,10 +31,12 @@ from handful.tune import (
     LoRMA,
     Masked,
     Minor,
+    Moved,
     Others,
     Own,
     Placed,
     Recipe,
+    Residual,
     Scaling,
     Scored,
     SoftSubnet,
@@ -45,9 +50,7 @@ from handful.tune import (
     split_attention,
     tune,
 )
-from handful.tune.moved import Moved
 from handful.tune.recipe import Closures, Seen
-from handful.tune.residual import Residual
 
 EVERY: list[Change] = [
     LoRA(rank=3, alpha=5), LoRA(rank=2, rs=True), DoRA(rank=2), Own(), IA3(), IA3("in"), Scaling(), Scaling(2),
@@ -100,6 +103,14 @@ def test_every_kind_of_change_is_tried_here() -> None:
     # counted instead of learnt; begins as another model; holds others' adapters; stand in front of what is read
     apart = {"statistics", "fresh", "fusion", "soft-prompt", "prefix"}
     assert {change.key for change in EVERY} | apart == set(CHANGES)
+
+
+def test_every_kind_of_change_can_be_loaded_by_a_program_that_imports_the_room_only() -> None:
+    room = Path(handful.tune.__file__).parent
+    kinds = {path.stem for path in room.glob("*.py") if "\n@register\n" in path.read_text(encoding="utf-8")}
+    say = "import handful.tune, sys; print(*sys.modules)"
+    seen = subprocess.run([sys.executable, "-c", say], check=True, capture_output=True, text=True).stdout.split()
+    assert len(kinds) >= 14 and {f"handful.tune.{kind}" for kind in kinds} <= set(seen)
 
 
 class Normed(Net):

@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from handful.errors import BadInput
+from handful.errors import BadInput, HandfulError
 from handful.tune import Data
 from handful.tune.private import FromZero, PrivatelyTuned, PrivateTuning, film_parameters
 
@@ -214,6 +214,10 @@ def test_bad_input(net: Net) -> None:
             study(**wrong)
     with pytest.raises(BadInput, match="at least two examples"):
         study().fit(net, Data(data.inputs[:1], data.targets[:1]))
+    spoilt = data.inputs.clone()
+    spoilt[7, 2] = torch.nan
+    with pytest.raises(HandfulError, match="the gradient of example 7 is no number"):
+        study().fit(net, Data(spoilt, data.labels))
     with pytest.raises(BadInput, match="no normalisation that fits 'gn'"):
         study(norms="gn").fit(net, data)
     with pytest.raises(BadInput, match="no regular expression"):

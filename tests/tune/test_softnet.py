@@ -215,6 +215,8 @@ def test_bad_input() -> None:
         learner(metric="manhattan")
     with pytest.raises(BadInput, match="tune_layers 'layer9' names none of the maps: layer1"):
         learner(tune_layers="layer9").fit_base(base)
+    with pytest.raises(BadInput, match=r"tune_layers '\(' is no regular expression"):
+        learner(tune_layers="(")
     with pytest.raises(BadInput, match="no map 'fc'"):
         learner(skip=("fc",)).fit_base(base)
     with pytest.raises(BadInput, match="call fit_base first"):
@@ -223,6 +225,10 @@ def test_bad_input() -> None:
         learner().predict(base.inputs)
     with pytest.raises(BadInput, match="no item to learn from"):
         learner().fit_base(Data(base.inputs, base.labels, (*base.classes, "none")))
+    bare = learner()
+    bare.encoder.token = nn.Parameter(torch.zeros(2))
+    with pytest.raises(BadInput, match="token is in no module"):
+        bare.fit_base(base)
     fitted = learner(epochs=2).fit_base(base)
     with pytest.raises(BadInput, match="'class 2' is known already"):
         fitted.partial_fit(images(range(2, 5), 3))

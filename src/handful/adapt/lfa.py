@@ -31,7 +31,7 @@ from handful.adapt.parameters import count, finite, one_of
 from handful.adapt.two_towers import any_text_rows, item_rows, query_rows, text_rows
 from handful.core.calibration import accuracy
 from handful.core.distances import unit
-from handful.core.task import Query, State, Task, mask_classes
+from handful.core.task import Query, State, Task, mask_classes, places
 from handful.core.train import AdamW, cosine, descend
 from handful.errors import BadInput
 from handful.protocols import Needs
@@ -163,7 +163,7 @@ class LFA(Head):
         n, d = x.shape[-2:]
         drawn = torch.rand(n, 1 + 2 * d, generator=draw, dtype=torch.float64).to(x.device)
         real = task.weight > 0
-        seen = _rank(drawn[:, 0], real) < (share * real.sum(-1, keepdim=True)).floor().clamp_min(1)
+        seen = places(drawn[:, 0], real) < (share * real.sum(-1, keepdim=True)).floor().clamp_min(1)
         noise = (2 * drawn[:, 1 : 1 + d] - 1).clamp(-1 + 1e-12, 1 - 1e-12).erfinv() * (math.sqrt(2) * self.noise)
         factor = (drawn[:, 1 + d :] >= self.dropout) / (1 - self.dropout)
         return seen & real, noise.to(x) if coins[0] > 0.5 else 0.0, factor.to(x) if coins[1] > 0.5 else 1.0
@@ -222,13 +222,7 @@ def _splits(task: Task) -> Iterator[Tensor]:
     real, same = task.weight > 0, task.items.same
     for order in torch.rand(task.weight.shape[-1], SPLITS, generator=draw, dtype=torch.float64).to(real.device).mT:
         own = order.expand(real.shape) if same is None else order[same.to(torch.uint8).argmax(-1)]
-        yield real & (_rank(own, real) < (TRAINED * real.sum(-1, keepdim=True)).floor().clamp_min(1))
-
-
-def _rank(order: Tensor, real: Tensor) -> Tensor:
-    """How many real entries come before each; those of equal ``order`` share a place."""
-    order = torch.where(real, order, torch.inf)
-    return (order[..., None, :] < order[..., :, None]).sum(-1)
+        yield real & (places(own, real) < (TRAINED * real.sum(-1, keepdim=True)).floor().clamp_min(1))
 
 
 class _Kept:

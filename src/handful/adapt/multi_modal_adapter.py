@@ -172,6 +172,11 @@ class MultiModalAdapter(Head):
     lr: float = 1e-2
     batch_size: int = 64
 
+    @property
+    def directions(self) -> bool:
+        """Rows are made unit."""
+        return True
+
     def adapt(self, task: Task) -> State:
         """State: unit class ``text [*b, C, D]``, zero for a class that is padding, and the ``module [*b, P]``."""
         self._check()

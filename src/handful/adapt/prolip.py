@@ -51,6 +51,11 @@ class LinearAdapter(Head):
     epochs: int = 300
     lr: float = 1e-4
 
+    @property
+    def directions(self) -> bool:
+        """What becomes of rows is made unit."""
+        return True
+
     def adapt(self, task: Task) -> State:
         """State: ``change [*b, B, D]``, unit ``words [*b, C, D]``."""
         change = self._trained(task, [], lambda more: 0.0, Adam(eps=1e-4))[0]

@@ -119,5 +119,7 @@ def _packed(adapter: Mapping[str, Any], kind: Kind, width: int) -> Tensor:
         tensor = torch.as_tensor(adapter[name]).detach().cpu().float()
         if [n for n in tensor.shape if n > 1] != [n for n in size if n > 1]:
             raise BadInput(f"the adapter's {name!r} has shape {tuple(tensor.shape)}, not {size}")
+        if not bool(tensor.isfinite().all()):
+            raise BadInput(f"the adapter's {name!r} has numbers that are not finite")
         parts.append(tensor)
     return pack(parts)

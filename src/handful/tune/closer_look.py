@@ -14,7 +14,6 @@ Luo et al., "A Closer Look at Few-shot Classification Again", 2023, as their cod
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,10 +28,10 @@ from handful.errors import BadInput
 from handful.tune.delta import Placed
 from handful.tune.loop import tune
 from handful.tune.nearest import NearestClass, NearestLoss
-from handful.tune.own import Own
+from handful.tune.prompting import everything
 from handful.tune.recipe import Data, Readout, Recipe, Stage
 from handful.tune.residual import Residual
-from handful.tune.sites import Where
+from handful.tune.sites import Where, named
 
 BACKBONE_LRS = (0.01, 0.05, 0.25)
 HEAD_LRS = (0.02, 0.1, 0.5)
@@ -46,12 +45,6 @@ class Method(Protocol):
     def recipe(self, model: nn.Module) -> Recipe:
         """As slots, for that model."""
         ...
-
-
-def every_parameter(model: nn.Module) -> tuple[Placed, ...]:
-    """Full fine-tuning: each parameter of each module below ``model``, whatever it is called."""
-    leaves = sorted({name.rpartition(".")[2] for name, _ in model.named_parameters() if "." in name})
-    return tuple(Placed(Own(), Where(names="", parameter=leaf, tied=True)) for leaf in leaves)
 
 
 def stage(backbone_lr: float, head_lr: float, epochs: int) -> Stage:
@@ -113,7 +106,7 @@ class FineTune:
 
     def recipe(self, model: nn.Module) -> Recipe:
         """See `Method`."""
-        changes = every_parameter(model) if self.backbone_lr else ()
+        changes = everything(model) if self.backbone_lr else ()
         how = stage(self.backbone_lr, self.head_lr, self.epochs)
         return Recipe(changes, stages=(how,), readout=partial(OnUnit, self.head))
 
@@ -155,13 +148,12 @@ class TSA:
     kernel: int = 3
 
     def recipe(self, model: nn.Module) -> Recipe:
-        """See `Method`. Raises `BadInput` for a model without such a convolution."""
+        """See `Method`. Raises `BadInput` for a model without such a convolution, or names that are none."""
+        fits = named("names", self.names).search
         found = tuple(
             name
             for name, module in model.named_modules()
-            if isinstance(module, nn.Conv2d)
-            and module.kernel_size == (self.kernel, self.kernel)
-            and re.search(self.names, name)
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (self.kernel, self.kernel) and fits(name)
         )
         if not found:
             raise BadInput(

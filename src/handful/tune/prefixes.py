@@ -28,10 +28,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from handful.errors import BadInput
-from handful.tune.closer_look import every_parameter, stage
+from handful.tune.closer_look import stage
 from handful.tune.delta import Placed
 from handful.tune.nearest import BATCH, NearestClass, NearestLoss
 from handful.tune.own import Own
+from handful.tune.prompting import everything
 from handful.tune.recipe import Data, Recipe, Seen
 from handful.tune.sites import Where, blocks_of, sites
 
@@ -220,7 +221,7 @@ class ETT:
         if not self.backbone_lr > 0:
             raise BadInput("eTT learns prefixes at the rate of the backbone, which must be above 0")
         gain = math.sqrt(self.head_lr / self.backbone_lr)
-        changes = every_parameter(model) if self.whole else (Placed(Own(), Where(("o", "down"), "bias")),)
+        changes = everything(model) if self.whole else (Placed(Own(), Where(("o", "down"), "bias")),)
         how = stage(self.backbone_lr, self.backbone_lr, self.epochs)
         objectives = (NearestLoss(), NearStart())
         return Recipe(changes, objectives, (how,), readout=lambda: Prefixes(gain=gain))

@@ -14,7 +14,7 @@ nothing of another one can be in its gradient.
 
 from __future__ import annotations
 
-import re
+import math
 import warnings
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from handful.core.privacy import Budget, PrivacySpent
 from handful.core.train import SGD, Adam, Update
-from handful.errors import BadInput
+from handful.errors import BadInput, HandfulError
 from handful.protocols import Progress
 from handful.tune.class_texts import refuse_empty
 from handful.tune.delta import Delta, Placed
@@ -34,7 +34,7 @@ from handful.tune.modes import in_mode
 from handful.tune.own import Own
 from handful.tune.prompting import everything
 from handful.tune.recipe import Data, Readout
-from handful.tune.sites import Where, sites
+from handful.tune.sites import Where, named, sites
 from handful.tune.tuned import Tuned
 
 
@@ -117,6 +117,7 @@ class PrivateTuning:
 
         Raises:
             BadInput: fewer than two examples, a class without one, a model that looks at its batch, no accountant.
+            HandfulError: the gradient of an example is no number.
         """
         if len(data) < 2:
             raise BadInput("privacy needs at least two examples to hide one")
@@ -184,6 +185,8 @@ class PrivateTuning:
             each = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
             weight = 1.0 if data.weight is None else float(data.weight[row])
             length = weight * float(torch.stack([g.double().square().sum() for g in each]).sum().sqrt())
+            if not math.isfinite(length):  # nothing hides what makes all numbers NaN
+                raise HandfulError(f"the gradient of example {int(row)} is no number: look at it, or lower lr")
             share = weight * min(1.0, self.max_grad_norm / max(length, 1e-30))
             for g, one in zip(total, each, strict=True):
                 g.add_(one.double(), alpha=share)
@@ -214,11 +217,8 @@ def film_parameters(model: nn.Module, norms: str | None = None) -> tuple[str, ..
     Raises:
         BadInput: there is none; the expression is none.
     """
-    try:
-        named = re.compile(norms or "")
-    except re.error as error:
-        raise BadInput(f"norms {norms!r} is no regular expression: {error}") from error
-    found = [site.name for site in sites(model) if site.role == "norm" and named.search(site.name)]
+    fits = named("norms", norms or "").search
+    found = [site.name for site in sites(model) if site.role == "norm" and fits(site.name)]
     if not found:
         raise BadInput(f"the model has no normalisation{f' that fits {norms!r}' if norms else ''} that could learn")
     return tuple(

@@ -22,7 +22,7 @@ from handful.errors import BadInput
 from handful.tune.delta import Placed
 from handful.tune.own import Own
 from handful.tune.recipe import Data, Readout, Seen
-from handful.tune.sites import Where
+from handful.tune.sites import Where, refuse_bare
 
 Texts = Sequence[str] | Sequence[Sequence[str]]
 """A text an item, or several."""
@@ -87,7 +87,12 @@ class Ranked(Readout):
 
 
 def everything(model: nn.Module) -> tuple[Placed, ...]:
-    """Full fine-tuning: every parameter of ``model`` learns, those that modules share once."""
+    """Full fine-tuning: every parameter of ``model`` learns, those that modules share once.
+
+    Raises:
+        BadInput: a parameter that is in none of its modules, and so could not be changed.
+    """
+    refuse_bare(model)
     kinds = dict.fromkeys(name.rpartition(".")[2] for name, _ in model.named_parameters())
     return tuple(Placed(Own(), Where(names="", parameter=kind, tied=True)) for kind in kinds)
 

@@ -85,6 +85,21 @@ def sites(model: nn.Module) -> tuple[Site, ...]:
     )
 
 
+def named(parameter: str, regex: str) -> re.Pattern[str]:
+    """What is searched in the names of modules. Raises `BadInput`, naming the parameter, where it cannot be."""
+    try:
+        return re.compile(regex)
+    except re.error as error:
+        raise BadInput(f"{parameter} {regex!r} is no regular expression: {error}") from error
+
+
+def refuse_bare(model: nn.Module) -> None:
+    """Raise `BadInput` where ``model`` has parameters outside of its modules: they are at no site."""
+    bare = [name for name, _ in model.named_parameters(recurse=False)]
+    if bare:
+        raise BadInput(f"{bare[0]} is in no module of the model, so that it could not learn: give nn.Sequential(model)")
+
+
 def depths(every: Iterable[Site]) -> dict[str, int]:
     """How many blocks each tower has."""
     found: dict[str, int] = {}
@@ -169,10 +184,7 @@ class Where:
         ):
             raise BadInput(f"blocks {self.blocks!r} are none{nearest(self.blocks, [*_BLOCKS, 'top1'])}")
         if self.names is not None:
-            try:
-                re.compile(self.names)
-            except re.error as error:
-                raise BadInput(f"names {self.names!r} is no regular expression: {error}") from error
+            named("names", self.names)
 
     def find(self, model: nn.Module, needed: bool = True) -> tuple[Site, ...]:
         """The sites of ``model`` chosen, in its order.
@@ -208,8 +220,8 @@ class Where:
     def _fits(self, site: Site, depth: int) -> bool:
         if self.sites:
             return site.name in self.sites
-        named = re.search(self.names, site.name) if self.names is not None else site.role in self.roles
-        return bool(named) and (not self.towers or site.tower in self.towers) and self._in_blocks(site.block, depth)
+        fits = re.search(self.names, site.name) if self.names is not None else site.role in self.roles
+        return bool(fits) and (not self.towers or site.tower in self.towers) and self._in_blocks(site.block, depth)
 
     def _in_blocks(self, block: int | None, depth: int) -> bool:
         if block is None:

@@ -13,7 +13,6 @@ score s stands beside every weight of a convolution or linear map; the share c o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -34,7 +33,7 @@ from handful.tune.loop import tune
 from handful.tune.modes import in_mode
 from handful.tune.own import Own, Statistics
 from handful.tune.recipe import Data, Recipe, Seen, Stage, rows_of
-from handful.tune.sites import Where, is_linear
+from handful.tune.sites import Where, is_linear, named, refuse_bare
 from handful.tune.subnet import FromBase, Minor, SoftSubnet, minor_of
 
 
@@ -106,6 +105,7 @@ class SoftNetFSCIL:
 
     def __post_init__(self) -> None:
         SoftSubnet(self.capacity)
+        named("tune_layers", self.tune_layers)
         if not self.temperature > 0:
             raise BadInput(f"temperature must be above 0, not {self.temperature}")
         if self.metric not in ("euclidean", "cosine"):
@@ -115,7 +115,8 @@ class SoftNetFSCIL:
         """Learn the base classes: all weights, their scores, norms and statistics.
 
         Raises:
-            BadInput: the encoder has no map, or none that ``tune_layers`` names; a class without an example.
+            BadInput: the encoder has no map, none that ``tune_layers`` names, or parameters outside of its modules; a
+                class has no example.
         """
         refuse_empty(data)
         masked = [name for name in self._maps() if name not in self.skip]
@@ -128,7 +129,7 @@ class SoftNetFSCIL:
         self._entries = {
             holder.site: minor_of(holder)
             for holder in self._base.each()
-            if isinstance(holder.change, SoftSubnet) and re.search(self.tune_layers, holder.site)
+            if isinstance(holder.change, SoftSubnet) and self._moves(holder.site)
         }
         self.classes, self.prototypes = data.classes, self._means(data)
         return self
@@ -189,14 +190,18 @@ class SoftNetFSCIL:
         kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
         return [name for name, part in self.encoder.named_modules() if isinstance(part, kinds) or is_linear(part)]
 
+    def _moves(self, site: str) -> bool:
+        return named("tune_layers", self.tune_layers).search(site) is not None
+
     def _moving(self, masked: Sequence[str]) -> None:
-        """Raise `BadInput` where no map is masked, or none of them is to move later."""
+        """Raise `BadInput` where no map is masked, none of them is to move later, or a parameter is in no module."""
+        refuse_bare(self.encoder)
         if not masked:
             raise BadInput("the encoder has no convolution and no linear map that could be masked")
         for name in self.skip:
             if name not in self._maps():
                 raise BadInput(f"skip: the encoder has no map {name!r}{nearest(name, self._maps())}")
-        if not any(re.search(self.tune_layers, name) for name in masked):
+        if not any(self._moves(name) for name in masked):
             raise BadInput(f"tune_layers {self.tune_layers!r} names none of the maps: {', '.join(masked[:8])}")
 
     def _rest(self, masked: Sequence[str]) -> tuple[Placed, ...]:
@@ -204,7 +209,7 @@ class SoftNetFSCIL:
         kinds: dict[str, list[str]] = {}
         for name, _ in self.encoder.named_parameters():
             site, _, kind = name.rpartition(".")
-            if site and not (kind == "weight" and site in masked):
+            if not (kind == "weight" and site in masked):
                 kinds.setdefault(kind, []).append(site)
         counted = [
             n for n, part in self.encoder.named_modules() if isinstance(getattr(part, "running_mean", 0), Tensor)
