@@ -14,7 +14,7 @@ from handful.evaluate.estimate import Quoted, estimate
 from handful.evaluate.rejection import rejecting
 
 WIDTH = 12
-QUICK = {"gpam": {"steps": 10}}
+QUICK = {"gpam": {"steps": 10}, "dafos-net": {"episodes": 100}}
 
 
 def draw(classes: list[int], each: int, seed: int, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
