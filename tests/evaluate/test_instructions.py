@@ -116,6 +116,9 @@ def test_reasoning_is_read_behind_its_phrase(causal: LanguageModel, monkeypatch:
     suite = Suite("sums", [Example("2 + 2", "4", ("3", "4"), "sums")], reasons=True)
     found = judge([suite], always_yes, lambda examples: ["4"])
     assert found.average == 1 and suite.guesser == {"sums": 0}
+    letters = Suite("letters", [Example("Which?", "A", ("A", "B"), "letters")], reasons=True)
+    assert judge([letters], always_yes, lambda examples: [""]).average == 0  # no answer is no right one
+    assert judge([letters], always_yes, lambda examples: ["(A)."]).average == 1
     with pytest.raises(BadInput, match="say who reasons"):
         judge([suite], always_yes)
 

@@ -77,7 +77,7 @@ def chosen(scores: torch.Tensor, seed: int = 0) -> list[int]:
     return torch.where(best, draw, -1.0).argmax(1).tolist()
 
 
-def right(examples: Sequence[Example], said: Sequence[str], measure: str = "exact") -> np.ndarray:
+def right(examples: Sequence[Example], said: Sequence[str], measure: str = "answer") -> np.ndarray:
     """How right each answer is ``[n]``: for options 1 where it is the wanted one, for free text by `measured`."""
     wanted = [one.targets for one in checked(examples, "to judge by")]
     out = measured(said, wanted, measure)
@@ -130,7 +130,7 @@ def in_context(
     k: int = 4,
     seeds: Sequence[int] = (0, 1, 2),
     *,
-    measure: str = "exact",
+    measure: str = "answer",
 ) -> Learnt:
     """Judge learning from examples in the prompt, without any update of weights (109).
 
