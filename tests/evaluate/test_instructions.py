@@ -150,6 +150,9 @@ def test_tuning_on_tasks_moves_the_score_of_held_out_ones(causal: LanguageModel)
     )
     assert [row["tasks"] for row in rows] == [0, 1, 2] and seen[-1] == (4, 4)
     assert rows[2]["value"] == 1 and rows[0]["value"] < 1  # all say no
+    separated = replace(QUICK, framing=replace(QUICK.framing, separator=True))
+    zero = task_scaling(causal, mixture, suites, counts=(1,), examples=8, settings=separated, seeds=(0,))[0]
+    assert zero["value"] == judge(suites, answerer(causal, framing=QUICK.framing)).average  # as it is: no separator
     assert len(rows[1]["each"]) == 2 and rows[1]["low"] <= rows[1]["value"] <= rows[1]["high"]
     assert all(torch.equal(p, before[name]) for name, p in causal.tower.named_parameters())
     leaking = [Suite("held", [Example("a: x?", "yes", ("yes", "no"), "a")])]

@@ -209,8 +209,10 @@ def task_scaling(
     how = settings or Instruct()
 
     def scored(learned: Tuned | None) -> float:
-        said = answerer(model, learned, how.framing, most=most)
-        reasons = reasoner(model, learned, how.framing, most=reason_most)
+        # A model that never learnt the separator is asked without: it would take it for the end.
+        frame = replace(how.framing, separator=how.framing.separator and learned is not None)
+        said = answerer(model, learned, frame, most=most)
+        reasons = reasoner(model, learned, frame, most=reason_most)
         return judge(suites, said, reasons).average
 
     before = scored(None)
