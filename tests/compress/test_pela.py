@@ -293,3 +293,8 @@ def test_what_cannot_be_replaced_is_said(net: Net) -> None:
     for bad, match in cases:
         with pytest.raises(BadInput, match=match):
             bad()
+    with torch.no_grad():
+        none.layers[1].weight[0, 0] = float("inf")  # type: ignore[index, operator, union-attr]
+    with pytest.raises(BadInput, match=r"layers\.1\.weight holds NaN"):
+        low_rank_replace(none)
+    assert not any(isinstance(module, Factored) for module in none.modules())  # refused whole, not half replaced

@@ -70,7 +70,8 @@ def merge(
         scale: lambda.
 
     Raises:
-        BadInput: no such method; vectors of several lengths, or none; a weight too many or too few.
+        BadInput: no such method; vectors of several lengths, or none; a weight too many or too few; weights of a mean
+            that sum to 0.
     """
     if method not in get_args(Method):
         raise BadInput(f"vectors are merged by {', '.join(get_args(Method))}, not by {method!r}")
@@ -80,6 +81,8 @@ def merge(
     if weights is not None and len(weights) != len(rows):
         raise BadInput(f"{len(rows)} vectors, but {len(weights)} weights")
     w = rows.new_ones(len(rows)) if weights is None else rows.new_tensor(list(weights))
+    if method == "mean" and not w.sum():
+        raise BadInput(f"the weights of a mean must not sum to 0: {list(weights or [])}")
     rows = rows if density is None else rows * largest(rows, density)
     if method == "ties":
         agrees = rows.sign() == elected(rows)

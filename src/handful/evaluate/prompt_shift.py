@@ -74,8 +74,15 @@ class AuditReport:
         return "\n".join([*lines, "", *self.advice.values(), ""])
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        layers = [{"model": model, "when": when, "rows": rows} for (model, when), rows in self.layers.items()]
+        """JSON-able; ``None`` where a measure is not defined, such as of states that are all the same."""
+
+        def plain(row: Mapping[str, float]) -> dict[str, float | None]:
+            return {name: None if np.isnan(value) else value for name, value in row.items()}
+
+        layers = [
+            {"model": model, "when": when, "rows": [plain(row) for row in rows]}
+            for (model, when), rows in self.layers.items()
+        ]
         return {"rows": self.rows, "layers": layers, "advice": self.advice}
 
     def plot(self, folder: str | Path, seed: int = 0) -> list[Path]:
