@@ -28,6 +28,7 @@ from handful.pretrain.mixture import InstructionMixture
 from handful.pretrain.overlap import refuse_leaks
 from handful.pretrain.reasoning import answer_of, majority
 from handful.protocols import Progress
+from handful.tune.delta import attached
 from handful.tune.tuned import Tuned
 
 
@@ -113,18 +114,15 @@ def reasoner(
 
     def ask(examples: Sequence[Example]) -> list[str]:
         prompts = [frame.prompt(model, one.inputs) for one in examples]
-        each = [
-            say(model, prompts, most, stop=None, temperature=temperature if samples > 1 else 0.0, seed=seed + number)
-            for number in range(samples)
-        ]
+        warmth = temperature if samples > 1 else 0.0
+        with attached(tuned.delta if tuned else None, model.tower):
+            each = [
+                say(model, prompts, most, stop=None, temperature=warmth, seed=seed + number)
+                for number in range(samples)
+            ]
         return [majority([answer_of(said) for said in one]) or "" for one in zip(*each, strict=True)]
 
-    def ask_tuned(examples: Sequence[Example]) -> list[str]:
-        assert tuned is not None
-        with tuned.delta.attached(model.tower):
-            return ask(examples)
-
-    return ask if tuned is None else ask_tuned
+    return ask
 
 
 def judge(

@@ -31,6 +31,7 @@ from handful.evaluate.wording_shift import Shift, advised, shift, summary, writt
 from handful.pretrain.examples import Framing
 from handful.pretrain.instruct import Instruct
 from handful.protocols import Progress
+from handful.tune.delta import attached
 from handful.tune.tuned import Tuned
 
 KNOWN = ("Input: {text}\nOutput:", "Text: {text}\nAnswer:")
@@ -206,9 +207,7 @@ class PromptShiftAudit:
             [one.inputs for task in self.tasks for one in written(task, task.queries, template)]
             for template in (*self.known, *self.other)
         ]
-        if tuned is None:
-            return states_of(model, prompts)
-        with tuned.delta.attached(model.tower):
+        with attached(tuned.delta if tuned else None, model.tower):
             return states_of(model, prompts)
 
     def _refuse_long(self, name: str, model: LanguageModel) -> None:
