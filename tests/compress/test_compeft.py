@@ -336,6 +336,8 @@ def test_vectors_that_cannot_be_compressed_are_refused() -> None:
         (lambda: compress(tau, parts=[10, 0]), "none of them empty"),
         (lambda: choose(tau, lambda v: 0.0, ()), "no density"),
         (lambda: choose(tau, lambda v: float("nan")), "no score"),
+        (lambda: Ternary(torch.tensor([2], dtype=torch.int8), 1.0), "signs are -1, 0 and 1"),
+        (lambda: Ternary(torch.tensor([0.5]), 1.0), "signs are -1, 0 and 1"),
         (lambda: random(5, 0.5).dot(random(6, 0.5)), "no inner product"),
         (lambda: total([random(5, 0.5).masks(), random(6, 0.5).masks()]), "no sum"),
     ):
@@ -378,8 +380,13 @@ def test_weights_of_experts_are_found_without_a_gradient() -> None:
     assert not few.any()  # the beginning, where nothing else was tried
     heavy, _ = compose(vectors, loss, penalty=100.0)
     assert heavy.abs().sum() < 0.05
-    with pytest.raises(BadInput, match="at least one vector"):
-        compose([], loss)
+    for bad, match in (
+        (lambda: compose([], loss), "at least one vector"),
+        (lambda: compose([vectors[0], vectors[1][:9]], loss), "of one length"),
+        (lambda: compose(vectors, lambda vector: float("nan")), "no number"),
+    ):
+        with pytest.raises(BadInput, match=match):
+            bad()
 
 
 @pytest.mark.paper(149, oracle="j")

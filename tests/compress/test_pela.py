@@ -289,6 +289,7 @@ def test_what_cannot_be_replaced_is_said(net: Net) -> None:
         (lambda: Features(tiny)(seen(smaller(tiny))), "no transformer blocks"),
         (lambda: Features(whole, ("layer.0",))(seen(smaller(whole))), "no layer 'layer.0'; did you mean"),
         (lambda: PELA(a=-1.0), "must not be negative"),
+        (lambda: PELA(a=0.0, c=0.0, task=None), "there is no loss"),
     ]
     for bad, match in cases:
         with pytest.raises(BadInput, match=match):

@@ -226,12 +226,14 @@ def compose(
         The weights ``[K]`` and the vector ``[d]`` they make: the best of all that were tried.
 
     Raises:
-        BadInput: no vectors; evaluations below 1.
+        BadInput: no vectors, or of several lengths; evaluations below 1; a loss is no number.
     """
     from scipy.optimize import minimize
 
     if not len(vectors) or evaluations < 1:
         raise BadInput("composing takes at least one vector and one evaluation")
+    if len({len(vector) for vector in vectors}) > 1:
+        raise BadInput(f"composing takes vectors of one length, not {sorted({len(vector) for vector in vectors})}")
     rows = torch.stack(list(vectors)).float()
     seen: list[tuple[float, Tensor]] = []
 
@@ -239,6 +241,8 @@ def compose(
         weights = torch.as_tensor(w, dtype=rows.dtype)
         if len(seen) < evaluations:
             seen.append((loss(weights @ rows) + penalty * float(weights.abs().mean()), weights))
+            if math.isnan(seen[-1][0]):
+                raise BadInput(f"the loss is no number (NaN) at the weights {weights.tolist()}")
         return seen[-1][0]
 
     minimize(
