@@ -150,9 +150,6 @@ def test_tuning_on_tasks_moves_the_score_of_held_out_ones(causal: LanguageModel)
     )
     assert [row["tasks"] for row in rows] == [0, 1, 2] and seen[-1] == (4, 4)
     assert rows[2]["value"] == 1 and rows[0]["value"] < 1  # all say no
-    separated = replace(QUICK, framing=replace(QUICK.framing, separator=True))
-    zero = task_scaling(causal, mixture, suites, counts=(1,), examples=8, settings=separated, seeds=(0,))[0]
-    assert zero["value"] == judge(suites, answerer(causal, framing=QUICK.framing)).average  # as it is: no separator
     assert len(rows[1]["each"]) == 2 and rows[1]["low"] <= rows[1]["value"] <= rows[1]["high"]
     assert all(torch.equal(p, before[name]) for name, p in causal.tower.named_parameters())
     leaking = [Suite("held", [Example("a: x?", "yes", ("yes", "no"), "a")])]
@@ -160,6 +157,20 @@ def test_tuning_on_tasks_moves_the_score_of_held_out_ones(causal: LanguageModel)
         task_scaling(causal, InstructionMixture([learnable("a")]), leaking, counts=(1,), examples=8, settings=QUICK)
     with pytest.raises(BadInput, match="which none of"):
         task_scaling(causal, mixture, suites, counts=(64,))
+
+
+def test_the_model_as_it_is_sees_no_separator(causal: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames: list[tuple[bool, bool]] = []
+
+    def watched(model: LanguageModel, tuned: Any, framing: Framing, **how: int) -> Any:
+        frames.append((tuned is not None, framing.separator))
+        return always_yes
+
+    monkeypatch.setattr("handful.evaluate.instructions.answerer", watched)
+    separated = replace(QUICK, framing=replace(QUICK.framing, separator=True))
+    mixture = InstructionMixture([learnable("a")], settings={"flan2021": ("zs-noopt",)})
+    task_scaling(causal, mixture, [Suite("held", held())], counts=(1,), examples=8, settings=separated, seeds=(0,))
+    assert frames == [(False, False), (True, True)]
 
 
 @pytest.mark.parametrize("kind", ["causal", "seq2seq"])
