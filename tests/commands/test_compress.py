@@ -64,6 +64,21 @@ def test_a_tenth_of_the_bytes_and_nearly_the_same_answers(saved: Path, items: Pa
     small.report(tmp_path / "r.html")
 
 
+def test_what_was_said_of_none_of_these_is_gone(
+    items: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "recipe", lambda key: recipe(key, steps=4))
+    model = handful.fit(TEXTS, LABELS, tune="lora", head="simpleshot", reject="energy", false_alarms=0.3)
+    assert model.rejection is not None and model.card["reject"]["false_alarms"] is not None
+    small = compress(model, items, out=tmp_path / "s.handful")
+    assert small.rejection is not None and small.card["reject"]["other"] == model.card["reject"]["other"]
+    assert "false_alarms" not in small.card["reject"] and "none of the classes" in small.card["compressed"]["notes"][0]
+    assert model.card["reject"]["false_alarms"] is not None  # the other model's card is its own
+    small.report(tmp_path / "r.html")
+    assert main(["inspect", str(tmp_path / "s.handful")]) == 0
+    assert model.card["reject"]["other"] in capsys.readouterr().out
+
+
 def test_what_cannot_be_compressed_is_refused(saved: Path, items: Path, tmp_path: Path) -> None:
     plain = handful.fit(TEXTS, LABELS, head="simpleshot")
     with pytest.raises(BadInput, match="was not tuned"):

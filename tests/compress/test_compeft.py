@@ -192,6 +192,7 @@ def test_merging_by_hand() -> None:
         (lambda: merge(rows, weights=[1.0]), "2 vectors, but 1 weights"),
         (lambda: merge([rows[0], rows[0, :2]]), "of one length"),
         (lambda: merge([]), "of one length"),
+        (lambda: merge(rows, weights=[1.0, -1.0]), "must not sum to 0"),
     ):
         with pytest.raises(BadInput, match=match):
             bad()
@@ -211,6 +212,12 @@ def test_shares_of_each_tensor() -> None:
     assert not compress(tau, 0.2).signs[:100].any()
     each = compress(tau, 0.2, parts=[100, 100]).signs
     assert int((each[:100] != 0).sum()) == int((each[100:] != 0).sum()) == 21
+
+
+def test_what_did_not_change_is_not_kept() -> None:
+    tau = torch.cat([torch.zeros(90), normal(10)])
+    one = compress(tau, 0.5, magnitude="mean")
+    assert one.scale == pytest.approx(float(tau[90:].abs().mean())) and one.share == pytest.approx(0.1)
 
 
 def test_the_best_on_examples_is_chosen_and_of_equal_ones_the_smallest() -> None:
@@ -325,7 +332,12 @@ def test_vectors_that_cannot_be_compressed_are_refused() -> None:
         (lambda: compress(tau * float("nan")), "finite"),
         (lambda: compress(tau[None]), "one row"),
         (lambda: compress(tau, magnitude="max"), "'std' or 'mean'"),  # type: ignore[arg-type]
+        (lambda: compress(tau, parts=[4, 4]), "must make the 10 of it"),
+        (lambda: compress(tau, parts=[10, 0]), "none of them empty"),
         (lambda: choose(tau, lambda v: 0.0, ()), "no density"),
+        (lambda: choose(tau, lambda v: float("nan")), "no score"),
+        (lambda: Ternary(torch.tensor([2], dtype=torch.int8), 1.0), "signs are -1, 0 and 1"),
+        (lambda: Ternary(torch.tensor([0.5]), 1.0), "signs are -1, 0 and 1"),
         (lambda: random(5, 0.5).dot(random(6, 0.5)), "no inner product"),
         (lambda: total([random(5, 0.5).masks(), random(6, 0.5).masks()]), "no sum"),
     ):
@@ -368,8 +380,13 @@ def test_weights_of_experts_are_found_without_a_gradient() -> None:
     assert not few.any()  # the beginning, where nothing else was tried
     heavy, _ = compose(vectors, loss, penalty=100.0)
     assert heavy.abs().sum() < 0.05
-    with pytest.raises(BadInput, match="at least one vector"):
-        compose([], loss)
+    for bad, match in (
+        (lambda: compose([], loss), "at least one vector"),
+        (lambda: compose([vectors[0], vectors[1][:9]], loss), "of one length"),
+        (lambda: compose(vectors, lambda vector: float("nan")), "no number"),
+    ):
+        with pytest.raises(BadInput, match=match):
+            bad()
 
 
 @pytest.mark.paper(149, oracle="j")

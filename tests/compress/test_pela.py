@@ -289,7 +289,13 @@ def test_what_cannot_be_replaced_is_said(net: Net) -> None:
         (lambda: Features(tiny)(seen(smaller(tiny))), "no transformer blocks"),
         (lambda: Features(whole, ("layer.0",))(seen(smaller(whole))), "no layer 'layer.0'; did you mean"),
         (lambda: PELA(a=-1.0), "must not be negative"),
+        (lambda: PELA(a=0.0, c=0.0, task=None), "there is no loss"),
     ]
     for bad, match in cases:
         with pytest.raises(BadInput, match=match):
             bad()
+    with torch.no_grad():
+        none.layers[1].weight[0, 0] = float("inf")  # type: ignore[index, operator, union-attr]
+    with pytest.raises(BadInput, match=r"layers\.1\.weight holds NaN"):
+        low_rank_replace(none)
+    assert not any(isinstance(module, Factored) for module in none.modules())  # refused whole, not half replaced

@@ -48,14 +48,17 @@ def test_a_guesser_scores_nothing_and_who_knows_all_one() -> None:
     assert normalised_average({"a": {"x": 1.0, "y": 1.0}, "b": {"z": 1.0}}, {"a": 0.25, "b": 0.5}) == 1
     # Suites count alike, whatever the number of their tasks.
     assert normalised_average({"a": {"x": 1.0, "y": 0.0}, "b": {"z": 1.0}}, {"a": 0, "b": 0}) == 0.75
+    four = [Example(f"w: {noun}?", "yes", ("yes", "no", "both", "none"), "w") for noun in NOUNS]
+    four[2:] = [replace(one, targets="none") for one in four[2:]]  # a guesser is right one time in four here
     suites = [
-        Suite("one", [*held("t"), *held("u", 4)]),
+        Suite("one", [*held("t", 4), *four]),
         Suite("free", [replace(e, options=()) for e in held("v")]),
     ]
     perfect, guess = judge(suites, oracle), judge(suites, always_yes)
     assert perfect.average == 1 and [one.normalised for one in perfect.suites] == [1, 1]
     assert guess.suites[0].normalised == 0 and guess.suites[1].normalised == 0.5
-    assert guess.suites[0].mean.value == 0.5 and guess.suites[0].mean.low < 0.5 < guess.suites[0].mean.high
+    assert guess.suites[0].tasks == {"t": 0.5, "w": 0.25}
+    assert guess.suites[0].mean.value == 0.375 and guess.suites[0].mean.low < 0.375 < guess.suites[0].mean.high
     assert [row["suite"] for row in guess.table()] == ["one", "free", "average"]
 
 
@@ -112,7 +115,10 @@ def test_reasoning_is_read_behind_its_phrase(causal: LanguageModel, monkeypatch:
     assert reasoner(causal, samples=3)([Example("2 + 2", "4"), Example("3 + 3", "6")]) == ["4", "6"]
     suite = Suite("sums", [Example("2 + 2", "4", ("3", "4"), "sums")], reasons=True)
     found = judge([suite], always_yes, lambda examples: ["4"])
-    assert found.average == 1 and suite.guesser == 0
+    assert found.average == 1 and suite.guesser == {"sums": 0}
+    letters = Suite("letters", [Example("Which?", "A", ("A", "B"), "letters")], reasons=True)
+    assert judge([letters], always_yes, lambda examples: [""]).average == 0  # no answer is no right one
+    assert judge([letters], always_yes, lambda examples: ["(A)."]).average == 1
     with pytest.raises(BadInput, match="say who reasons"):
         judge([suite], always_yes)
 
@@ -151,6 +157,20 @@ def test_tuning_on_tasks_moves_the_score_of_held_out_ones(causal: LanguageModel)
         task_scaling(causal, InstructionMixture([learnable("a")]), leaking, counts=(1,), examples=8, settings=QUICK)
     with pytest.raises(BadInput, match="which none of"):
         task_scaling(causal, mixture, suites, counts=(64,))
+
+
+def test_the_model_as_it_is_sees_no_separator(causal: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames: list[tuple[bool, bool]] = []
+
+    def watched(model: LanguageModel, tuned: Any, framing: Framing, **how: int) -> Any:
+        frames.append((tuned is not None, framing.separator))
+        return always_yes
+
+    monkeypatch.setattr("handful.evaluate.instructions.answerer", watched)
+    separated = replace(QUICK, framing=replace(QUICK.framing, separator=True))
+    mixture = InstructionMixture([learnable("a")], settings={"flan2021": ("zs-noopt",)})
+    task_scaling(causal, mixture, [Suite("held", held())], counts=(1,), examples=8, settings=separated, seeds=(0,))
+    assert frames == [(False, False), (True, True)]
 
 
 @pytest.mark.parametrize("kind", ["causal", "seq2seq"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -117,6 +118,8 @@ def test_the_whole_audit(causal: LanguageModel, tmp_path: Path) -> None:
     assert report.layers["two", "before"] != report.layers["two", "after"]
     assert len(report.layers["two", "after"]) == 3 and set(report.advice) == {"one", "two"}
     assert report.table().count("\n| ") == 16 and set(report.as_dict()) == {"rows", "layers", "advice"}
+    first = json.loads(json.dumps(report.as_dict(), allow_nan=False))["layers"][0]["rows"][0]
+    assert first["layer"] == 0 and 0 < first["cosine"] < 1
     pictures = report.plot(tmp_path)
     assert len(pictures) == 2 * 1 + 2 * 2 and all(
         path.read_text(encoding="utf-8").startswith("<svg") for path in pictures

@@ -42,6 +42,18 @@ def test_exact_match_and_f1_are_those_of_the_authors(golden: dict[str, Any]) -> 
     assert plain_answer("The  Cat, a dog!") == "cat dog"
 
 
+@pytest.mark.parametrize(
+    ("said", "wanted", "same"),
+    [
+        ("The  Cat.", "cat", 1), ("(A)", "A", 1), ("", "A", 0), ("", "(A)", 0), ("an", "A", 0), ("B", "(A)", 0),
+        ("4.", "4", 1), ("-5", "5", 0), ("(-5)", "-5.", 1), ("1.5", "15", 0), (".5", "5", 0), ("$1,200", "1200", 1),
+        ("1,2", "12", 0), ("50%", "50", 1), ("+", "-", 0), ("", "+", 0), ("don't", "don't!", 1),
+    ],
+)  # fmt: skip
+def test_short_answers_keep_the_signs_that_mean_something(said: str, wanted: str, same: float) -> None:
+    assert measured([said], [wanted], "answer") == same
+
+
 def test_bad_input() -> None:
     with pytest.raises(BadInput, match="2 answers, but 1 are wanted"):
         measured(["a", "b"], ["a"])

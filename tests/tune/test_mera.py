@@ -191,11 +191,16 @@ def test_units_that_do_not_react_are_matched_by_their_weights(net: Net) -> None:
 def test_merges_that_make_no_sense_are_refused(net: Net) -> None:
     one, other = random(net, "after", 0), random(net, "after", 1)
     scaled = Delta.begin(net, [Placed(Fusion(), Where(names="fc"))], torch.Generator())
+    broken = random(net, "after", 2)
+    with torch.no_grad():
+        next(iter(broken.parameters()))[0, 0] = float("nan")
     twice = Delta.begin(net, [PLACED["after"], PLACED["after"]], torch.Generator())
     cases: list[tuple[Callable[[], object], str]] = [
         (lambda: merge_adapters([one], net, "none"), "2 or more"),
         (lambda: merge_adapters([one, random(net, "beside", 1)], net, "none"), "of another kind"),
         (lambda: merge_adapters([one, other], net), "give inputs"),
+        (lambda: merge_adapters([one, broken], net, "none"), "holds NaN"),
+        (lambda: merge_adapters([one, broken], net, "weights"), "not finite"),
         (lambda: merge_adapters([one, other], net, "weights", reg=-1.0), "reg at least 0"),
         (lambda: merge_adapters([one, other], net, "weights", reference=2), "reference is 0 to 1"),
         (lambda: merge_adapters([one, other], net, "units"), "align is"),  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,8 @@ def compress(
     small.delta, chosen, was, now = compressed_file(base, model.delta, near, (density,), ALPHAS)
     after = small.proba_of(encode_dataset(data, small.encoder, cache=False, skip_bad=skip_bad).features)
     same = model.decision.ranking(before)[:, 0] == model.decision.ranking(after)[:, 0]
-    small.card |= _gone() | {
+    notes = (_THRESHOLD, model.decision.threshold is not None), (_NONE, model.rejection is not None)
+    small.card |= _gone(model.card) | {
         "compressed": {
             "numbers": len(chosen.update),
             "density": density,
@@ -102,7 +103,7 @@ def compress(
             "same": float(same.mean()),
             "divergence": divergence(before, after),
             "sources": list(data.provenance.sources),
-            "notes": [] if model.decision.threshold is None else [_THRESHOLD],
+            "notes": [note for note, holds in notes if holds],
         }
     }
     if out is not None:
@@ -112,6 +113,8 @@ def compress(
 
 _THRESHOLD = "the least confidence of --target-precision was for the model before, and is gone"
 
+_NONE = "items are called none of the classes by the rule fitted before; how often wrongly is not known any more"
+
 
 def divergence(before: np.ndarray, after: np.ndarray) -> float:
     """Mean Kullback-Leibler divergence of answers ``[n, C]`` from those before, in nats."""
@@ -119,9 +122,11 @@ def divergence(before: np.ndarray, after: np.ndarray) -> float:
     return float((p * np.log(p / q)).sum(axis=1).mean())
 
 
-def _gone() -> dict[str, Any]:
+def _gone(card: Mapping[str, Any]) -> dict[str, Any]:
     """What was estimated of the model before."""
+    told = card.get("reject")
     return {
+        "reject": told and {"kind": told["kind"], "other": told["other"], "method": _UNKNOWN},
         "estimate": {"method": _UNKNOWN, "accuracy": None, "groups": None, "assessment": None},
         "test": None,
         "selective": None,

@@ -52,7 +52,8 @@ def compress(
         parts: lengths of the tensors that it is made of, to keep the share of each instead of the whole's.
 
     Raises:
-        BadInput: density is not above 0 and at most 1; alpha is not positive; the vector holds NaN, or is constant.
+        BadInput: density is not above 0 and at most 1; alpha is not positive; the vector holds NaN, or is constant;
+            parts are not those of the vector.
     """
     if vector.dim() != 1 or len(vector) < 2 or not bool(torch.isfinite(vector).all()):
         raise BadInput(f"a task vector of shape {tuple(vector.shape)} must be one row of at least two finite numbers")
@@ -66,7 +67,10 @@ def compress(
     if parts is None:
         kept = largest(vector, density)
     else:
+        if sum(parts) != len(vector) or min(parts) < 1:
+            raise BadInput(f"parts of {sum(parts):,} numbers, none of them empty, must make the {len(vector):,} of it")
         kept = torch.cat([largest(part, density) for part in torch.split(vector, list(parts))])
+    kept &= vector != 0
     unit = vector.std() if magnitude == "std" else vector[kept].abs().mean()
     if not float(unit):
         raise BadInput("all entries of the task vector are one number, so that it has no spread to keep")
@@ -111,13 +115,15 @@ def choose(
         densities, alphas: tried with each other.
 
     Raises:
-        BadInput: as `compress`; nothing to choose among.
+        BadInput: as `compress`; nothing to choose among; a score is no number.
     """
     if not densities or not alphas:
         raise BadInput("there is no density or no alpha to choose among")
     tried = tuple(
         Tried(k, alpha, score(compress(vector, k, alpha).dense())) for k in sorted(densities) for alpha in alphas
     )
+    if any(math.isnan(one.score) for one in tried):
+        raise BadInput("a compressed vector has no score (NaN), so that none can be chosen")
     best = max(tried, key=lambda one: one.score)
     return Chosen(compress(vector, best.density, best.alpha), best, tried)
 
@@ -220,12 +226,14 @@ def compose(
         The weights ``[K]`` and the vector ``[d]`` they make: the best of all that were tried.
 
     Raises:
-        BadInput: no vectors; evaluations below 1.
+        BadInput: no vectors, or of several lengths; evaluations below 1; a loss is no number.
     """
     from scipy.optimize import minimize
 
     if not len(vectors) or evaluations < 1:
         raise BadInput("composing takes at least one vector and one evaluation")
+    if len({len(vector) for vector in vectors}) > 1:
+        raise BadInput(f"composing takes vectors of one length, not {sorted({len(vector) for vector in vectors})}")
     rows = torch.stack(list(vectors)).float()
     seen: list[tuple[float, Tensor]] = []
 
@@ -233,6 +241,8 @@ def compose(
         weights = torch.as_tensor(w, dtype=rows.dtype)
         if len(seen) < evaluations:
             seen.append((loss(weights @ rows) + penalty * float(weights.abs().mean()), weights))
+            if math.isnan(seen[-1][0]):
+                raise BadInput(f"the loss is no number (NaN) at the weights {weights.tolist()}")
         return seen[-1][0]
 
     minimize(

@@ -145,9 +145,11 @@ def low_rank_replace(
         raise BadInput(f"energy is a share above 0, at most 1, of a weight that is approximated, not {energy}")
     before, left = _count(model), dict(_unreachable(model))
     made: list[Replaced] = []
-    for name, module in _chosen(model, omit):
+    chosen = _chosen(model, omit)
+    for name, module in chosen:  # all before the first is replaced: a model that is refused stays as it was
+        _check(model, name, map_of(module)[0])
+    for name, module in chosen:
         weight, bias = map_of(module)
-        _check(model, name, weight)
         k, (out, into) = rank_of(weight, ratio, rank, energy), weight.shape
         if out < least_out:
             left[name] = f"it has {out} outputs, fewer than {least_out}"

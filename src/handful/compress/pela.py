@@ -242,6 +242,8 @@ class PELA:
     def __post_init__(self) -> None:
         if min(self.a, self.b, self.c, self.eps) < 0:
             raise BadInput(f"a, b, c and eps must not be negative: {self.a}, {self.b}, {self.c}, {self.eps}")
+        if self.task is None and not (self.a or self.b or self.c):
+            raise BadInput("without a task, one of a, b and c must be above 0: there is no loss")
 
     def recipe(self, teacher: nn.Module, student: nn.Module) -> Recipe:
         """Step 2, as slots: every parameter of the student learns."""

@@ -42,6 +42,8 @@ class Ternary:
     def __post_init__(self) -> None:
         if self.signs.dim() != 1 or not len(self.signs) or not math.isfinite(self.scale):
             raise BadInput(f"three values need a vector and a finite scale: {tuple(self.signs.shape)}, {self.scale}")
+        if self.signs.dtype != torch.int8 or not bool(((self.signs >= -1) & (self.signs <= 1)).all()):
+            raise BadInput(f"signs are -1, 0 and 1 (int8); these are others, or {self.signs.dtype}")
         object.__setattr__(self, "scale", float(np.float32(self.scale)))
 
     def __len__(self) -> int:

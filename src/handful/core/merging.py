@@ -70,16 +70,21 @@ def merge(
         scale: lambda.
 
     Raises:
-        BadInput: no such method; vectors of several lengths, or none; a weight too many or too few.
+        BadInput: no such method; vectors of several lengths, or none, or with numbers that are not finite; a weight too
+            many or too few; weights of a mean that sum to 0.
     """
     if method not in get_args(Method):
         raise BadInput(f"vectors are merged by {', '.join(get_args(Method))}, not by {method!r}")
     if not len(vectors) or len({tuple(v.shape) for v in vectors}) > 1:
         raise BadInput(f"merging takes vectors of one length, not {sorted({tuple(v.shape) for v in vectors})}")
     rows = vectors if isinstance(vectors, Tensor) else torch.stack(list(vectors))
+    if not bool(torch.isfinite(rows).all()):
+        raise BadInput("a vector to be merged holds NaN or infinity")
     if weights is not None and len(weights) != len(rows):
         raise BadInput(f"{len(rows)} vectors, but {len(weights)} weights")
     w = rows.new_ones(len(rows)) if weights is None else rows.new_tensor(list(weights))
+    if method == "mean" and not w.sum():
+        raise BadInput(f"the weights of a mean must not sum to 0: {list(weights or [])}")
     rows = rows if density is None else rows * largest(rows, density)
     if method == "ties":
         agrees = rows.sign() == elected(rows)

@@ -67,13 +67,15 @@ def matching(cost: Tensor) -> Tensor:
     """The cheapest plan ``[*b, M, M]`` between uniform marginals 1 / M, without entropy: one over M at each pair.
 
     Raises:
-        BadInput: the costs are not square.
+        BadInput: the costs are not square, or not finite.
     """
     from scipy.optimize import linear_sum_assignment
 
     m = cost.shape[-1]
     if cost.shape[-2] != m:
         raise BadInput(f"units are matched one to one, so that costs are square, not {tuple(cost.shape)}")
+    if not bool(torch.isfinite(cost).all()):
+        raise BadInput("units with numbers that are not finite cannot be matched")
     plan = torch.zeros_like(cost)
     for one, found in zip(plan.reshape(-1, m, m), cost.reshape(-1, m, m), strict=True):
         rows, columns = linear_sum_assignment(found.detach().cpu().numpy())

@@ -13,7 +13,6 @@ batches of B independent gradients F is about 1 / B^2 of the diagonal of the Fis
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from handful.core.late_interaction import Tokens
 from handful.errors import BadInput, nearest
-from handful.tune.delta import Delta
+from handful.tune.delta import Delta, attached
 from handful.tune.modes import in_mode
 from handful.tune.recipe import Data, Readout
 from handful.tune.sites import block_outputs, sites
@@ -95,7 +94,7 @@ class TaskEmb:
                 p.requires_grad_(False)
             for p in leaves.values():
                 p.requires_grad_(True)
-            with torch.enable_grad(), in_mode(False, model, readout), _attached(delta, model):
+            with torch.enable_grad(), in_mode(False, model, readout), attached(delta, model):
                 for rows in torch.split(torch.arange(len(data)), self.batch):
                     for name, value in self._squares(model, readout, data, rows, leaves, places).items():
                         found[name] = found.get(name, 0.0) + value
@@ -169,10 +168,6 @@ def _keeps(model: nn.Module, places: Sequence[tuple[str, str]]) -> tuple[dict[st
             module.register_forward_pre_hook(before) if side == "input" else module.register_forward_hook(after)
         )
     return kept, handles
-
-
-def _attached(delta: Delta | None, model: nn.Module) -> Any:
-    return nullcontext() if delta is None else delta.attached(model)
 
 
 def alike(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, float]:

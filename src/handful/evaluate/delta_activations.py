@@ -15,7 +15,7 @@ states and turns them back in the head for words answers the same and has anothe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -27,9 +27,10 @@ from handful.core.library import Found, Library
 from handful.encode.language_tower import LanguageTower
 from handful.encode.lm import LanguageModel
 from handful.encode.prompt import Prompt
+from handful.encode.say import say
 from handful.errors import BadInput
 from handful.protocols import Encoder
-from handful.tune.delta import Delta
+from handful.tune.delta import Delta, attached
 from handful.tune.loop import tune
 from handful.tune.modes import in_mode
 from handful.tune.recipe import Data, Recipe
@@ -120,16 +121,12 @@ class Answers:
     tokens: int = 32
 
     def __call__(self, tower: nn.Module) -> Tensor:
-        said = []
-        for prompt in _prompts(self.model, self.probes, 256):
-            inputs = cast(LanguageTower, tower).inputs([prompt])
-            body = cast(Any, tower).body
-            out = body.generate(
-                **inputs, max_new_tokens=self.tokens, do_sample=False, pad_token_id=self.model.tower.pad
-            )
-            fresh = out[0] if self.model.kind == "seq2seq" else out[0][len(prompt.ids) :]
-            said.append(self.model.tokenizer.decode(fresh, skip_special_tokens=True).strip() or ".")
-        return torch.from_numpy(np.asarray(self.encoder.encode(said, cache=False))).float().mean(0)
+        asked = copy(self.model)
+        asked.tower = cast(LanguageTower, tower)
+        said = say(asked, _prompts(self.model, self.probes, 256), self.tokens, stop=None)
+        return (
+            torch.from_numpy(np.asarray(self.encoder.encode([one or "." for one in said], cache=False))).float().mean(0)
+        )
 
 
 @dataclass(frozen=True)
@@ -214,7 +211,7 @@ class ModelIndex:
 
     @torch.no_grad()
     def _of(self, model: nn.Module, delta: Delta | None) -> Tensor:
-        with in_mode(False, model), nullcontext() if delta is None else delta.attached(model):
+        with in_mode(False, model), attached(delta, model):
             return self.read(model).detach().clone()
 
 

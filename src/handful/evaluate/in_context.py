@@ -21,6 +21,7 @@ from handful.encode.say import say
 from handful.errors import BadInput
 from handful.evaluate.wording import measured
 from handful.pretrain.examples import Example, Framing, checked, with_shots
+from handful.tune.delta import attached
 from handful.tune.tuned import Tuned
 
 Answerer = Callable[[Sequence[Example]], list[str]]
@@ -52,22 +53,18 @@ def answerer(
         choosing = [i for i, one in enumerate(examples) if one.options]
         writing = [i for i, one in enumerate(examples) if not one.options]
         prompts = [frame.prompt(model, one.inputs) for one in examples]
-        if choosing:
-            found = model.score([prompts[i] for i in choosing], [examples[i].options for i in choosing])
-            for i, best in zip(choosing, chosen(found, seed), strict=True):
-                out[i] = examples[i].options[best]
-        if writing:
-            said = say(model, [prompts[i] for i in writing], most, stop=stop)
-            for i, text in zip(writing, said, strict=True):
-                out[i] = text
+        with attached(tuned.delta if tuned else None, model.tower):
+            if choosing:
+                found = model.score([prompts[i] for i in choosing], [examples[i].options for i in choosing])
+                for i, best in zip(choosing, chosen(found, seed), strict=True):
+                    out[i] = examples[i].options[best]
+            if writing:
+                said = say(model, [prompts[i] for i in writing], most, stop=stop)
+                for i, text in zip(writing, said, strict=True):
+                    out[i] = text
         return out
 
-    def ask_tuned(examples: Sequence[Example]) -> list[str]:
-        assert tuned is not None
-        with tuned.delta.attached(model.tower):
-            return ask(examples)
-
-    return ask if tuned is None else ask_tuned
+    return ask
 
 
 def chosen(scores: torch.Tensor, seed: int = 0) -> list[int]:
@@ -77,7 +74,7 @@ def chosen(scores: torch.Tensor, seed: int = 0) -> list[int]:
     return torch.where(best, draw, -1.0).argmax(1).tolist()
 
 
-def right(examples: Sequence[Example], said: Sequence[str], measure: str = "exact") -> np.ndarray:
+def right(examples: Sequence[Example], said: Sequence[str], measure: str = "answer") -> np.ndarray:
     """How right each answer is ``[n]``: for options 1 where it is the wanted one, for free text by `measured`."""
     wanted = [one.targets for one in checked(examples, "to judge by")]
     out = measured(said, wanted, measure)
@@ -130,7 +127,7 @@ def in_context(
     k: int = 4,
     seeds: Sequence[int] = (0, 1, 2),
     *,
-    measure: str = "exact",
+    measure: str = "answer",
 ) -> Learnt:
     """Judge learning from examples in the prompt, without any update of weights (109).
 

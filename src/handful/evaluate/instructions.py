@@ -20,7 +20,7 @@ from handful.core.shares import Shares, checked_weights
 from handful.encode.lm import LanguageModel
 from handful.encode.say import say
 from handful.errors import BadInput
-from handful.evaluate.gauntlet import normalised_average, rescaled
+from handful.evaluate.gauntlet import normalised_average
 from handful.evaluate.in_context import Answerer, answerer, right, shown
 from handful.pretrain.examples import Example, Framing, by_task
 from handful.pretrain.instruct import Instruct
@@ -28,6 +28,7 @@ from handful.pretrain.mixture import InstructionMixture
 from handful.pretrain.overlap import refuse_leaks
 from handful.pretrain.reasoning import answer_of, majority
 from handful.protocols import Progress
+from handful.tune.delta import attached
 from handful.tune.tuned import Tuned
 
 
@@ -40,7 +41,7 @@ class Suite:
         examples: tested ones, of one task or several.
         pool: what is shown is drawn from those of the same task.
         k: examples shown.
-        chance: score of a guesser; by default 1 / options, 0 for free text.
+        chance: score of a guesser in each task; by default 1 / options, 0 for free text.
         reasons: whether the answer is read behind a phrase such as "the answer is"; then free text counts as well.
     """
 
@@ -52,13 +53,14 @@ class Suite:
     reasons: bool = False
 
     @property
-    def guesser(self) -> float:
-        """Score of a guesser."""
-        if self.chance is not None:
-            return self.chance
-        return float(
-            np.mean([1 / len(one.options) if one.options and not self.reasons else 0 for one in self.examples])
-        )
+    def guesser(self) -> dict[str, float]:
+        """Score of a guesser in each task."""
+
+        def chance(some: Sequence[Example]) -> float:
+            return float(np.mean([1 / len(one.options) if one.options and not self.reasons else 0 for one in some]))
+
+        own = self.chance
+        return {task: chance(some) if own is None else own for task, some in by_task(self.examples).items()}
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class SuiteScore:
         name: of the suite.
         tasks: score of each task.
         mean: over tasks, with the interval over tested examples.
-        normalised: of the mean over tasks, 0 for a guesser.
+        normalised: the mean over tasks of their normalised scores, 0 for a guesser.
     """
 
     name: str
@@ -112,18 +114,15 @@ def reasoner(
 
     def ask(examples: Sequence[Example]) -> list[str]:
         prompts = [frame.prompt(model, one.inputs) for one in examples]
-        each = [
-            say(model, prompts, most, stop=None, temperature=temperature if samples > 1 else 0.0, seed=seed + number)
-            for number in range(samples)
-        ]
+        warmth = temperature if samples > 1 else 0.0
+        with attached(tuned.delta if tuned else None, model.tower):
+            each = [
+                say(model, prompts, most, stop=None, temperature=warmth, seed=seed + number)
+                for number in range(samples)
+            ]
         return [majority([answer_of(said) for said in one]) or "" for one in zip(*each, strict=True)]
 
-    def ask_tuned(examples: Sequence[Example]) -> list[str]:
-        assert tuned is not None
-        with tuned.delta.attached(model.tower):
-            return ask(examples)
-
-    return ask if tuned is None else ask_tuned
+    return ask
 
 
 def judge(
@@ -145,7 +144,7 @@ def judge(
     names = [suite.name for suite in suites]
     if not names or len(set(names)) < len(names) or not all(suite.examples for suite in suites):
         raise BadInput("give suites, each with a name of its own and examples")
-    out, chances = [], {}
+    out: list[SuiteScore] = []
     for suite in suites:
         if learnt:
             refuse_leaks(learnt, suite.examples)
@@ -160,13 +159,12 @@ def judge(
             judged = [replace(one, options=()) for one in some] if suite.reasons else some
             scores.append(right(judged, who(asked)))
             tasks[task] = float(scores[-1].mean())
-        value = sum(tasks.values()) / len(tasks)
         weights = np.concatenate([np.full(len(one), 1 / len(one)) for one in scores])  # tasks count alike
         hit = np.concatenate(scores) > 0
         mean = Shares(weights=checked_weights(weights, len(hit)))(hit, np.ones(len(hit), dtype=bool))
-        chances[suite.name] = suite.guesser
-        out.append(SuiteScore(suite.name, tasks, mean, rescaled(value, suite.guesser)))
-    return Judged(tuple(out), normalised_average({one.name: one.tasks for one in out}, chances))
+        normalised = normalised_average({suite.name: tasks}, {suite.name: suite.guesser})
+        out.append(SuiteScore(suite.name, tasks, mean, normalised))
+    return Judged(tuple(out), sum(one.normalised for one in out) / len(out))
 
 
 def task_scaling(
@@ -209,8 +207,10 @@ def task_scaling(
     how = settings or Instruct()
 
     def scored(learned: Tuned | None) -> float:
-        said = answerer(model, learned, how.framing, most=most)
-        reasons = reasoner(model, learned, how.framing, most=reason_most)
+        # A model that never learnt the separator is asked without: it would take it for the end.
+        frame = replace(how.framing, separator=how.framing.separator and learned is not None)
+        said = answerer(model, learned, frame, most=most)
+        reasons = reasoner(model, learned, frame, most=reason_most)
         return judge(suites, said, reasons).average
 
     before = scored(None)

@@ -27,6 +27,7 @@ from handful.pretrain.examples import Example, Framing, checked
 from handful.pretrain.instruct import Instruct, less_is_more
 from handful.pretrain.overlap import refuse_leaks
 from handful.protocols import Progress
+from handful.tune.delta import attached
 from handful.tune.tuned import Tuned
 
 Paradigm = Callable[[Tuned | None], float]
@@ -125,8 +126,7 @@ def exact_continuation(
     """Whether every token of each target is the likeliest behind those before it ``[n]``; a causal model."""
     frame = replace(framing or Framing(), ends=False)
     rows = [frame.row(model, one) for one in checked(examples, "to judge by")]
-    hooks = tuned.delta.attached(model.tower) if tuned is not None else torch.no_grad()
-    with hooks:
+    with attached(tuned.delta if tuned else None, model.tower):
         found = [model.tower.certain(rows[at : at + batch]) for at in range(0, len(rows), batch)]
     return torch.cat(found).numpy().astype(float)
 

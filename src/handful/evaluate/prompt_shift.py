@@ -31,6 +31,7 @@ from handful.evaluate.wording_shift import Shift, advised, shift, summary, writt
 from handful.pretrain.examples import Framing
 from handful.pretrain.instruct import Instruct
 from handful.protocols import Progress
+from handful.tune.delta import attached
 from handful.tune.tuned import Tuned
 
 KNOWN = ("Input: {text}\nOutput:", "Text: {text}\nAnswer:")
@@ -74,8 +75,15 @@ class AuditReport:
         return "\n".join([*lines, "", *self.advice.values(), ""])
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        layers = [{"model": model, "when": when, "rows": rows} for (model, when), rows in self.layers.items()]
+        """JSON-able; ``None`` where a measure is not defined, such as of states that are all the same."""
+
+        def plain(row: Mapping[str, float]) -> dict[str, float | None]:
+            return {name: None if np.isnan(value) else value for name, value in row.items()}
+
+        layers = [
+            {"model": model, "when": when, "rows": [plain(row) for row in rows]}
+            for (model, when), rows in self.layers.items()
+        ]
         return {"rows": self.rows, "layers": layers, "advice": self.advice}
 
     def plot(self, folder: str | Path, seed: int = 0) -> list[Path]:
@@ -199,9 +207,7 @@ class PromptShiftAudit:
             [one.inputs for task in self.tasks for one in written(task, task.queries, template)]
             for template in (*self.known, *self.other)
         ]
-        if tuned is None:
-            return states_of(model, prompts)
-        with tuned.delta.attached(model.tower):
+        with attached(tuned.delta if tuned else None, model.tower):
             return states_of(model, prompts)
 
     def _refuse_long(self, name: str, model: LanguageModel) -> None:

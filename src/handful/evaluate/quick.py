@@ -11,7 +11,7 @@ instructions or without; the score is ROUGE-L, exact match or F1 of words.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -110,7 +110,8 @@ def sample_efficiency(
         def score(answer: Answerer, some: Sequence[QuickTask]) -> list[float]:
             return [_score(answer, task, measure) for task in some]
 
-        zero = score(answerer(model, None, how.framing, most=most, stop=None), fair)
+        plain = replace(how.framing, separator=False)  # which the model as it is has never seen
+        zero = score(answerer(model, None, plain, most=most, stop=None), fair)
         scores = np.empty((len(sizes), len(fair)))
         for at, size in enumerate(map(str, sizes)):
             groups = [list(range(len(fair)))] if joint else [[i] for i in range(len(fair))]

@@ -1,6 +1,7 @@
 """How near a written answer is to the one that is wanted: exact match, F1 of words, ROUGE-L.
 
-Exact match and F1 are those of SQuAD (Rajpurkar et al. 2016): lower case, without signs and articles. ROUGE-L (Lin
+Exact match and F1 are those of SQuAD (Rajpurkar et al. 2016): lower case, without signs and articles, which takes -1.5
+for 15 and leaves nothing of the choice A; where answers are figures or letters, ``"answer"`` is meant. ROUGE-L (Lin
 2004) is the F measure of the longest common subsequence of words, stemmed (Porter 1980) where they are longer than 3.
 """
 
@@ -17,6 +18,8 @@ from handful.core.stem import stem
 from handful.errors import BadInput, nearest
 
 _SIGNS = str.maketrans("", "", string.punctuation)
+_AROUND = re.compile(r"^(?:(?!-?\.?\d)\W)+|\W+$")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3})")
 
 
 def plain_answer(text: str) -> str:
@@ -50,6 +53,11 @@ def rouge_l(said: str, wanted: str) -> float:
     return float(2 * row[-1] / (len(a) + len(b)))
 
 
+def same_answer(said: str, wanted: str) -> float:
+    """1 where both are the same short of case, articles and the signs around words, else 0; figures keep theirs."""
+    return float(_short_answer(said) == _short_answer(wanted))
+
+
 def same(said: str, wanted: str) -> float:
     """1 where both are the same, letter by letter, short of blanks at the ends."""
     return float(said.strip() == wanted.strip())
@@ -58,6 +66,7 @@ def same(said: str, wanted: str) -> float:
 MEASURES: dict[str, Callable[[str, str], float]] = {
     "rouge-l": rouge_l,
     "exact": exact_match,
+    "answer": same_answer,
     "f1": word_f1,
     "same": same,
 }
@@ -77,6 +86,11 @@ def measured(said: Sequence[str], wanted: Sequence[str], measure: str = "rouge-l
         if not one.strip():
             raise BadInput(f"the wanted answer {number} is empty")
     return np.array([MEASURES[measure](a, b) for a, b in zip(said, wanted, strict=True)], dtype=float)
+
+
+def _short_answer(text: str) -> str:
+    words = [word for one in text.casefold().split() if (word := _AROUND.sub("", _THOUSANDS.sub("", one)))]
+    return " ".join([word for word in words if word not in ("a", "an", "the")] or words) or text.strip()
 
 
 def _stems(text: str) -> list[str]:

@@ -124,7 +124,7 @@ class InstructionMixture:
         caps, rates: of each collection; rates need not sum to 1.
         shots: fewest and most examples shown, before those that do not fit are left out.
         most_in: tokens of an input at most.
-        length: how many tokens a text has; words by default.
+        length: how many tokens a text has; words by default, so that what a model reads may be longer, and be cut.
         seed: of every draw.
         skipped: what was left out as examples were drawn: ``"no room for an example"``, a few-shot case redrawn as not
             one of its examples fits; ``"nothing to list"``, a free text in a setting that lists answers.
