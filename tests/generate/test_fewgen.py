@@ -11,10 +11,10 @@ import tiny_lm
 import torch
 from torch import Tensor
 
+from handful.encode.decode import Said
 from handful.encode.lm import LanguageModel
 from handful.encode.prompt import continuation, padded
 from handful.errors import BadInput, HandfulError
-from handful.generate.decode import Said
 from handful.generate.fewgen import FewGen
 from handful.generate.prefixes import ClassPrefixes
 from handful.generate.token_weights import NET, Discrimination, Generation, LookAhead, WeighingPrefixes, discrimination

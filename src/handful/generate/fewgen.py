@@ -22,11 +22,11 @@ from typing import Any
 
 import torch
 
+from handful.encode.decode import Decoding, Said, decode
 from handful.encode.lm import LanguageModel
 from handful.encode.prompt import continuation, padded
 from handful.encode.rows import Row, chained
 from handful.errors import BadInput, HandfulError
-from handful.generate.decode import Decoding, Said, decode
 from handful.generate.token_weights import Discrimination, Generation, LookAhead, WeighingPrefixes
 from handful.protocols import Progress
 from handful.tune.fillers import Plain
