@@ -178,6 +178,13 @@ def test_the_published_pairs_are_read(tmp_path: Path) -> None:
     path.write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(BadInput, match="no column 'sent_more'"):
         read_crows_pairs(path)
+    columns = "sent_more,sent_less,stereo_antistereo,bias_type\n"
+    path.write_text(f"{columns}He ran.,She ran.,stereo,gender\nHe ran.,She ran.\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="row 3: no cell in column 'stereo_antistereo'"):
+        read_crows_pairs(path)
+    path.write_text(columns, encoding="utf-8")
+    with pytest.raises(BadInput, match="has no rows"):
+        read_crows_pairs(path)
     with pytest.raises(BadInput, match="is causal"):
         crows_pairs(tiny_lm.tiny("causal"), PAIRS)
     with pytest.raises(BadInput, match="none of the 1 pairs"):
