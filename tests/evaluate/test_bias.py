@@ -96,6 +96,9 @@ def test_an_association_changes_its_sign_with_the_sets() -> None:
     assert seat(lambda texts: words[texts[0]], ["x"], ["y"], ["a"], ["b"]) == found
     with pytest.raises(BadInput, match="equally large"):
         weat(x, y[:2], a, b)
+    for bad in (np.zeros_like(x), np.full_like(x, np.nan), np.full_like(x, np.inf)):
+        with pytest.raises(BadInput, match="all zeros, or holds NaN"):
+            weat(bad, y, a, b)
     with pytest.raises(BadInput, match="no effect size"):
         weat(x[:1], x[:1], a, b)
 

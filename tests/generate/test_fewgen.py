@@ -259,6 +259,8 @@ def test_second_texts_are_written_behind_first_ones(writer: LanguageModel) -> No
         generator.generate(2)
     with pytest.raises(BadInput, match="12 different texts for 13 pairs"):
         generator.generate(13, corpus=CORPUS)
+    with pytest.raises(BadInput, match="has none for"):
+        generator.generate(1, corpus=CORPUS, repetition={"other": 1.5})
 
 
 def test_what_cannot_be_used_is_dropped(fitted: FewGen) -> None:

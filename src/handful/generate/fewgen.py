@@ -167,7 +167,7 @@ class FewGen:
             progress: called with (texts kept, texts in all).
 
         Raises:
-            BadInput: nothing was learnt yet; pairs without a corpus.
+            BadInput: nothing was learnt yet; pairs without a corpus; a class without a temperature or repetition.
             HandfulError: too few of the texts can be used.
         """
         if self.tuned is None:
@@ -263,4 +263,8 @@ class FewGen:
 
 
 def _of(value: float | Mapping[Any, float], name: Any) -> float:
-    return value if isinstance(value, (int, float)) else value[name]
+    if isinstance(value, (int, float)):
+        return value
+    if name not in value:
+        raise BadInput(f"temperature or repetition by class has none for {name!r}; give each class one")
+    return value[name]
