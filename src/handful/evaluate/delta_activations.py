@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.core.library import Found, Library
+from handful.encode.decode import Decoding, decode
 from handful.encode.language_tower import LanguageTower
 from handful.encode.lm import LanguageModel
 from handful.encode.prompt import Prompt
@@ -120,15 +121,12 @@ class Answers:
     tokens: int = 32
 
     def __call__(self, tower: nn.Module) -> Tensor:
-        said = []
-        for prompt in _prompts(self.model, self.probes, 256):
-            inputs = cast(LanguageTower, tower).inputs([prompt])
-            body = cast(Any, tower).body
-            out = body.generate(
-                **inputs, max_new_tokens=self.tokens, do_sample=False, pad_token_id=self.model.tower.pad
-            )
-            fresh = out[0] if self.model.kind == "seq2seq" else out[0][len(prompt.ids) :]
-            said.append(self.model.tokenizer.decode(fresh, skip_special_tokens=True).strip() or ".")
+        prompts, tokenizer = _prompts(self.model, self.probes, 256), self.model.tokenizer
+        found = decode(
+            cast(LanguageTower, tower), [one.ids for one in prompts], Decoding(self.tokens, 0.0),
+            tokenizer.eos_token_id, torch.Generator(),
+        )  # fmt: skip
+        said = [tokenizer.decode(one.ids, skip_special_tokens=True).strip() or "." for (one,) in found]
         return torch.from_numpy(np.asarray(self.encoder.encode(said, cache=False))).float().mean(0)
 
 
