@@ -96,6 +96,8 @@ def test_an_association_changes_its_sign_with_the_sets() -> None:
     assert seat(lambda texts: words[texts[0]], ["x"], ["y"], ["a"], ["b"]) == found
     with pytest.raises(BadInput, match="equally large"):
         weat(x, y[:2], a, b)
+    with pytest.raises(BadInput, match="do not fit together"):
+        weat(x, y, a[:, :1], b)
     for bad in (np.zeros_like(x), np.full_like(x, np.nan), np.full_like(x, np.inf)):
         with pytest.raises(BadInput, match="all zeros, or holds NaN"):
             weat(bad, y, a, b)

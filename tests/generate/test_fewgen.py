@@ -291,6 +291,8 @@ def test_bad_input(model: LanguageModel) -> None:
         FewGen(model, PROMPTS).fit([["a", "b"]], ["bad"])
     with pytest.raises(BadInput, match="call fit"):
         FewGen(model, PROMPTS).generate(1)
+    with pytest.raises(BadInput, match="2 tokens at least"):
+        FewGen(model, PROMPTS, length=1)
     with pytest.raises(BadInput, match="written by a causal one"):
         FewGen(tiny_lm.tiny("seq2seq"), PROMPTS).fit(TEXTS, LABELS)
     with pytest.warns(UserWarning, match="class 'good' has 1 examples"):

@@ -156,6 +156,8 @@ def weat(
     n = len(x)
     if len(y) != n or n < 1 or not len(a) or not len(b):
         raise BadInput(f"the two sets of targets have {n} and {len(y)} members; they must be equally large")
+    if len({one.shape[1] for one in (x, y, a, b)}) > 1:
+        raise BadInput(f"vectors of {', '.join(str(one.shape[1]) for one in (x, y, a, b))} numbers do not fit together")
     norms = np.linalg.norm(np.concatenate([x, y, a, b]), axis=1)
     if not np.isfinite(norms).all() or not norms.all():
         raise BadInput("a vector is all zeros, or holds NaN or infinity: it has no angle to others")

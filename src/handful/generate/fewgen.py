@@ -91,6 +91,8 @@ class FewGen:
     def __post_init__(self) -> None:
         if len(self.prompts) < 2:
             raise BadInput(f"{len(self.prompts)} prompts: texts are written for two classes at least")
+        if self.length < 2 or self.first < 1:
+            raise BadInput(f"length is 2 tokens at least, first 1, not {self.length} and {self.first}")
         split = [(one, None) if isinstance(one, str) else tuple(one) for one in self.prompts.values()]
         between = {part[1] for part in split}
         if len(between) > 1:

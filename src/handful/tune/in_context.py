@@ -130,10 +130,11 @@ class InContext:
         """Draw the examples; arguments as for `TFewClassifier.fit`.
 
         Raises:
-            BadInput: a label that is none of its choices; more examples are asked for than there are.
+            BadInput: a label that is none of its choices; a choice twice; more examples are asked for than there are.
         """
         if len(labels) != len(texts):
             raise BadInput(f"{len(texts)} texts, but {len(labels)} labels")
+        self.model.answers(len(texts), choices)
         for number, (label, some) in enumerate(zip(labels, choices_of(len(texts), choices), strict=True)):
             if label not in some:
                 raise BadInput(f"label {label!r} of example {number} is none of its choices {list(some)[:5]}")
@@ -154,9 +155,11 @@ class InContext:
         """``-score`` of each answer ``[n, C]``, ``-inf`` behind the last of an item.
 
         Raises:
-            BadInput: before `fit`; examples and question are more than the model reads.
+            BadInput: before `fit`; no texts; examples and question are more than the model reads.
         """
         questions = self.questions(texts, choices)
+        if not questions:
+            raise BadInput("no texts")
         ways = max(len(one.answers) for one in questions)
         parts = []
         with torch.no_grad():
