@@ -96,6 +96,11 @@ def test_an_association_changes_its_sign_with_the_sets() -> None:
     assert seat(lambda texts: words[texts[0]], ["x"], ["y"], ["a"], ["b"]) == found
     with pytest.raises(BadInput, match="equally large"):
         weat(x, y[:2], a, b)
+    with pytest.raises(BadInput, match="do not fit together"):
+        weat(x, y, a[:, :1], b)
+    for bad in (np.zeros_like(x), np.full_like(x, np.nan), np.full_like(x, np.inf)):
+        with pytest.raises(BadInput, match="all zeros, or holds NaN"):
+            weat(bad, y, a, b)
     with pytest.raises(BadInput, match="no effect size"):
         weat(x[:1], x[:1], a, b)
 
@@ -177,6 +182,13 @@ def test_the_published_pairs_are_read(tmp_path: Path) -> None:
         read_crows_pairs(tmp_path / "none.csv")
     path.write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(BadInput, match="no column 'sent_more'"):
+        read_crows_pairs(path)
+    columns = "sent_more,sent_less,stereo_antistereo,bias_type\n"
+    path.write_text(f"{columns}He ran.,She ran.,stereo,gender\nHe ran.,She ran.\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="row 3: no cell in column 'stereo_antistereo'"):
+        read_crows_pairs(path)
+    path.write_text(columns, encoding="utf-8")
+    with pytest.raises(BadInput, match="has no rows"):
         read_crows_pairs(path)
     with pytest.raises(BadInput, match="is causal"):
         crows_pairs(tiny_lm.tiny("causal"), PAIRS)

@@ -11,10 +11,10 @@ import tiny_lm
 import torch
 from torch import Tensor
 
+from handful.encode.decode import Said
 from handful.encode.lm import LanguageModel
 from handful.encode.prompt import continuation, padded
 from handful.errors import BadInput, HandfulError
-from handful.generate.decode import Said
 from handful.generate.fewgen import FewGen
 from handful.generate.prefixes import ClassPrefixes
 from handful.generate.token_weights import NET, Discrimination, Generation, LookAhead, WeighingPrefixes, discrimination
@@ -259,6 +259,8 @@ def test_second_texts_are_written_behind_first_ones(writer: LanguageModel) -> No
         generator.generate(2)
     with pytest.raises(BadInput, match="12 different texts for 13 pairs"):
         generator.generate(13, corpus=CORPUS)
+    with pytest.raises(BadInput, match="has none for"):
+        generator.generate(1, corpus=CORPUS, repetition={"other": 1.5})
 
 
 def test_what_cannot_be_used_is_dropped(fitted: FewGen) -> None:
@@ -289,6 +291,8 @@ def test_bad_input(model: LanguageModel) -> None:
         FewGen(model, PROMPTS).fit([["a", "b"]], ["bad"])
     with pytest.raises(BadInput, match="call fit"):
         FewGen(model, PROMPTS).generate(1)
+    with pytest.raises(BadInput, match="2 tokens at least"):
+        FewGen(model, PROMPTS, length=1)
     with pytest.raises(BadInput, match="written by a causal one"):
         FewGen(tiny_lm.tiny("seq2seq"), PROMPTS).fit(TEXTS, LABELS)
     with pytest.warns(UserWarning, match="class 'good' has 1 examples"):

@@ -262,9 +262,9 @@ def test_rewrites() -> None:
     model = tiny_lm.tiny("seq2seq")
     writer = Paraphraser(model, drawn=replace(DRAWN, most=5), diverse=replace(Paraphraser(model).diverse, most=5))
     apart = writer.rewrites(TEXTS, 4, "diverse", torch.Generator().manual_seed(0))
-    drawn = writer.rewrites(TEXTS, 4, "drawn", torch.Generator().manual_seed(0))
+    drawn = writer.rewrites(TEXTS, 2, "drawn", torch.Generator().manual_seed(0))
     mixed = writer.rewrites(TEXTS, 4, "mixed", torch.Generator().manual_seed(0))
-    assert [some[:2] for some in mixed] == [some[:2] for some in drawn]
+    assert [some[:2] for some in mixed] == drawn
     assert [some[2:] for some in mixed] == [some[:2] for some in apart]
     with pytest.warns(UserWarning, match="4 of 4 texts have fewer than 40 different rewrites"):
         many = Paraphraser(model, drawn=replace(DRAWN, most=1)).sample(TEXTS, 40, "drawn")

@@ -107,6 +107,13 @@ def test_what_cannot_be_prompted_is_refused() -> None:
         model.fit(["a"], ["meh"], ["good", "bad"])
     with pytest.raises(BadInput, match="not been fitted"):
         model.logits(TEXTS, ["good", "bad"])
+    some = InContext(tiny_lm.tiny("causal"), "*sent_0*_it_was")
+    with pytest.raises(BadInput, match="has the answer 'good' twice"):
+        some.fit(TEXTS, LABELS, ["good", "good", "bad"])
+    with pytest.raises(BadInput, match="4 prompts, but answers for 1"):
+        some.fit(TEXTS, LABELS, [["good", "bad"]])
+    with pytest.raises(BadInput, match="no texts"):
+        some.fit(TEXTS[:1], LABELS[:1], ["good", "bad"]).logits([], ["good", "bad"])
     with pytest.raises(BadInput, match="'causal' reads 48"):
         InContext(tiny_lm.tiny("causal"), "*sent_0*").fit(TEXTS * 4, LABELS * 4, ["good", "bad"]).logits(
             ["a"], ["b", "c"]

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from handful.encode.lm import LanguageModel, language_model
 from handful.encode.minilm import MiniLM
-from handful.errors import BadInput
+from handful.errors import BadInput, HandfulError
 from handful.tune.cloze import covered
 from handful.tune.masked_minilm import masked_minilm, save, teach
 
@@ -54,6 +54,9 @@ def test_a_few_steps_teach_it_and_it_is_read_again(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="exists; give --force"):
         save(made, tmp_path / "there" / "minilm-mlm")
     save(made, tmp_path / "there" / "minilm-mlm", force=True)
+    (tmp_path / "a-file").write_text("", encoding="utf-8")
+    with pytest.raises(HandfulError, match="cannot write"):
+        save(made, tmp_path / "a-file" / "minilm-mlm")
 
 
 def test_covered_words_are_learnt_and_some_sentences_are_not() -> None:

@@ -265,6 +265,8 @@ def test_what_cannot_be_mixed_is_refused() -> None:
         made(words={"good": "good"})
     with pytest.raises(BadInput, match="several alphas are chosen by held-out examples"):
         made(alpha=(0.1, 0.5)).fit(TEXTS, LABELS)
+    with pytest.raises(BadInput, match="not every 0"):
+        made(check=0).fit(TEXTS, LABELS, TEXTS[::-1], LABELS[::-1])
     with pytest.raises(BadInput, match="label 'meh' has no word"):
         made().fit(TEXTS, [*LABELS[:5], "meh"])
     with pytest.raises(BadInput, match="6 and 0 texts, but 5 and 0 labels"):

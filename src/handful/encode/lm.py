@@ -158,11 +158,7 @@ class LanguageModel:
 
     def answers(self, prompts: int, choices: Sequence[str] | Sequence[Sequence[str]]) -> list[list[tuple[int, ...]]]:
         """For each of ``prompts`` prompts the tokens of its answers. Raises `BadInput`, see `score`."""
-        shared = not choices or isinstance(choices[0], str)
-        listed: list[Sequence[str]] = [choices] * prompts if shared else list(choices)  # type: ignore[list-item]
-        if len(listed) != prompts:
-            raise BadInput(f"{prompts} prompts, but answers for {len(listed)}")
-        known: dict[str, tuple[int, ...]] = {}
+        listed, known = choices_of(prompts, choices), dict[str, tuple[int, ...]]()
         for number, some in enumerate(listed):
             if not some:
                 raise BadInput(f"prompt {number} has no answers to choose from")
@@ -238,3 +234,12 @@ def _kind(source: Source) -> Kind:
     if not has:
         raise BadInput(f"{source.name!r} is a {model_type}, which is no language model")
     return has[0]  # type: ignore[return-value]
+
+
+def choices_of(prompts: int, choices: Sequence[str] | Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """The answers to each prompt, from answers to all or to each. Raises `BadInput` for more or fewer than prompts."""
+    shared = not choices or isinstance(choices[0], str)
+    found: list[Sequence[str]] = [choices] * prompts if shared else list(choices)  # type: ignore[list-item]
+    if len(found) != prompts:
+        raise BadInput(f"{prompts} prompts, but answers for {len(found)}")
+    return found

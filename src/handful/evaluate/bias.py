@@ -149,16 +149,22 @@ def weat(
         seed: of the draw.
 
     Raises:
-        BadInput: sets of different sizes, or of one; all targets are alike.
+        BadInput: sets of different sizes, or an empty one; a vector of zeros, or of what is no number; all
+            targets are alike.
     """
     x, y, a, b = (np.atleast_2d(np.asarray(one, dtype=float)) for one in (x, y, a, b))
     n = len(x)
     if len(y) != n or n < 1 or not len(a) or not len(b):
         raise BadInput(f"the two sets of targets have {n} and {len(y)} members; they must be equally large")
+    if len({one.shape[1] for one in (x, y, a, b)}) > 1:
+        raise BadInput(f"vectors of {', '.join(str(one.shape[1]) for one in (x, y, a, b))} numbers do not fit together")
+    norms = np.linalg.norm(np.concatenate([x, y, a, b]), axis=1)
+    if not np.isfinite(norms).all() or not norms.all():
+        raise BadInput("a vector is all zeros, or holds NaN or infinity: it has no angle to others")
     s = _cosine(np.concatenate([x, y]), a).mean(1) - _cosine(np.concatenate([x, y]), b).mean(1)
     deviation = float(s.std(ddof=1))
     gap = float(s[:n].mean() - s[n:].mean())
-    if deviation == 0:
+    if deviation < 1e-12:
         raise BadInput("all targets are equally near to both sets of attributes: there is no effect size")
     if math.comb(2 * n, n) <= draws:
         sums = np.array([s[list(rows)].sum() for rows in itertools.combinations(range(2 * n), n)])

@@ -13,7 +13,6 @@ Avoiding Inference Heuristics in Few-shot Prompt-based Finetuning, 2021, section
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 from handful.core.intervals import Estimate, wilson
 from handful.errors import BadInput
 from handful.evaluate.heuristics import Halves, heuristic_audit
+from handful.read.delimited import records
 
 Pairs = Sequence[tuple[str, str]]
 Predict = Callable[[Pairs], Sequence[str]]
@@ -138,14 +138,15 @@ def overlap_study(
 
 def read_hans(path: str | Path) -> Challenge:
     """HANS from its ``heuristics_evaluation_set.txt``, for classifiers of entailment, neutral and contradiction."""
-    rows = _table(path, ("gold_label", "sentence1", "sentence2", "heuristic"))
+    columns = ("gold_label", "sentence1", "sentence2", "heuristic")
+    rows = records(path, columns, separator="\t", quoted=False)
     pairs = [(row["sentence1"], row["sentence2"]) for row in rows]
     return Challenge(pairs, [row["gold_label"] for row in rows], "entailment", _NLI, [row["heuristic"] for row in rows])
 
 
 def read_paws(path: str | Path) -> Challenge:
     """PAWS of QQP from a file ``id, sentence1, sentence2, label``, for classifiers that answer "1" for a paraphrase."""
-    rows = _table(path, ("sentence1", "sentence2", "label"))
+    rows = records(path, ("sentence1", "sentence2", "label"), separator="\t", quoted=False)
     return Challenge([(row["sentence1"], row["sentence2"]) for row in rows], [row["label"] for row in rows], "1")
 
 
@@ -170,18 +171,6 @@ def read_scramble(folder: str | Path, kinds: Sequence[str] = ("same_short",)) ->
         labels += [_SCRAMBLED[code] for code in codes]
         cases += [kind] * len(codes)
     return Challenge(pairs, labels, "entailment", {name: name for name in _NLI}, cases)
-
-
-def _table(path: str | Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    path = Path(path)
-    if not path.is_file():
-        raise BadInput(f"there is no file {path}")
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    for column in columns:
-        if not rows or any(row.get(column) is None for row in rows):
-            raise BadInput(f"{path} has no column {column!r}, or a row without it")
-    return rows
 
 
 def _lines(path: Path) -> list[str]:

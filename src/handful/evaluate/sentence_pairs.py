@@ -13,7 +13,6 @@ is why ties are counted, and ``corrected`` takes half of them as wins.
 
 from __future__ import annotations
 
-import csv
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import torch
 from handful.encode.lm import LanguageModel
 from handful.encode.prompt import Prompt
 from handful.errors import BadInput
+from handful.read.delimited import records
 
 Tokens = Literal["shared", "different"]
 
@@ -111,15 +111,8 @@ def read_crows_pairs(path: str | Path, kind: str | None = None) -> list[Sentence
     Raises:
         BadInput: no such file; a column or the kind is missing.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise BadInput(f"there is no file {path}")
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
     columns = ("sent_more", "sent_less", "stereo_antistereo", "bias_type")
-    for column in columns:
-        if not rows or rows[0].get(column) is None:
-            raise BadInput(f"{path} has no column {column!r}; it needs {', '.join(columns)}")
+    rows = records(path, columns)
     found = [SentencePair(*(row[column] for column in columns)) for row in rows]
     if kind is not None and not (found := [pair for pair in found if pair.kind == kind]):
         raise BadInput(

@@ -22,11 +22,11 @@ from typing import Any
 
 import torch
 
+from handful.encode.decode import Decoding, Said, decode
 from handful.encode.lm import LanguageModel
 from handful.encode.prompt import continuation, padded
 from handful.encode.rows import Row, chained
 from handful.errors import BadInput, HandfulError
-from handful.generate.decode import Decoding, Said, decode
 from handful.generate.token_weights import Discrimination, Generation, LookAhead, WeighingPrefixes
 from handful.protocols import Progress
 from handful.tune.fillers import Plain
@@ -91,6 +91,8 @@ class FewGen:
     def __post_init__(self) -> None:
         if len(self.prompts) < 2:
             raise BadInput(f"{len(self.prompts)} prompts: texts are written for two classes at least")
+        if self.length < 2 or self.first < 1:
+            raise BadInput(f"length is 2 tokens at least, first 1, not {self.length} and {self.first}")
         split = [(one, None) if isinstance(one, str) else tuple(one) for one in self.prompts.values()]
         between = {part[1] for part in split}
         if len(between) > 1:
@@ -167,7 +169,7 @@ class FewGen:
             progress: called with (texts kept, texts in all).
 
         Raises:
-            BadInput: nothing was learnt yet; pairs without a corpus.
+            BadInput: nothing was learnt yet; pairs without a corpus; a class without a temperature or repetition.
             HandfulError: too few of the texts can be used.
         """
         if self.tuned is None:
@@ -263,4 +265,8 @@ class FewGen:
 
 
 def _of(value: float | Mapping[Any, float], name: Any) -> float:
-    return value if isinstance(value, (int, float)) else value[name]
+    if isinstance(value, (int, float)):
+        return value
+    if name not in value:
+        raise BadInput(f"temperature or repetition by class has none for {name!r}; give each class one")
+    return value[name]

@@ -2,7 +2,7 @@
 
     drawn      m draws from the fewest tokens that hold 99 % of the probability
     diverse    m beams that are kept apart: diversity 3, repetition 10
-    mixed      the first half of the draws, the first half of the beams
+    mixed      half of them drawn, half of them beams
 
 No two tokens follow each other twice in a text. The prompt does not count: a rewrite may say its words.
 """
@@ -17,11 +17,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from handful.encode.decode import Decoding, decode
 from handful.encode.language_tower import LanguageTower, normalised
 from handful.encode.lm import LanguageModel
 from handful.encode.prompt import Prompt, Question, continuation
 from handful.errors import BadInput
-from handful.generate.decode import Decoding, decode
 from handful.tune.modes import in_mode
 
 Way = Literal["drawn", "diverse", "mixed"]
@@ -75,8 +75,8 @@ class Paraphraser:
         if m < 1 or way not in get_args(Way) or (way == "mixed" and m % 2):
             raise BadInput(f"rewrites are 1 at least (mixed: an even number), {', '.join(get_args(Way))}: {m}, {way!r}")
         if way == "mixed":
-            halves = [self._say(texts, m, how, generator) for how in (self.drawn, self.diverse)]
-            found = [[*one[: m // 2], *other[: m // 2]] for one, other in zip(*halves, strict=True)]
+            halves = [self._say(texts, m // 2, how, generator) for how in (self.drawn, self.diverse)]
+            found = [[*one, *other] for one, other in zip(*halves, strict=True)]
         else:
             found = self._say(texts, m, self.drawn if way == "drawn" else self.diverse, generator)
         out = []

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from handful.encode.language_tower import normalised
-from handful.encode.lm import LanguageModel
+from handful.encode.lm import LanguageModel, choices_of
 from handful.encode.prompt import Prompt, Question
 from handful.encode.template import Template
 from handful.errors import BadInput
@@ -130,12 +130,12 @@ class InContext:
         """Draw the examples; arguments as for `TFewClassifier.fit`.
 
         Raises:
-            BadInput: a label that is none of its choices; more examples are asked for than there are.
+            BadInput: a label that is none of its choices; a choice twice; more examples are asked for than there are.
         """
-        listed = _listed(choices, len(texts))
         if len(labels) != len(texts):
             raise BadInput(f"{len(texts)} texts, but {len(labels)} labels")
-        for number, (label, some) in enumerate(zip(labels, listed, strict=True)):
+        self.model.answers(len(texts), choices)
+        for number, (label, some) in enumerate(zip(labels, choices_of(len(texts), choices), strict=True)):
             if label not in some:
                 raise BadInput(f"label {label!r} of example {number} is none of its choices {list(some)[:5]}")
         shots = len(texts) if self.shots is None else self.shots
@@ -155,9 +155,11 @@ class InContext:
         """``-score`` of each answer ``[n, C]``, ``-inf`` behind the last of an item.
 
         Raises:
-            BadInput: before `fit`; examples and question are more than the model reads.
+            BadInput: before `fit`; no texts; examples and question are more than the model reads.
         """
         questions = self.questions(texts, choices)
+        if not questions:
+            raise BadInput("no texts")
         ways = max(len(one.answers) for one in questions)
         parts = []
         with torch.no_grad():
@@ -171,7 +173,7 @@ class InContext:
     ) -> np.ndarray:
         """The answer to each item ``[n]``."""
         best = self.logits(texts, choices).argmax(1).tolist()
-        return np.array([some[c] for some, c in zip(_listed(choices, len(texts)), best, strict=True)], dtype=object)
+        return np.array([some[c] for some, c in zip(choices_of(len(texts), choices), best, strict=True)], dtype=object)
 
     def questions(
         self, texts: Sequence[str] | Sequence[Sequence[str]], choices: Sequence[str] | Sequence[Sequence[str]]
@@ -213,7 +215,3 @@ def middle(scores: Any) -> Middle:
         raise BadInput("give at least one accuracy, and only numbers")
     low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
     return Middle(float(median), float(low), float(high))
-
-
-def _listed(choices: Any, n: int) -> list[Sequence[str]]:
-    return [choices] * n if choices and isinstance(choices[0], str) else list(choices)

@@ -79,6 +79,8 @@ def tune(
     """
     if not recipe.stages:
         raise BadInput("the recipe has no stage, so that nothing would be learnt")
+    if judge_every < 1:
+        raise BadInput(f"a score is taken every 1 steps or more, not every {judge_every}")
     if held is not None and (shared := data.shared(held)):
         raise BadInput(f"{shared} of the {len(held)} held-out examples are among those learnt from; take others")
     if held is not None and held.targets.shape[1:] != data.targets.shape[1:]:

@@ -14,9 +14,6 @@ this is better. The folder that `save` writes is read by `language_model("hf:FOL
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +25,7 @@ from handful.encode.lm import LanguageModel
 from handful.encode.minilm import HEADS, TOKENIZER, MiniLM
 from handful.encode.prompt import Prompt
 from handful.errors import BadInput
-from handful.files import refuse_existing
+from handful.files import refuse_existing, whole_folder
 from handful.protocols import Progress
 from handful.tune.cloze import Cloze
 from handful.tune.loop import tune
@@ -130,20 +127,11 @@ def save(model: LanguageModel, folder: str | Path, *, force: bool = False) -> No
     Raises:
         BadInput: the folder is there and ``force`` is not given.
     """
-    folder = Path(folder)
     refuse_existing(folder, force)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    try:
-        body: Any = model.tower.body
+    body: Any = model.tower.body
+    with whole_folder(folder) as part:
         body.save_pretrained(part)
         model.tokenizer.save_pretrained(part)
-        os.chmod(part, 0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _plain(text: str) -> str:

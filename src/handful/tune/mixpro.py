@@ -116,12 +116,12 @@ class MixedLoss:
         model, items = seen.model, seen.inputs
         assert isinstance(model, LanguageTower)
         n = len(items)
-        mixes = n > 1 and bool({"token", "sentence"} & {*self.levels})
+        levels = {"token", "sentence"} & {*self.levels} if n > 1 else set()
         if n == 1 and {"token", "sentence"} & {*self.levels}:
             warnings.warn("a batch of one item has no partner to mix it with; it is learnt from as it is", stacklevel=2)
         prompts = [self.wordings.ask(item) for item in items]
         partner, states = torch.randperm(n, generator=seen.generator), shares(n, self.alpha, seen.generator)
-        within = mixes and "sentence" in self.levels
+        within = "sentence" in levels
 
         def mix(h: Tensor) -> Tensor:
             return torch.cat([h, mixed(h, partner, states)]) if within else h
@@ -130,7 +130,7 @@ class MixedLoss:
         loss = _soft(logits[:n], seen.targets, seen.weight)
         if within:
             loss = loss + _soft(logits[n:], mixed(seen.targets, partner, states), seen.weight)
-        if mixes and "token" in self.levels:
+        if "token" in levels:
             share = shares(n, self.alpha, seen.generator)
             others = [self.wordings.ask(items[j], like=items[i]) for i, j in enumerate(partner.tolist())]
             blended = seen.readout(model.blend(prompts, others, share), model)

@@ -10,7 +10,6 @@ check     five folds of ten neighbouring rows, trained on the other forty
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from handful.encode.lm import LanguageModel
 from handful.errors import BadInput
+from handful.read.delimited import records
 from handful.tune.delta import Placed
 from handful.tune.ia3 import ia3
 from handful.tune.t_few import TFew, TFewClassifier
@@ -155,14 +155,7 @@ def read_raft(
     Raises:
         BadInput: no such file or column.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise BadInput(f"there is no file {path}")
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    for column in (*fields, label):
-        if not rows or rows[0].get(column) is None:
-            raise BadInput(f"{path} has no column {column!r}")
+    rows = records(path, (*fields, label))
     labels = [row[label] for row in rows]
     shown = [{name: row[name] for name in fields} for row in rows]
     return RaftTask(instruction, shown, labels, tuple(choices) or tuple(sorted(set(labels))))

@@ -31,7 +31,7 @@ Reader = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Decoding:
-    """See `handful.generate.decode`.
+    """See `handful.encode.decode`.
 
     Args:
         most: tokens at most.
@@ -100,7 +100,7 @@ def decode(
         BadInput: the model fills masks; something learnt stands in front of it; a prompt is empty.
     """
     if tower.kind == "masked":
-        raise BadInput("a masked model does not go on with a text; take a causal or a seq2seq one")
+        raise BadInput("a masked model fills masks and does not go on with a text; take a causal or a seq2seq one")
     if tower.front.used:
         raise BadInput("what is learnt in front of a text is not read while one is gone on with; take it off before")
     if not prompts or not all(len(one) for one in prompts):

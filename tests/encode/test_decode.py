@@ -8,9 +8,9 @@ import pytest
 import tiny_lm
 import torch
 
+from handful.encode.decode import Decoding, Said, decode
 from handful.encode.lm import LanguageModel
 from handful.errors import BadInput
-from handful.generate.decode import Decoding, Said, decode
 
 PROMPTS = ["the film was great", "it is a dull story about actors , not very good", "a film"]
 
@@ -86,7 +86,7 @@ def test_a_prompt_that_does_not_count_may_be_said_again() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(BadInput, match="masked model does not go on"):
+    with pytest.raises(BadInput, match="masked model fills masks and does not go on"):
         written(tiny_lm.tiny("masked"), Decoding(), prompts=["it was"])
     with pytest.raises(BadInput, match="a prompt is empty"):
         decode(tiny_lm.tiny("causal").tower, [()], Decoding(), 2, torch.Generator())
