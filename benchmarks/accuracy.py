@@ -176,13 +176,18 @@ def zipped(folder: Path, name: str, shots: tuple[int, ...]) -> Set:
 
 def fashion(folder: Path) -> Set:
     """Clothing, 10 classes, 28 x 28 pixels; the first 4,000."""
+    return _images(*fashion_images(folder), (1, 5, 16))
+
+
+def fashion_images(folder: Path) -> tuple[list[np.ndarray], np.ndarray]:
+    """Its images and labels."""
     import gzip
 
     names = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
     files = {p.name: p for p in (folder / "fashion_mnist").iterdir()}
     pixels = np.frombuffer(gzip.decompress(next(p for n, p in files.items() if "images" in n).read_bytes()), np.uint8)
     labels = np.frombuffer(gzip.decompress(next(p for n, p in files.items() if "labels" in n).read_bytes()), np.uint8)
-    return _images(list(pixels[16:].reshape(-1, 28, 28)[:4000]), np.asarray(names)[labels[8:][:4000]], (1, 5, 16))
+    return list(pixels[16:].reshape(-1, 28, 28)[:4000]), np.asarray(names)[labels[8:][:4000]]
 
 
 def _table(path: Path, separator: str) -> tuple[list[str], list[str]]:

@@ -20,7 +20,7 @@ import sys
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -215,7 +215,7 @@ def texts(*tables: tuple[list[str], list[str]]) -> Set:
     return made("text", items, features, np.asarray(labels))
 
 
-def images(items: list[Any], labels: list[str]) -> Set:
+def images(items: list[Any], labels: Sequence[str] | np.ndarray) -> Set:
     """A set of images."""
     arrays = default_encoder("image").encode(items, ("pooled", "middle", "aligned"))
     return made("image", items, Features(arrays.pop("pooled"), arrays), np.asarray(labels))
@@ -252,8 +252,8 @@ def zipped(folder: Path, name: str) -> Set:
 
 def fashion(folder: Path) -> Set:
     """Clothing, as `accuracy` has it."""
-    data = sets.fashion(folder)
-    return made("image", list(range(len(data.labels))), data.features, data.labels)
+    items, labels = sets.fashion_images(folder)
+    return images(items, labels)
 
 
 SETS: Mapping[str, tuple[Callable[[Path], Set], int]] = {

@@ -7,7 +7,8 @@ Each draw takes eight examples a class; all recipes learn from the same ones and
 official test set, at most `MOST`. ``cr-183-20`` has 183 good reviews and 20 bad ones, drawn from the test set, and is
 tested on others in the same proportion. Named recipes are not judged (a time limit of a second), so that their seconds
 are those of tuning once; ``auto`` is judged by its folds and chooses. SetFit runs as its authors' scripts do: 20
-iterations of pairs, one epoch, logistic regression.
+iterations of pairs, one epoch, logistic regression. Labels are words, as a user's are; Handful reads them, SetFit does
+not.
 
 Writes ``results/tuning.json`` after every fit and goes on from there; intervals are Student's t over draws, gains are
 paired. The score is accuracy, where classes are uneven Matthews' correlation, both x 100. Seconds are the process's
@@ -38,8 +39,14 @@ HERE = Path(__file__).resolve().parent
 FEW = ("cr", "sst-5", "agnews", "trec")
 SPLITS = (13, 21, 42, 87, 100)
 SHOTS, MOST, INTENTS = 8, 500, 10
-UNEVEN, SIZES = "cr-183-20", (20, 183)
-"""Examples of class 0 and of class 1."""
+UNEVEN, SIZES = "cr-183-20", {"negative": 20, "positive": 183}
+NAMES = {
+    "cr": ("negative", "positive"),
+    "sst-5": ("very negative", "negative", "neutral", "positive", "very positive"),
+    "agnews": ("world politics", "sports", "business", "technology"),
+    "trec": ("description", "entity", "abbreviation", "person", "location", "number"),
+}
+"""What the labels 0, 1, 2 … of these sets stand for."""
 Texts = tuple[list[str], np.ndarray]
 
 
@@ -108,9 +115,9 @@ def uneven(test: Texts, seed: int) -> tuple[Texts, Texts]:
     """`SIZES` of each class, and of the others as many as there are in that proportion."""
     learn, rest = [], []
     order = np.random.default_rng(seed).permutation(len(test[1]))
-    most = min(int(np.sum(test[1] == str(code))) / size for code, size in enumerate(SIZES)) - 1
-    for code, size in enumerate(SIZES):
-        mine = order[test[1][order] == str(code)]
+    most = min(int(np.sum(test[1] == name)) / size for name, size in SIZES.items()) - 1
+    for name, size in SIZES.items():
+        mine = order[test[1][order] == name]
         learn.append(mine[:size])
         rest.append(mine[size : size + int(most * size)])
     return taken(test, np.concatenate(learn)), taken(test, np.concatenate(rest))
@@ -142,7 +149,8 @@ def few(data: Path, name: str) -> tuple[Texts, Texts]:
     known: dict[str, str] = {}
     for text, label in (pair for part in parts for pair in part):
         known.setdefault(text, label)
-    return pack(list(known.items())), pack(table(data / "few-shot-text" / name / "test.tsv"))
+    test = table(data / "few-shot-text" / name / "test.tsv")
+    return tuple(pack([(text, NAMES[name][int(code)]) for text, code in pairs]) for pairs in (known.items(), test))
 
 
 def banking(data: Path) -> tuple[Texts, Texts]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from handful.core.intervals import clopper_pearson
+from handful.core.intervals import clopper_pearson, mean_interval
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 SETS = {
@@ -25,6 +25,7 @@ SETS = {
     "omniglot": "Omniglot, 136 characters",
     "fashion-mnist": "Fashion-MNIST",
 }
+TASKS = {"banking77-10": "Banking77, ten intents", "cr-183-20": "CR, 183 to 20"}
 KINDS = {
     "plain": "as they are",
     "thrice": "every example given three times",
@@ -187,22 +188,6 @@ def _next() -> str:
     return table(("Task", "Pool", "Head", "Chosen, %", "Random, %", "Gain, points"), rows)
 
 
-def _heads(which: str) -> str:
-    """A row for each head that was measured on the set, the best at five shots first."""
-    cells: dict[str, dict[tuple[int, bool], dict[str, float]]] = {}
-    for row in _read("heads")["rows"]:
-        if row["set"] == which and "accuracy" in row:
-            cells.setdefault(row["head"], {})[row["shots"], row["imbalance"] is not None] = row["accuracy"]
-    columns = sorted({cell for found in cells.values() for cell in found})
-    order = sorted(cells, key=lambda key: -cells[key].get((5, False), {"value": 0.0})["value"])
-    head = ("Head", *(f"{shots} shots{', imbalanced' if uneven else ''}" for shots, uneven in columns))
-    return table(head, [(f"`{key}`", *(_half(cells[key].get(cell)) for cell in columns)) for key in order])
-
-
-def _half(e: dict[str, float] | None) -> str:
-    return "" if e is None else f"{100 * e['value']:.1f} ± {50 * (e['high'] - e['low']):.1f}"
-
-
 def _setfit() -> str:
     runs = {"20 iterations": _read("setfit"), "all pairs, stopped": _read("setfit_default")}
     rows = [(how, str(len(run["rows"])), _estimate(run["gain"], "+.1f"), *_seconds(run)) for how, run in runs.items()]
@@ -213,6 +198,34 @@ def _seconds(run: dict[str, Any]) -> Iterator[str]:
     for name in ("handful_s", "setfit_s"):
         seconds = [row[name] for row in run["rows"]]
         yield f"{min(seconds):.1f} to {max(seconds):.1f}"
+
+
+def _tuning() -> str:
+    """Handful's ``auto`` beside SetFit, and what tuning alone takes; means over draws, differences paired."""
+    of = {(row["set"], row["recipe"], row["seed"]): row for row in _read("tuning")["rows"]}
+    draws = {name: sorted(s for n, recipe, s in of if (n, recipe) == (name, "SetFit")) for name, *_ in of}
+    draws = {name: [s for s in seeds if (name, "auto", s) in of] for name, seeds in draws.items()}
+
+    def mean(name: str, recipe: str, what: str) -> float:
+        return sum(of[name, recipe, s][what] for s in draws[name]) / len(draws[name])
+
+    def gain(name: str, seed: int) -> float:
+        return float(of[name, "auto", seed]["score"] - of[name, "SetFit", seed]["score"])
+
+    rows = []
+    for name in (name for name, seeds in draws.items() if len(seeds) > 1):
+        scores = (f"{mean(name, recipe, 'score'):.1f}" for recipe in ("none", "auto", "SetFit"))
+        seconds = (f"{mean(name, recipe, 'seconds'):.0f}" for recipe in ("lora", "auto", "SetFit"))
+        difference = mean_interval([gain(name, s) for s in draws[name]]).as_dict()
+        rows.append(
+            (TASKS.get(name) or SETS[name], str(len(draws[name])), *scores, _estimate(difference, "+.1f"), *seconds)
+        )
+    even = [name for name in draws if len(draws[name]) > 1]
+    shared = sorted(set.intersection(*(set(draws[name]) for name in even)))
+    whole = mean_interval([sum(gain(name, s) for name in even) / len(even) for s in shared]).as_dict()
+    rows.append(("mean of these", str(len(shared)), "", "", "", _estimate(whole, "+.1f"), "", "", ""))
+    head = ("Task", "Draws", "Frozen", "`tune auto`", "SetFit", "Difference", "Tuning, s", "`auto`, s", "SetFit, s")
+    return table(head, rows)
 
 
 def _private() -> str:
@@ -251,6 +264,24 @@ def _epsilon(epsilon: float | None) -> str:
     return "no privacy" if epsilon is None else f"epsilon {epsilon:g}"
 
 
+def _compeft() -> str:
+    """What compressing a tuned encoder costs, draws paired."""
+    every = _read("compeft")["rows"]
+    rows = []
+    for name in dict.fromkeys(row["set"] for row in every):
+        mine = [row for row in every if row["set"] == name]
+        lost = [
+            _estimate(mean_interval([row[how]["accuracy"] - row["tuned"] for row in mine]).as_dict(), "+.1f")
+            for how in ("plain", "balanced")
+        ]
+        ratio = min(row[how]["ratio"] for row in mine for how in ("plain", "balanced"))
+        tuned = sum(row["tuned"] for row in mine) / len(mine)
+        label = TASKS.get(name) or SETS[name]
+        rows.append((label, str(len(mine)), f"{tuned:.1f}", *lost, f"{ratio:.1f}"))
+    head = ("Data set", "Draws", "Tuned, %", "As it is, points", "`balanced`, points", "Times smaller than in 16 bits")
+    return table(head, rows)
+
+
 def _estimate(e: dict[str, float], form: str = ".1f") -> str:
     return f"{e['value']:{form}} [{e['low']:{form}}, {e['high']:{form}}]"
 
@@ -262,6 +293,7 @@ def _read(name: str) -> dict[str, Any]:
 
 _TABLES = {
     "accuracy": _accuracy,
+    "compeft": _compeft,
     "held": _held,
     "trust": _trust,
     "precision": _precision,
@@ -270,8 +302,7 @@ _TABLES = {
     "speed": _speed,
     "episodes": _episodes,
     "setfit": _setfit,
-    "heads_banking77": lambda: _heads("banking77"),
-    "heads_trec": lambda: _heads("trec"),
+    "tuning": _tuning,
     "private": _private,
     "multipliers": _multipliers,
     "attacks": _attacks,

@@ -6,6 +6,7 @@ A line of its own in a page becomes:
     <!-- recipes -->                  the table of recipes
     <!-- command: fit -->             what a command is for, its arguments and options
     <!-- numbers: trust -->           a table of ``docs/results.py``
+    <!-- which: names -->             what ``docs/which.py`` says of a group of heads
     <!-- file: SECURITY.md -->        a file beside the folder of pages
 """
 
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from results import numbers, table  # beside this file: MkDocs looks there when it loads a hook
+from which import which
 
 from handful.papers import Paper, papers
 
-MARKER = re.compile(r"(?m)^<!-- (heads|papers|recipes|command|numbers|file)(?:: ([\w.]+(?: \w+)?))? -->$")
+MARKER = re.compile(r"(?m)^<!-- (heads|papers|recipes|command|numbers|which|file)(?:: ([\w.]+(?: \w+)?))? -->$")
 ROOT = Path(__file__).parents[1]
 ROOMS = ("adapt", "tune", "pretrain", "curate", "generate", "retrieve", "locate", "extract", "compress")
 ROOMS += ("evaluate", "ship", "engine")
@@ -107,13 +109,15 @@ _WRITERS = {
     "papers": _papers,
     "recipes": _recipes,
     "command": _command,
-    "numbers": lambda which: numbers(str(which)),
+    "numbers": lambda name: numbers(str(name)),
+    "which": lambda group: which(str(group)),
     "file": _file,
 }
 
 
 def _needs(needs: dict[str, Any]) -> str:
-    return ", ".join(name.replace("_", " ") for name, value in needs.items() if value is True)
+    words = [name.replace("_", " ") for name, value in needs.items() if value is True]
+    return ", ".join([*words, *(f"`{view}`" for view in needs["views"])])
 
 
 def _numbers(found: list[int]) -> str:

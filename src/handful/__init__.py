@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from handful.adapt import head as head
+    from handful.commands.advise import advise_context as advise_context
     from handful.commands.advise import advise_encoder as advise_encoder
     from handful.commands.advise import advise_method as advise_method
+    from handful.commands.advise import advise_models as advise_models
+    from handful.commands.advise import advise_raters as advise_raters
     from handful.commands.audit import audit as audit
     from handful.commands.fit import fit as fit
     from handful.commands.forecast import forecast as forecast
@@ -28,8 +31,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "advise_context": "handful.commands.advise",
     "advise_encoder": "handful.commands.advise",
     "advise_method": "handful.commands.advise",
+    "advise_models": "handful.commands.advise",
+    "advise_raters": "handful.commands.advise",
     "audit": "handful.commands.audit",
     "fit": "handful.commands.fit",
     "grow": "handful.commands.grow",
@@ -42,13 +48,16 @@ _WHERE = {
     "Dataset": "handful.read",
     "ClassText": "handful.core.task",
 }
-_ROOMS = ("adapt", "commands", "core", "encode", "evaluate", "read", "ship", "testing", "tune")
+_ROOMS = ("adapt", "commands", "compress", "core", "curate", "encode", "evaluate", "read", "ship", "testing", "tune")
 __all__ = [
     "ClassText",
     "Dataset",
     "Model",
+    "advise_context",
     "advise_encoder",
     "advise_method",
+    "advise_models",
+    "advise_raters",
     "audit",
     "encoder",
     "fit",

@@ -24,12 +24,17 @@ FEW_A_STEP = dict.fromkeys(("order", "weights", "soft labels"), STEPS)
 REASONS: Mapping[str, Mapping[str, str]] = {
     "tip-adapter-f": {"soft labels": "two keys that start as one and vote for different classes are trained apart"},
     "amu-tuning": FEW_A_STEP,
+    "metaopt": {"soft labels": "an example of two classes has one set of margins, two examples have two"},
     "vdt": {"soft labels": STEPS},
     **{key: dict.fromkeys(FEW_A_STEP, "row by row, in an order drawn by place") for key in ("devise", "ale", "latem")},
     "sje": dict.fromkeys(("weights", "soft labels"), "row by row, in an order drawn by place"),
     "laso": FEW_A_STEP,
     "lfa": dict.fromkeys(("order", "soft labels"), "splits and rows of a step are drawn by place"),
-    **{key: {"soft labels": "of the rows of an item each pass sees one"} for key in ("prolip", "linear-adapter")},
+    "lfa-unsupervised": dict.fromkeys(FEW_A_STEP, "splits and what disturbs a row are drawn by place"),
+    **{
+        key: {"soft labels": "of the rows of an item each pass sees one"}
+        for key in ("prolip", "prolip-tip-adapter-f", "linear-adapter")
+    },
     "proto-clip-f": dict.fromkeys(FEW_A_STEP, "every step asks a few classes and rows, drawn by their place"),
     "putm": dict.fromkeys(("order", "soft labels"), "the first row is the first coordinate of the network's inputs"),
     "limit-fscil": FEW_A_STEP,
@@ -236,6 +241,8 @@ BAD_PARAMETERS: list[tuple[str, dict[str, Any]]] = [
     ("matching-networks", {"temperature": -1.0}),
     ("matching-networks", {"epsilon": 0.0}),
     ("rfs", {"C": 0.0}),
+    ("metaopt", {"C": 0.0}),
+    ("metaopt", {"ridge": float("inf")}),
     ("logistic", {"C": "loo"}),
     ("logistic", {"folds": 1, "C": "cv"}),
     ("logistic", {"tolerance": 0.0}),

@@ -25,7 +25,7 @@ def case() -> tuple[np.ndarray, np.ndarray, dict[int, np.ndarray]]:
     return written(y), y, {c: written(np.full(8, c)) for c in range(4)}
 
 
-@pytest.mark.paper(77, oracle="a")
+@pytest.mark.paper(77, oracle="a", part="frozen-features")
 def test_without_steps_it_is_zero_shot(case: Any) -> None:
     x, y, text = case
     fitted = head("label-description", text=text, steps=0).fit(x, y)
@@ -39,6 +39,24 @@ def test_learns_what_tells_the_descriptions_apart(case: Any) -> None:
     rows, classes = np.concatenate([text[c] for c in range(4)]), np.repeat(np.arange(4), 8)
     assert (fitted.predict(rows) == classes).all()
     assert (fitted.predict(x) == y).mean() > zero_shot + 0.1
+
+
+@pytest.mark.paper(77, oracle="d", part="frozen-features")
+def test_descriptions_that_share_words_with_texts_are_enough() -> None:
+    """Vectors of a toy vocabulary, and a way of writing beside them that says nothing of the class."""
+    draw = np.random.default_rng(0)
+    table, way = draw.normal(size=(24, 64)), draw.normal(size=64)
+
+    def texts(each: int) -> np.ndarray:
+        words = np.concatenate([draw.choice(6, (each, 3)) + 6 * c for c in range(4)])
+        rows: np.ndarray = table[words].mean(1) + 8 * draw.normal(size=(len(words), 1)) * way
+        return rows
+
+    x, y, described = texts(50), np.repeat(np.arange(4), 50), texts(8).reshape(4, 8, 64)
+    text = dict(enumerate(described))
+    before = (head("label-description", text=text, steps=0).fit(x, y).predict(x) == y).mean()
+    after = head("label-description", text=text, steps=500, lr=1e-2, logit_scale=20.0).fit(x, y).predict(x) == y
+    assert before < 0.5 and after.mean() > 0.9
 
 
 @pytest.mark.parametrize("bad", [{"steps": -1}, {"lr": 0.0}], ids=str)

@@ -79,6 +79,27 @@ def test_training_lowers_the_loss_and_repeats() -> None:
     assert loss(trained[1]) == loss(trained[2])
 
 
+def test_trained_operations_take_away_what_is_fainter_in_the_other_item() -> None:
+    """Items of uneven strength: ``relu(a - b)`` leaves half of a strong a; networks learn that the label goes."""
+    draw = np.random.default_rng(4)
+
+    def items(seed: int) -> tuple[np.ndarray, np.ndarray]:
+        y = label_rows(300, 5, seed=seed)
+        return blocks(y, 0.2, seed=seed) * np.exp(0.6 * draw.normal(size=(300, 1))), y
+
+    (x, y), (q, truth) = items(0), items(1)
+    networks = LaSOTrainer(epochs=8, lr=(1e-3, 2e-2), warmup=1, batch_size=32).fit(x.astype(np.float32), y)
+    judge, i, j = head("multi-label-logistic").fit(x, y), draw.integers(300, size=500), draw.integers(300, size=500)
+    found = {}
+    for name, analytic in ANALYTIC.items():
+        a, b = torch.as_tensor(q[i], dtype=torch.float32), torch.as_tensor(q[j], dtype=torch.float32)
+        want = label_set(name, torch.as_tensor(truth[i]), torch.as_tensor(truth[j])).numpy()
+        for by, made in (("learnt", networks.apply_to(name, a, b).detach()), ("analytic", analytic(a, b))):
+            found[name, by] = average_precision_score(want, judge.logits(made.numpy()))
+    assert min(found[name, "learnt"] for name in ANALYTIC) > 0.9
+    assert found["subtract", "learnt"] > found["subtract", "analytic"] + 0.05
+
+
 @pytest.mark.paper(159, oracle="d")
 def test_outputs_of_the_authors_networks(golden: Golden) -> None:
     for given, want in zip(*golden("laso"), strict=True):

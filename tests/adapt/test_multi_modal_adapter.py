@@ -90,6 +90,58 @@ def test_blocked_attention_only_crosses() -> None:
     torch.testing.assert_close(got, want)
 
 
+@pytest.fixture
+def wider(case: Any) -> tuple[np.ndarray, np.ndarray, dict[int, np.ndarray]]:
+    """With text of three classes that have no examples."""
+    x, y, text = case
+    return x, y, text | dict(enumerate(np.random.default_rng(1).normal(size=(3, 10)), start=4))
+
+
+@pytest.mark.paper(79, oracle="a", part="base-to-new")
+@pytest.mark.parametrize("mask", ["block", "bias"])
+def test_without_shares_it_is_zero_shot_for_new_classes(wider: Any, mask: str) -> None:
+    x, y, text = wider
+    made = head("multi-modal-adapter", text=text, image_ratio=0.0, text_ratio=0.0, mask=mask, **SMALL).fit(x, y)
+    want = head("zero-shot", text=text).fit(x, y).logits(x, [4, 6, 1])
+    np.testing.assert_allclose(made.logits(x, [4, 6, 1]), want, atol=1e-9)
+
+
+@pytest.mark.paper(79, oracle="b", part="base-to-new")
+@pytest.mark.parametrize("mask", ["block", "bias"])
+def test_the_order_of_new_classes_does_not_count_and_their_number_does(wider: Any, mask: str) -> None:
+    x, y, text = wider
+    made = head("multi-modal-adapter", text=text, mask=mask, **SMALL).fit(x, y)
+    plain = np.asarray(made.logits(x, [4, 5, 6]))
+    np.testing.assert_allclose(np.asarray(made.logits(x, [6, 4, 5]))[:, [1, 2, 0]], plain, atol=1e-5)
+    assert np.abs(np.asarray(made.logits(x, [4, 5, 6, 0]))[:, :3] - plain).max() > 1e-3  # the image looks at all asked
+
+
+@pytest.mark.paper(79, oracle="d", part="base-to-new")
+def test_new_classes_equal_the_authors_code(golden: Any, case: Any) -> None:
+    inputs, expected = golden("multi_modal_adapter")
+    q, new = np.asarray(inputs["query"]), np.asarray(inputs["text"])
+    x, y, _ = case
+    text = dict(enumerate(np.concatenate([x[[0, 6, 12, 18], :8], new])))
+    made = head("multi-modal-adapter", text=text, inner=16, mask="bias", epochs=0).fit(x[:, :8], y)
+    weights = 0.3 * np.random.default_rng(7).normal(size=made.state_["module"].shape)
+    made.state_ = {**made.state_, "module": torch.as_tensor(weights)}
+    np.testing.assert_allclose(made.logits(q, [4, 5, 6, 7]), expected["logits"], atol=1e-6)
+
+
+def test_what_base_classes_teach_helps_new_ones() -> None:
+    """Images are off their text by one shift, which any class can teach."""
+    draw = np.random.default_rng(0)
+    text, shift = unit(torch.as_tensor(draw.normal(size=(40, 8)))).numpy(), 1.5 * draw.normal(size=8)
+    y = np.repeat(np.arange(40), 8)
+    x = text[y] + shift / 2 + 0.1 * draw.normal(size=(320, 8))
+    base, new = y < 30, list(range(30, 40))
+    given = {"text": dict(enumerate(text)), "logit_scale": 20.0}
+    made = head("multi-modal-adapter", image_ratio=0.5, epochs=40, inner=16, **given).fit(x[base], y[base])
+    zero = head("zero-shot", **given).fit(x[base], y[base])
+    right = [float((h.predict(x[~base], new) == y[~base]).mean()) for h in (made, zero)]
+    assert right[0] > right[1] + 0.05, right
+
+
 def test_training_lowers_the_loss(case: Any) -> None:
     x, y, text = case
 

@@ -12,9 +12,9 @@ import torch
 from scipy import stats
 
 from handful.adapt import head
-from handful.adapt.accounting import ORDERS, epsilon_of, noise_for
-from handful.adapt.noise import Source
 from handful.adapt.private import PrivateLogistic
+from handful.core.accounting import ORDERS, epsilon_of, noise_for
+from handful.core.noise import Source
 from handful.core.task import Query, make_task
 from handful.errors import BadInput
 

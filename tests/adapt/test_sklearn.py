@@ -84,9 +84,12 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
     },
     "matching-networks": {"check_estimators_dtypes": ZEROS},
     "rfs": {"check_estimators_dtypes": ZEROS},
+    "metaopt": {"check_estimators_dtypes": ZEROS},
     "gda": {"check_estimators_dtypes": ZEROS},
+    "gda-unsupervised": {"check_estimators_dtypes": ZEROS},
     "tip-adapter": {"check_estimators_dtypes": ZEROS},
     "tip-x": {"check_estimators_dtypes": ZEROS},
+    "calip": {"check_estimators_dtypes": ZEROS},
     "ape": {"check_estimators_dtypes": ZEROS},
     "ape-t": {"check_estimators_dtypes": ZEROS},
     "proto-clip": {"check_estimators_dtypes": ZEROS},
@@ -94,18 +97,28 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
     "cupl": {"check_estimators_dtypes": ZEROS},
     "real": {"check_estimators_dtypes": ZEROS},
     "lfa": {"check_estimators_dtypes": ZEROS, "check_sample_weight_equivalence_on_dense_data": STEPS},
+    "lfa-unsupervised": {"check_estimators_dtypes": ZEROS, "check_sample_weight_equivalence_on_dense_data": STEPS},
     "label-description": {"check_estimators_dtypes": ZEROS},
     "mf-adapter": {"check_estimators_dtypes": ZEROS},
-    "vdt": {"check_sample_weight_equivalence_on_dense_data": STEPS},
+    "vdt": {"check_estimators_dtypes": ZEROS, "check_sample_weight_equivalence_on_dense_data": STEPS},
+    "multi-modal-adapter": {"check_estimators_dtypes": ZEROS},
+    **{key: {"check_estimators_dtypes": ZEROS} for key in ("linear-adapter", "prolip", "prolip-tip-adapter-f")},
     "proto-clip-f": {"check_estimators_dtypes": ZEROS, "check_sample_weight_equivalence_on_dense_data": STEPS},
     "amu-tuning": {"check_sample_weight_equivalence_on_dense_data": STEPS},
     "tip-adapter-f": {"check_estimators_dtypes": ZEROS},
     "proker": {"check_estimators_dtypes": ZEROS},
+    "kernel-cache": {
+        "check_estimators_dtypes": ZEROS,
+        "check_sample_weight_equivalence_on_dense_data": HELD_OUT,
+    },
     "kernel-ridge": {
         "check_estimators_dtypes": ZEROS,
         "check_sample_weight_equivalence_on_dense_data": HELD_OUT,
     },
-    **{key: {"check_sample_weight_equivalence_on_dense_data": STEPS} for key in ("devise", "ale", "latem")},
+    **{
+        key: {"check_sample_weight_equivalence_on_dense_data": STEPS}
+        for key in ("devise", "ale", "latem", "zero-shot-prototypes")
+    },
     "sje": {
         "check_sample_weight_equivalence_on_dense_data": STEPS,
         "check_classifiers_train": "has signatures of two numbers, of which standardising leaves the order",

@@ -34,6 +34,7 @@ def test_every_command_has_help(run) -> None:
         "forecast",
         "next",
         "grow",
+        "compress",
         "inspect",
         "bench",
         "list",

@@ -216,3 +216,40 @@ class TestCertificate:
 
     def test_of_other_heads_there_is_none(self) -> None:
         assert fit(self.data, head="prototypes").card["certificate"] is None
+
+
+@pytest.fixture(scope="module")
+def tuned(source: Path) -> tuple[Path, Path]:
+    """A private model whose encoder learnt too, and its report."""
+    out, report = source.with_name("film.handful"), source.with_name("film.html")
+    head = PrivateLogistic(epochs=1, batch_size=None, optimizer="sgd", lr=1.0)
+    fit(source, text="message", label="queue", private=8.0, tune="film", head=head, out=out, report=report)
+    return out, report
+
+
+class TestFilm:
+    """The encoder learns too."""
+
+    def test_nothing_un_noised_is_in_it_and_it_answers(self, tuned: tuple[Path, Path], source: Path) -> None:
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()
+        for data in (content(tuned[0]), tuned[1].read_bytes()):
+            for trace in ("secretword", "unlabelledword", "money back", "springfield", "person1", digest):
+                assert trace.encode() not in data, trace
+        model = Model.load(tuned[0])
+        assert model.delta is not None and model.encoder is not None
+        assert model.encoder.identity != model.fingerprint  # not the base any more
+        assert evaluate(model, {"refund": ["money back please"], "login": ["I cannot sign in"]}).n == 2
+
+    def test_the_card_says_what_was_spent_on_both(self, tuned: tuple[Path, Path]) -> None:
+        found = inspect(tuned[0])
+        assert found["private"]["epsilon"] == pytest.approx(8, rel=2e-3) and found["private"]["steps"] == 1
+        card = Model.load(tuned[0]).card
+        assert card["tuning"]["changed"] == 26 * 384 and card["tuning"]["frozen"] is None
+        assert "numbers learnt (0.044 % of the encoder's) with noise" in card["tuning"]["sentence"]
+        assert "with noise" in tuned[1].read_text(encoding="utf-8")
+
+    def test_other_recipes_and_features_are_refused(self) -> None:
+        with pytest.raises(BadInput, match="--tune lora is not private: --private tunes with film"):
+            fit({"a": ["x", "y"], "b": ["z", "w"]}, private=1.0, tune="lora")
+        with pytest.raises(BadInput, match="no encoder to tune"):
+            fit(np.eye(4), ["a", "b"] * 2, private=1.0, tune="film")

@@ -183,7 +183,7 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
         handful.fit(TEXTS, LABELS, tune="lorra")
     with pytest.raises(BadInput, match="--tune does not go with --zero-shot yet"):
         handful.fit(TEXTS, LABELS, tune="lora", zero_shot=True)
-    with pytest.raises(BadInput, match="gpam learns from features, which .* not so: energy, probability"):
+    with pytest.raises(BadInput, match=r"gpam learns from features, which .* not so: energy, probability"):
         handful.fit(TEXTS, LABELS, tune="lora", reject="gpam")
     with pytest.raises(BadInput, match="knows labelled items only: leave --unlabelled out"):
         handful.fit(TEXTS, LABELS, tune="fastfit", unlabelled=POOL)

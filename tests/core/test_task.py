@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics.pairwise import euclidean_distances
 
 from handful.core.distances import cosine, sqeuclidean, unit
-from handful.core.task import ClassText, make_task, mask_classes
+from handful.core.task import ClassText, make_task, mask_classes, places
 from handful.core.text_rows import with_text_rows
 
 
@@ -70,3 +70,9 @@ def test_distances() -> None:
     assert unit(torch.zeros(1, 3)).tolist() == [[0, 0, 0]]
     masked = mask_classes(torch.zeros(1, 2), torch.tensor([True, False])).softmax(-1)
     assert masked.tolist() == [[1, 0]]
+
+
+def test_places_count_what_is_smaller_and_real() -> None:
+    order = torch.tensor([0.5, 0.1, 0.5, 0.9, 0.2])
+    real = torch.tensor([[True] * 5, [True, False, True, True, False]])
+    assert places(order, real).tolist() == [[2, 0, 2, 4, 1], [0, 3, 0, 2, 3]]

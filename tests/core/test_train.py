@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from handful.core.train import SGD, Clipped, adamw, descend
+from handful.core.train import SGD, AdamW, Clipped, adamw, descend
 
 
 def squares(parameters: list[Tensor], rows: Tensor) -> Tensor:
@@ -29,6 +29,21 @@ def test_equals_torchs_adamw_with_its_cosine() -> None:
         schedule.step()
     got = adamw(start(), squares, rows=torch.arange(6), epochs=7, lr=0.05, eps=1e-4, weight_decay=0.1)
     for mine, theirs in zip(got, free, strict=True):
+        torch.testing.assert_close(mine, theirs.detach(), atol=1e-12, rtol=1e-10)
+
+
+def test_equals_torchs_amsgrad_and_goes_on_from_its_memory() -> None:
+    free = [p.clone().requires_grad_() for p in start()]
+    optimiser = torch.optim.AdamW(free, lr=0.05, weight_decay=0.1, amsgrad=True)
+    rows = [torch.tensor([at % 6]) for at in (5, 0, 0, 0, 3, 0, 0)]  # large gradients, then small ones
+    for some in rows:
+        optimiser.zero_grad()
+        torch.autograd.backward(squares(free, some).sum() + 0 * free[0].sum())
+        optimiser.step()
+    first, then = AdamW(weight_decay=0.1, amsgrad=True), AdamW(weight_decay=0.1, amsgrad=True)
+    half = descend(start(), squares, rows[:3], lambda step: 0.05, first)
+    then.recall([m.clone() for m in first.memory()])
+    for mine, theirs in zip(descend(half, squares, rows[3:], lambda step: 0.05, then), free, strict=True):
         torch.testing.assert_close(mine, theirs.detach(), atol=1e-12, rtol=1e-10)
 
 

@@ -14,7 +14,7 @@ from handful.evaluate.estimate import Quoted, estimate
 from handful.evaluate.rejection import rejecting
 
 WIDTH = 12
-QUICK = {"gpam": {"steps": 10}}
+QUICK = {"gpam": {"steps": 10}, "dafos-net": {"episodes": 100}}
 
 
 def draw(classes: list[int], each: int, seed: int, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +39,9 @@ def judged(kind: str, seed: int = 0, each: int = 10, share: float = 0.1, **more:
     return found, *scores
 
 
-@pytest.mark.parametrize("kind", REJECTERS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind == "dafos-net" else kind for kind in REJECTERS]
+)
 def test_false_alarms_are_about_as_asked(kind: str) -> None:
     runs = [judged(kind, seed, budget_seconds=-1) for seed in range(2)]
     shares = [(known > found.threshold).mean() for found, known, _ in runs]

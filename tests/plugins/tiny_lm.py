@@ -145,3 +145,14 @@ def save(kind: str, folder: Path) -> Path:
     tokenizer.save_pretrained(folder)
     body(kind, len(tokenizer)).save_pretrained(folder)
     return folder
+
+
+def logits_everywhere(tower: Any, prompts: Any) -> Any:
+    """Logits at every place of the prompts ``[B, L, V]``, of a seq2seq model the decoder's first."""
+    import torch
+
+    inputs = tower.inputs(prompts)
+    if tower.kind == "seq2seq":
+        inputs["decoder_input_ids"] = torch.full((len(prompts), 1), tower.body.config.decoder_start_token_id)
+        return tower.body(**inputs).logits
+    return tower.body(**inputs).logits[:, tower.front.ahead :]

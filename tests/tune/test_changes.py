@@ -28,7 +28,7 @@ from handful.tune import (
     ia3,
     tune,
 )
-from handful.tune.masked import chosen, movement
+from handful.tune.masked import At, Others, chosen, movement
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "t_few.json").read_text(encoding="utf-8"))
 
@@ -149,7 +149,7 @@ def test_a_learnt_scale_is_one_number_more() -> None:
 def test_a_sparse_update_moves_the_chosen_entries_and_no_others() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
-    scores = {"0": torch.rand(8, 6), "2": torch.rand(3, 8)}
+    scores = {"0.weight": torch.rand(8, 6), "2.weight": torch.rand(3, 8)}
     data = Data(torch.randn(12, 6), torch.arange(12) % 3)
     keep = 0.3
     changes, start = chosen(scores, keep)
@@ -158,10 +158,10 @@ def test_a_sparse_update_moves_the_chosen_entries_and_no_others() -> None:
     many = int((48 + 24) * keep)
     assert tuned.delta.trainable() == many == 21
     least = torch.cat([score.flatten() for score in scores.values()]).topk(many).values.min()
-    was = {site: net.get_submodule(site).weight.detach().clone() for site in scores}
+    was = {name: net.get_parameter(name).detach().clone() for name in scores}
     tuned.merge()
-    for site, score in scores.items():
-        moved = net.get_submodule(site).weight != was[site]
+    for name, score in scores.items():
+        moved = net.get_parameter(name) != was[name]
         assert torch.equal(moved, score >= least)
 
 
@@ -169,14 +169,34 @@ def test_a_lottery_ticket_is_where_full_tuning_moves_most(tmp_path: Path) -> Non
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
     data = Data(torch.randn(12, 6), torch.arange(12) % 3)
-    every = Where(names=".")
-    full = tune(net, data, Recipe((Placed(Own(), every),), stages=(Stage(epochs=5, lr=0.01),)))
+    every = tuple(Placed(Own(), Where(names=".", parameter=kind)) for kind in ("weight", "bias"))
+    full = tune(net, data, Recipe(every, stages=(Stage(epochs=5, lr=0.01),)))
     moved = movement(full.delta, net)
-    by_hand = {h.site: (h.P - net.get_submodule(h.site).weight).abs() for h in full.delta.holders}
-    assert moved.keys() == by_hand.keys() == {"0", "2"}
-    assert all(torch.equal(moved[site], by_hand[site]) for site in moved)
-    changes, _ = chosen(moved, 0.05)
-    assert sum(one.change.entries for one in changes) == 3  # type: ignore[attr-defined]
+    merged = full.merge()
+    after = {name: p.detach().clone() for name, p in net.named_parameters()}
+    merged.undo()
+    assert moved.keys() == after.keys() == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert all(torch.equal(moved[name], (after[name] - p).abs()) for name, p in net.named_parameters())
+    changes, start = chosen(moved, 0.05)
+    assert sum(one.change.entries for one in changes) == int(0.05 * 83) == 4  # type: ignore[attr-defined]
+    ticket = tune(net, data, Recipe(changes, stages=(Stage(epochs=5, lr=0.01),), start=start))
+    most = torch.cat([score.flatten() for score in moved.values()]).topk(4).values.min()
+    kept, was = dict(moved), {name: p.detach().clone() for name, p in net.named_parameters()}
+    ticket.merge()
+    assert all(torch.equal(p != was[name], kept[name] >= most) for name, p in net.named_parameters())
+
+
+def test_all_but_the_chosen_entries_learn() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+    data = Data(torch.randn(12, 6), torch.arange(12) % 3)
+    stay = torch.tensor([0, 7, 23])
+    was = net[0].weight.detach().clone()
+    placed = (Placed(Others(3), Where((), sites=("0",))),)
+    stage = Stage(epochs=5, lr=0.01, weight_decay=0.1)
+    tune(net, data, Recipe(placed, stages=(stage,), start=At({"0.weight": stay}))).merge()
+    same = (net[0].weight == was).flatten()
+    assert same.nonzero()[:, 0].tolist() == stay.tolist()
 
 
 def test_what_does_not_fit_is_refused() -> None:
@@ -185,11 +205,13 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(BadInput, match="no direction"):
         one(DoRA(1), torch.zeros(2, 2), torch.zeros(2))
     with pytest.raises(BadInput, match="keep at least one"):
-        chosen({"a": torch.ones(3, 3)}, 0.1)
+        chosen({"a.weight": torch.ones(3, 3)}, 0.1)
     with pytest.raises(BadInput, match="hold NaN"):
-        chosen({"a": torch.full((3, 3), float("nan"))}, 0.5)
+        chosen({"a.weight": torch.full((3, 3), float("nan"))}, 0.5)
     with pytest.raises(BadInput, match="5 entries cannot learn in a weight of 4"):
         one(Masked(5), torch.ones(2, 2), torch.zeros(2))
+    with pytest.raises(BadInput, match="4 of the 4 entries of a weight are to stay"):
+        one(Others(4), torch.ones(2, 2), torch.zeros(2))
     with pytest.raises(BadInput, match="'after' or 'beside'"):
         Adapter("before")  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="dropout is a share"):

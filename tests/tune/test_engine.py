@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import handful.tune
 from handful.core.train import AdamW
 from handful.errors import BadInput, HandfulError
 from handful.tune import (
@@ -27,11 +30,16 @@ from handful.tune import (
     LoRA,
     LoRMA,
     Masked,
+    Minor,
+    Moved,
+    Others,
     Own,
     Placed,
     Recipe,
+    Residual,
     Scaling,
     Scored,
+    SoftSubnet,
     Stage,
     Statistics,
     Tuned,
@@ -42,14 +50,14 @@ from handful.tune import (
     split_attention,
     tune,
 )
-from handful.tune.moved import Moved
 from handful.tune.recipe import Closures, Seen
 
 EVERY: list[Change] = [
     LoRA(rank=3, alpha=5), LoRA(rank=2, rs=True), DoRA(rank=2), Own(), IA3(), IA3("in"), Scaling(), Scaling(2),
-    Masked(9), Adapter(width=2), Adapter("beside", width=2, activation="gelu", scale=0.5, learn_scale=True),
+    Masked(9), Others(9), Adapter(width=2), Adapter("beside", width=2, activation="gelu", scale=0.5, learn_scale=True),
     BRA(3), BRA(2, 0.5, precondition=True), LoRMA(3), LoRMA(2, side="post", alpha=3.0), LoRMA(2, inflation="shift"),
     LoRMA(3, 5.0, "post", "shift"), Scored(score=0.5), Moved(), Moved(mixout=0.2),
+    SoftSubnet(1.0), Minor(9), Residual(),
 ]  # fmt: skip
 """One of each kind of change; a new kind belongs here."""
 
@@ -92,8 +100,17 @@ def bits(model: nn.Module) -> dict[str, bytes]:
 
 
 def test_every_kind_of_change_is_tried_here() -> None:
-    apart = {"statistics", "fresh"}  # counted instead of learnt; begins as another model
+    # counted instead of learnt; begins as another model; holds others' adapters; stand in front of what is read
+    apart = {"statistics", "fresh", "fusion", "soft-prompt", "prefix"}
     assert {change.key for change in EVERY} | apart == set(CHANGES)
+
+
+def test_every_kind_of_change_can_be_loaded_by_a_program_that_imports_the_room_only() -> None:
+    room = Path(handful.tune.__file__).parent
+    kinds = {path.stem for path in room.glob("*.py") if "\n@register\n" in path.read_text(encoding="utf-8")}
+    say = "import handful.tune, sys; print(*sys.modules)"
+    seen = subprocess.run([sys.executable, "-c", say], check=True, capture_output=True, text=True).stdout.split()
+    assert len(kinds) >= 14 and {f"handful.tune.{kind}" for kind in kinds} <= set(seen)
 
 
 class Normed(Net):
@@ -318,6 +335,13 @@ def test_the_best_state_is_kept_through_a_kill(net: Net, data: Data, tmp_path: P
     assert len(states) == 4
     again = tune(net, data, recipe, judge=judge, judge_every=3, checkpoint=file, every=0)
     assert bits(again.delta) == bits(whole.delta) and again.losses == whole.losses
+
+
+def test_a_stage_ends_when_the_held_out_score_no_longer_rises(net: Net, data: Data) -> None:
+    recipe = Recipe((Placed(LoRA(rank=2)),), stages=(Stage(steps=20), Stage(steps=12)), readout=Linear)
+    scores = iter([0.1, 0.5, 0.4, 0.5, 0.3, 0.2])  # two without a higher one; then the next stage has its own two
+    tuned = tune(net, data, recipe, judge=lambda now: next(scores), judge_every=2, judge_patience=2)
+    assert len(tuned.losses) == 8 + 4 and list(scores) == []
 
 
 def test_a_loss_that_is_no_number_stops_before_anything_moves(net: Net, data: Data) -> None:

@@ -80,6 +80,8 @@ class Head(ClassifierMixin, BaseEstimator):
 
     open_classes: ClassVar[bool] = False
     """Whether class text makes a class (``state["text"]``), so that ``classes=`` may name one without examples."""
+    open_rows: ClassVar[tuple[str, ...]] = ()
+    """What else of the state has a row a class; `without_examples` gives those of classes known by text alone."""
 
     text: Mapping[Any, Any] | None = None
     logit_scale: float = 100.0
@@ -106,6 +108,10 @@ class Head(ClassifierMixin, BaseEstimator):
     def held(self, state: State) -> Self:
         """The head with the strengths it chose for one task (a state without batch dimensions) as fixed parameters."""
         return self
+
+    def without_examples(self, task: Task, text: Tensor) -> State:
+        """Rows of `open_rows`, by ``unseen_`` and their name, for classes known by their text ``[U, Dt]`` alone."""
+        return {}
 
     def thresholds(self, task: Task) -> Tensor:
         """Logit ``[*b, C]`` above which an item has a label, for heads that give items several."""
@@ -187,7 +193,7 @@ class Head(ClassifierMixin, BaseEstimator):
             state = {**state, "text": task.text.mean}
         if self.open_classes:
             self.unseen_, unseen = self._read_unseen(x.dtype)
-            state = state if unseen is None else {**state, "unseen": unseen}
+            state = state if unseen is None else {**state, "unseen": unseen, **self.without_examples(task, unseen)}
         self.state_ = {name: tensor.contiguous() for name, tensor in state.items()}  # as a file gives it back
         return self
 
@@ -299,8 +305,11 @@ class Head(ClassifierMixin, BaseEstimator):
         index = torch.as_tensor([known.index(label) for label in wanted], device=self.device)
         if not self.open_classes:
             return self.state_, index
-        text = [self.state_[name] for name in ("text", "unseen") if name in self.state_]
-        return {**self.state_, "text": torch.cat(text)[index]}, None
+        pairs = {"text": "unseen"} | {name: f"unseen_{name}" for name in self.open_rows}
+        state = dict(self.state_)
+        for name in pairs.keys() & state.keys():
+            state[name] = torch.cat([state[part] for part in (name, pairs[name]) if part in state])[index]
+        return state, None
 
     # --- what ships -------------------------------------------------------------------------------------------------
 
@@ -369,6 +378,7 @@ class Head(ClassifierMixin, BaseEstimator):
             if not tensor.isfinite().all():
                 raise BadInput(f"the state's {name!r} has numbers that are not finite")
         more = {"unseen": "unseen T"} if self.open_classes and len(self.unseen_) else {}
+        more |= {f"unseen_{name}": f"unseen{self.shapes[name][1:]}" for name in self.open_rows if more}
         if self.shapes or more:
             text = {"text": "C T"} if self.needs.text or "text" in self.state_ else {}
             text |= {"threshold": "C"} if self.several_labels else {}

@@ -42,7 +42,8 @@ class DAFOSNet(OpenHead):
     and which of the target domain (1), the one of the items to classify. Without it there is one domain. `predict_open`
     answers "none of these".
 
-    Defaults are the authors', whose encoder sees images; on features of sentences larger episodes and steps did better:
+    Defaults are the authors', whose encoder sees images. On features of sentences the judge hardly learns with them and
+    may find known items stranger than unknown ones; larger episodes and steps did better there:
     ``way=5, queries=5, shots=(5, 5), lr=1e-3, width=256, pseudo_known=False``.
 
     Args:

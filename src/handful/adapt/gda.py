@@ -5,6 +5,9 @@ Paper 065: Wang, Liang, Sheng, He, Wang, Tan, "A Hard-to-Beat Baseline for Train
     P = D ((n - 1) Sigma + tr(Sigma) I)^-1                        Kubokawa and Srivastava's ridge estimate (eq. 6)
     w_c = P mu_c,   b_c = log pi_c - mu_c.P mu_c / 2              (eq. 4)
     logits = s z W' + alpha (z w' + b)                            (eq. 7)
+
+Classes of which there is text and no example get their w and b from the examples near their text: `gda_new`. Without
+any label: `gda_unsupervised`.
 """
 
 from __future__ import annotations
@@ -12,12 +15,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from handful.adapt.base import Head
+from handful.adapt.gda_new import synthesised
+from handful.adapt.parameters import one_of
 from handful.core.calibration import pick
 from handful.core.distances import sqeuclidean, unit
 from handful.core.gaussians import Discriminant
@@ -27,6 +33,7 @@ from handful.protocols import Needs, Ranges
 
 GRID = tuple(10.0**power for power in range(-4, 3))
 START = 0.1
+Shrinkage = Literal["ks", "none", "classes", "ledoit-wolf", "oas"]
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -39,18 +46,24 @@ class GDA(Head):
         alpha: how much of the Gaussian part is added to the zero-shot logits; ``"loo"`` chooses among powers of ten
             from 1e-4 to 1e2 by closed-form leave-one-out (0.1, the reference's start, where a class has a single item
             or the shrinkage has no closed form). Without class text it plays no part.
-        shrinkage: ``"ks"`` as above, ``"none"`` (pseudo-inverse of the covariance), ``"ledoit-wolf"`` or ``"oas"``.
+        shrinkage: ``"ks"`` as above, ``"none"`` (pseudo-inverse of the covariance), ``"classes"`` (of the mean of the
+            classes' covariances, which the paper takes where new classes follow), ``"ledoit-wolf"`` or ``"oas"``.
         priors: ``"uniform"`` or ``"empirical"`` class priors in the bias.
         normalize: make rows unit first, as the paper does.
+
+    ``predict(X, classes=...)`` answers for classes without examples too, where their class text is as wide as the
+    features.
     """
 
     key: ClassVar[str] = "gda"
     needs: ClassVar[Needs] = Needs()
     shapes: ClassVar[Mapping[str, str]] = {"weight": "C D", "bias": "C", "alpha": ""}
     ranges: ClassVar[Ranges] = {"shrinkage": ("ks", "ledoit-wolf", "oas"), "normalize": (True, False)}
+    open_classes: ClassVar[bool] = True
+    open_rows: ClassVar[tuple[str, ...]] = ("weight", "bias")
 
     alpha: float | Literal["loo"] = "loo"
-    shrinkage: Literal["ks", "none", "ledoit-wolf", "oas"] = "ks"
+    shrinkage: Shrinkage = "ks"
     priors: Literal["uniform", "empirical"] = "uniform"
     normalize: bool = True
 
@@ -62,11 +75,17 @@ class GDA(Head):
     def adapt(self, task: Task) -> State:
         """State: ``weight [*b, C, D]``, ``bias [*b, C]``, ``alpha [*b]``."""
         self._check()
-        gaussian = Discriminant.of(self._rows(task.x), task.y)
+        gaussian = self._gaussian(task)
         weight, bias = gaussian.weights(self.precision(gaussian))
         mass = task.y.sum(-2)
         bias = torch.where(mass > 0, bias + self._log_prior(mass), lowest(bias))
         return {"weight": weight, "bias": bias, "alpha": self._choose(task, gaussian)}
+
+    def without_examples(self, task: Task, text: Tensor) -> State:
+        """See `gda_new`; to empirical priors such a class is one of mean size."""
+        weight, bias = synthesised(self._rows(task.x), task.weight, text)
+        prior = self._log_prior(torch.ones_like(task.y.sum(-2)))[..., :1]
+        return {"unseen_weight": weight, "unseen_bias": bias + prior}
 
     def answer(self, state: State, query: Query) -> Tensor:
         """``s z W' + alpha (z w' + b)``."""
@@ -78,7 +97,7 @@ class GDA(Head):
         self._check()
         if not self._closed(task).all():
             return None
-        gaussian = Discriminant.of(self._rows(task.x), task.y)
+        gaussian = self._gaussian(task)
         alpha = self._choose(task, gaussian)[..., None, None]
         return _mix(task.offset, alpha, self._left_out(task, gaussian))
 
@@ -93,9 +112,10 @@ class GDA(Head):
         trace = gaussian.trace[..., None]
         if self.shrinkage == "ks":
             inverse = width / (values + trace / (n - 1).clamp_min(1))
-        elif self.shrinkage == "none":
+        elif self.shrinkage in ("none", "classes"):
             small = values <= values.amax(-1, keepdim=True) * width * torch.finfo(values.dtype).eps
-            inverse = torch.where(small, 0.0, (n - 1).clamp_min(1) / values)
+            times = (n - 1).clamp_min(1) if self.shrinkage == "none" else 1.0
+            inverse = torch.where(small, 0.0, times / values)
         else:
             delta = shrinkage_intensity(gaussian, self.shrinkage)[..., None]
             inverse = n / ((1 - delta) * values + delta * trace / width).clamp_min(torch.finfo(values.dtype).tiny)
@@ -107,10 +127,25 @@ class GDA(Head):
                 raise BadInput(f"alpha is a number or 'loo', not {self.alpha!r}")
         elif not 0 <= self.alpha < math.inf:
             raise BadInput(f"alpha must be finite and not below 0, not {self.alpha}")
-        if self.shrinkage not in ("ks", "none", "ledoit-wolf", "oas"):
-            raise BadInput(f"shrinkage is 'ks', 'none', 'ledoit-wolf' or 'oas', not {self.shrinkage!r}")
+        one_of("shrinkage", self.shrinkage, get_args(Shrinkage))
         if self.priors not in ("uniform", "empirical"):
             raise BadInput(f"priors is 'uniform' or 'empirical', not {self.priors!r}")
+
+    def _gaussian(self, task: Task) -> Discriminant:
+        """Of the support; with ``"classes"`` rows count so that their scatter is the mean of the classes' covariances,
+        those of a single row left out."""
+        y = task.y
+        if self.shrinkage == "classes":
+            mass = y.sum(-2)
+            several = mass > 1 + 1e-6
+            share = torch.where(several, 1 / (mass - 1).clamp_min(1e-6), 1e-6)
+            y = y * (share / several.sum(-1, keepdim=True).clamp_min(1))[..., None, :]
+        return Discriminant.of(self._rows(task.x), y)
+
+    def _read_unseen(self, dtype: Any) -> tuple[np.ndarray, Tensor | None]:
+        labels, text = super()._read_unseen(dtype)
+        fits = text is not None and text.shape[-1] == self.n_features_in_
+        return (labels, text) if fits else (labels[:0], None)
 
     def _rows(self, x: Tensor) -> Tensor:
         return unit(x) if self.normalize else x

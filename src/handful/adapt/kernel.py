@@ -7,6 +7,9 @@ Vision-Language Models", 2025.
     min_f  sum_i |f(x_i) - y_i|^2 + lambda |f - f0|_H^2,   f0(z) = z W', no logit scale       (eq. 9)
     f(z) = f0(z) + k(z, S) (K / lambda + I)^-1 (Y - f0(S))                                   as coded: 'proker'
     f(z) = f0(z) + k(z, S) (K + lambda I)^-1 (Y - f0(S))                                     the minimiser: 'krr'
+
+Of more examples than a kernel matrix can have, the kernel is approximated: `kernel_features`. Local averages, of which
+Tip-Adapter is one: `local_kernel`.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
 from handful.adapt.base import Head
+from handful.adapt.kernel_features import fourier, frequencies, landmarks, ridge, whitening
+from handful.adapt.parameters import count, one_of
 from handful.adapt.zero_shot import prior_logits
 from handful.core.calibration import pick
 from handful.core.distances import unit
@@ -36,6 +41,7 @@ PUBLISHED = {1: (3.0, 0.05), 2: (2.6, 0.05), 4: (1.5, 0.05), 8: (1.66, 0.07), 16
 
 LIMIT = 8 * 2**30
 """Bytes a kernel matrix may take."""
+Solver = Literal["cholesky", "nystroem", "rff"]
 MANY = 256
 """Support rows from which one eigendecomposition is cheaper than a factorisation for each strength."""
 
@@ -59,19 +65,37 @@ class Regression:
     def kernel(self, beta: Tensor) -> Tensor:
         """``[*b, N, N]`` for beta ``[*b]``. Raises `BadInput` when it would not fit into memory."""
         x = unit(self.task.x)
-        size = x[..., 0].numel() * x.shape[-2] * x.element_size()
+        self._refuse_large(x.shape[-2])
+        return rbf(x, x, beta[..., None, None])
+
+    def _refuse_large(self, columns: int) -> None:
+        x = self.task.x
+        size = x[..., 0].numel() * columns * x.element_size()
         if size > LIMIT:
             raise BadInput(
-                f"kernel ridge regression of {x.shape[-2]} rows needs several matrices of {size / 2**30:.0f} GiB: "
-                "take a linear head ('gda', 'logistic') or fewer rows"
+                f"kernel ridge regression of {x.shape[-2]} rows needs several matrices of {size / 2**30:.0f} GiB: take "
+                "a linear head ('gda', 'logistic'), 'proker' with solver='nystroem' and few n_components, or fewer rows"
             )
-        return rbf(x, x, beta[..., None, None])
 
     def fit(self, beta: Tensor, lam: Tensor) -> State:
         """The state of a head, for beta and lambda ``[*b]``."""
         ridge = Ridge.of(self.kernel(beta), self.target, self.task.weight, lam)
         coefficient = ridge.coefficients() * self._gain(lam)
         return {"keys": unit(self.task.x), "coefficient": coefficient, "beta": beta, "strength": lam}
+
+    def approximate(self, solver: Solver, n: int, beta: Tensor, lam: Tensor) -> State:
+        """As `fit`, by n features of the kernel; keys are landmarks or frequencies."""
+        x, seed = unit(self.task.x), self.task.seed
+        self._refuse_large(n)
+        if solver == "rff":
+            keys = frequencies(x.shape[-1], n, beta, seed)
+            coefficient = ridge(fourier(x, keys), self.target, self.task.weight, lam)
+        else:
+            keys = landmarks(x, self.task.weight > 0, n, seed)
+            white = whitening(keys, beta)
+            features = rbf(x, keys, beta[..., None, None]) @ white
+            coefficient = white @ ridge(features, self.target, self.task.weight, lam)
+        return {"keys": keys, "coefficient": coefficient * self._gain(lam), "beta": beta, "strength": lam}
 
     def leave_out(self, kernel: Tensor, lam: Tensor) -> Tensor:
         """Offset plus prediction ``[*b, N, C]`` of each row by the fit without its item."""
@@ -172,6 +196,9 @@ class ProKeR(_KernelHead):
             or 6 by closed-form leave-one-out over items; as ``"shots"`` where a class has a single item).
         lam: likewise, ``"loo"`` being 0.01 … 3.
         convention: ``"proker"`` as the authors coded it, lambda times the correction of ``"krr"``.
+        solver: ``"cholesky"``, exact; ``"nystroem"`` and ``"rff"`` (random Fourier features) approximate the kernel,
+            for more examples than its matrix can have. They cannot leave one out: beta and lam are then no ``"loo"``.
+        n_components: landmarks or random features they take, drawn with ``random_state``.
     """
 
     key: ClassVar[str] = "proker"
@@ -180,10 +207,29 @@ class ProKeR(_KernelHead):
     beta: float | Literal["shots", "loo"] = "shots"
     lam: float | Literal["shots", "loo"] = "shots"
     convention: Literal["proker", "krr"] = "proker"
+    solver: Solver = "cholesky"
+    n_components: int = 1000
+
+    def adapt(self, task: Task) -> State:
+        """State: keys ``[*b, N, D]``, ``coefficient [*b, N, C]``, ``beta [*b]``, ``strength [*b]``."""
+        one_of("solver", self.solver, get_args(Solver))
+        if self.solver == "cholesky":
+            return super().adapt(task)
+        count("n_components", self.n_components, 1)
+        for name, value in (("beta", self.beta), ("lam", self.lam)):
+            if value == "loo":
+                raise BadInput(f"{name} 'loo' needs solver='cholesky', not {self.solver!r}: give a number or 'shots'")
+        regression = self._regression(task)
+        return regression.approximate(self.solver, self.n_components, *self._strengths(regression))
+
+    def leave_one_out(self, task: Task) -> Tensor | None:
+        """Closed form, by item, beta and the ridge held; of approximations there is none."""
+        return super().leave_one_out(task) if self.solver == "cholesky" else None
 
     def answer(self, state: State, query: Query) -> Tensor:
         """``f0(z) + k(z, S) a``."""
-        kernel = rbf(unit(query.x), state["keys"], state["beta"][..., None, None])
+        z, keys = unit(query.x), state["keys"]
+        kernel = fourier(z, keys) if self.solver == "rff" else rbf(z, keys, state["beta"][..., None, None])
         return prior_logits(query.prior) / self.logit_scale + kernel @ state["coefficient"]
 
     def held(self, state: State) -> Self:
@@ -191,8 +237,7 @@ class ProKeR(_KernelHead):
         return replace(self, beta=float(state["beta"]), lam=float(state["strength"]))
 
     def _regression(self, task: Task) -> Regression:
-        if self.convention not in ("proker", "krr"):
-            raise BadInput(f"convention is 'proker' or 'krr', not {self.convention!r}")
+        one_of("convention", self.convention, ("proker", "krr"))
         start = prior_logits(task.offset) / self.logit_scale
         real = (task.weight[..., None] > 0) & task.class_mask[..., None, :]
         return Regression(task, torch.where(real, task.labels - start, 0.0), start, self.convention == "proker")

@@ -8,7 +8,8 @@ unit rows X, their class texts T = Y P:
     p = softmax(unit(z W) P' / 0.07)
 
 Below full rank (fewer classes or examples than D) the rotation is free where no data are; here it is the one closest to
-the identity there.
+the identity there. Items and class text of models that never met may differ in width: the wider is then multiplied by
+a Gaussian matrix first. Without labels: `lfa_unsupervised`.
 """
 
 from __future__ import annotations
@@ -16,18 +17,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
+from sklearn.random_projection import GaussianRandomProjection
 from torch import Tensor
 
 from handful.adapt.base import Head
 from handful.adapt.lfa_losses import LOSSES, TEMPERATURE, Kind
 from handful.adapt.parameters import count, finite, one_of
-from handful.adapt.two_towers import item_rows, query_rows, text_rows
+from handful.adapt.two_towers import any_text_rows, item_rows, query_rows, text_rows
 from handful.core.calibration import accuracy
 from handful.core.distances import unit
-from handful.core.task import Query, State, Task, mask_classes
+from handful.core.task import Query, State, Task, mask_classes, places
 from handful.core.train import AdamW, cosine, descend
 from handful.errors import BadInput
 from handful.protocols import Needs
@@ -55,13 +59,18 @@ class LFA(Head):
             values above 1 are made 1.
         matrix: ``"refined"``, or ``"average"`` over the steps, which starts at the identity: for other classes or
             domains than those of the support.
+        project: bring the wider of features and class text to the width of the other by a fixed Gaussian matrix, for
+            an image model and a text model that share no space (the paper takes beta 0.1 for them).
         lr: of AdamW, falling to 1e-7 by a cosine.
         weight_decay: of AdamW.
+
+    What is learnt belongs to no class: ``predict(X, classes=...)`` answers for classes without examples too.
     """
 
     key: ClassVar[str] = "lfa"
     needs: ClassVar[Needs] = Needs(text=True, gradient=True, stochastic=True)
-    shapes: ClassVar[Mapping[str, str]] = {"words": "C T", "transform": "T T"}
+    shapes: ClassVar[Mapping[str, str]] = {"transform": "K K"}
+    open_classes: ClassVar[bool] = True
 
     beta: float | Literal["cv"] = "cv"
     n_iter: int = 200
@@ -74,6 +83,7 @@ class LFA(Head):
     matrix: Literal["refined", "average"] = "refined"
     lr: float = 5e-4
     weight_decay: float = 5e-4
+    project: bool = False
 
     @property
     def directions(self) -> bool:
@@ -81,26 +91,53 @@ class LFA(Head):
         return True
 
     def adapt(self, task: Task) -> State:
-        """State: unit ``words [*b, C, D]``, ``transform [*b, D, D]``."""
+        """State: unit class ``text [*b, C, T]``, ``transform [*b, K, K]``, K the smaller width where there are two."""
         self._check()
-        x, text = item_rows(task), text_rows(task)
-        turned = _mixed(procrustes(x, task.y @ text), self._beta(task, x, text)[..., None, None])
+        x, text = self._spaces(task)
+        return self._state(task, *self._refined(task, x, text, self._turned(task, x, text), KEPT))
+
+    def answer(self, state: State, query: Query) -> Tensor:
+        """``unit(z W) P' / 0.07``."""
+        z, text = query_rows(query), state["text"]
+        if self.project:
+            z, text = narrowed(z, text.shape[-1]), narrowed(text, z.shape[-1])
+        return unit(z @ state["transform"]) @ text.mT / TEMPERATURE
+
+    def view_widths(self) -> dict[str, int]:
+        """None where widths may differ; else see `Head.view_widths`."""
+        return {} if self.project else super().view_widths()
+
+    def _prior(self, x: Tensor, views: Mapping[str, Tensor], text: Tensor) -> Tensor | None:
+        return None if self.project else super()._prior(x, views, text)
+
+    def _spaces(self, task: Task) -> tuple[Tensor, Tensor]:
+        """Unit rows ``[*b, N, K]`` and class text ``[*b, C, K]``."""
+        x = item_rows(task)
+        if not self.project:
+            return x, text_rows(task)
+        text = any_text_rows(task)
+        return narrowed(x, text.shape[-1]), narrowed(text, x.shape[-1])
+
+    def _state(self, task: Task, refined: Tensor, average: Tensor) -> State:
+        return {"text": any_text_rows(task), "transform": refined if self.matrix == "refined" else average}
+
+    def _turned(self, task: Task, x: Tensor, text: Tensor) -> Tensor:
+        """beta-Procrustes ``[*b, K, K]``."""
+        return _mixed(procrustes(x, task.y @ text), self._beta(task, x, text)[..., None, None])
+
+    def _refined(self, task: Task, x: Tensor, text: Tensor, start: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """The matrix after all steps, each of which sees a ``share`` of the rows, and its average over them."""
         kept = _Kept(AdamW(weight_decay=self.weight_decay), self.orthogonal, self.n_iter)
 
         def losses(parameters: list[Tensor], step: Tensor) -> Tensor:
-            seen, noise, factor = self._disturbed(task, int(step), x)
+            seen, noise, factor = self._disturbed(task, int(step), x, share)
             y = torch.where(seen[..., None], task.y, 0.0)
             loss = LOSSES[self.loss]
             return loss(((x + noise) * factor) @ parameters[0], text, y, task.class_mask, self.k, self.margin_scale)
 
         rates = cosine(self.lr, max(1, self.n_iter), last=LAST_LR)
-        refined = descend([turned], losses, torch.arange(self.n_iter), rates, kept)[0]
-        average = refined if kept.average is None else kept.average
-        return {"words": text, "transform": refined if self.matrix == "refined" else average}
-
-    def answer(self, state: State, query: Query) -> Tensor:
-        """``unit(z W) P' / 0.07``."""
-        return unit(query_rows(query) @ state["transform"]) @ state["words"].mT / TEMPERATURE
+        refined = descend([start], losses, torch.arange(self.n_iter), rates, kept)[0]
+        return refined, refined if kept.average is None else kept.average
 
     def _beta(self, task: Task, x: Tensor, text: Tensor) -> Tensor:
         like = x.new_ones(x.shape[:-2])
@@ -117,14 +154,16 @@ class LFA(Head):
         logits = unit((1 - steps) * rotated + steps * x) @ text.mT
         return accuracy(mask_classes(logits, task.class_mask), torch.where(train[..., None], 0.0, task.y))
 
-    def _disturbed(self, task: Task, step: int, x: Tensor) -> tuple[Tensor, Tensor | float, Tensor | float]:
+    def _disturbed(
+        self, task: Task, step: int, x: Tensor, share: float
+    ) -> tuple[Tensor, Tensor | float, Tensor | float]:
         """Which rows the step sees ``[*b, N]``, what is added to them, and what they are multiplied by."""
         draw = torch.Generator().manual_seed(task.seed * 1_000_003 + step)
         coins = torch.rand(2, generator=draw, dtype=torch.float64)
         n, d = x.shape[-2:]
         drawn = torch.rand(n, 1 + 2 * d, generator=draw, dtype=torch.float64).to(x.device)
         real = task.weight > 0
-        seen = _rank(drawn[:, 0], real) < (KEPT * real.sum(-1, keepdim=True)).floor().clamp_min(1)
+        seen = places(drawn[:, 0], real) < (share * real.sum(-1, keepdim=True)).floor().clamp_min(1)
         noise = (2 * drawn[:, 1 : 1 + d] - 1).clamp(-1 + 1e-12, 1 - 1e-12).erfinv() * (math.sqrt(2) * self.noise)
         factor = (drawn[:, 1 + d :] >= self.dropout) / (1 - self.dropout)
         return seen & real, noise.to(x) if coins[0] > 0.5 else 0.0, factor.to(x) if coins[1] > 0.5 else 1.0
@@ -159,6 +198,20 @@ def procrustes(x: Tensor, target: Tensor) -> Tensor:
     return w.to(x.dtype)
 
 
+def narrowed(rows: Tensor, other: int) -> Tensor:
+    """Unit ``rows [..., D]``; where D is above ``other``, projected to it by a Gaussian matrix, always the same."""
+    if rows.shape[-1] <= other:
+        return rows
+    return unit(rows @ torch.as_tensor(_gaussian(rows.shape[-1], other)).to(rows))
+
+
+@lru_cache(maxsize=4)
+def _gaussian(wide: int, narrow: int) -> np.ndarray:
+    """scikit-learn's of seed 0, as the reference takes it: ``[wide, narrow]``."""
+    matrix: np.ndarray = GaussianRandomProjection(narrow, random_state=0).fit(np.zeros((1, wide))).components_.T
+    return matrix
+
+
 def _mixed(w: Tensor, beta: Tensor) -> Tensor:
     return w - beta * (w - torch.eye(w.shape[-1], dtype=w.dtype, device=w.device))
 
@@ -169,13 +222,7 @@ def _splits(task: Task) -> Iterator[Tensor]:
     real, same = task.weight > 0, task.items.same
     for order in torch.rand(task.weight.shape[-1], SPLITS, generator=draw, dtype=torch.float64).to(real.device).mT:
         own = order.expand(real.shape) if same is None else order[same.to(torch.uint8).argmax(-1)]
-        yield real & (_rank(own, real) < (TRAINED * real.sum(-1, keepdim=True)).floor().clamp_min(1))
-
-
-def _rank(order: Tensor, real: Tensor) -> Tensor:
-    """How many real entries come before each; those of equal ``order`` share a place."""
-    order = torch.where(real, order, torch.inf)
-    return (order[..., None, :] < order[..., :, None]).sum(-1)
+        yield real & (places(own, real) < (TRAINED * real.sum(-1, keepdim=True)).floor().clamp_min(1))
 
 
 class _Kept:

@@ -77,9 +77,7 @@ class Logistic(Head):
 
     def out_of_fold(self, task: Task, strengths: Tensor) -> Tensor:
         """Logits ``[S, *b, N, C]`` of each row by the fit on the other folds, for strengths ``[S]`` or ``[S, *b]``."""
-        fold = stratified_folds(task, self.folds)
-        index = torch.arange(self.folds, device=fold.device).reshape(-1, *[1] * fold.dim())
-        held = (fold == index)[..., None]  # [F, *b, N, 1]
+        held = held_out(task, self.folds)
         x, y, out = self._rows(task.x), torch.where(held, 0.0, task.y), []
         for strength in strengths:  # not one more batch dimension: weak penalties take many more steps
             weight, bias = self._fit(task, y, strength)
@@ -127,3 +125,10 @@ class RFS(Logistic):
 def stratified_folds(task: Task, folds: int) -> Tensor:
     """Fold of each row ``[*b, N]``: the items of a class are dealt out in turn, rows of one item together."""
     return task.items.dealt(task.y.argmax(-1), folds)
+
+
+def held_out(task: Task, folds: int) -> Tensor:
+    """Whether a row is in a fold ``[F, *b, N, 1]``, the folds being one more batch dimension."""
+    fold = stratified_folds(task, folds)
+    index = torch.arange(folds, device=fold.device).reshape(-1, *[1] * fold.dim())
+    return (fold == index)[..., None]

@@ -25,6 +25,7 @@ from handful.adapt.signatures import Known, SignatureHead
 from handful.core.column_regression import fit_columns
 from handful.core.distances import cosine, sqeuclidean
 from handful.core.gaussians import class_means
+from handful.core.simplex import onto_simplex
 from handful.core.task import State
 from handful.core.train import Adam, descend
 from handful.core.train import cosine as falling
@@ -135,23 +136,13 @@ def proportions(text: Tensor, known: Tensor, seen: Tensor, reg: float, steps: in
     gram = known @ known.mT
     linear = text @ known.mT
     rate = 1 / (torch.linalg.matrix_norm(gram).clamp_min(1e-12) + reg)[..., None, None]
-    z = _onto_simplex(torch.zeros_like(linear), seen[..., None, :])
+    z = onto_simplex(torch.zeros_like(linear), seen[..., None, :])
     ahead, t = z, 1.0
     for _ in range(steps):
-        new = _onto_simplex(ahead - rate * (ahead @ gram - linear + reg * ahead), seen[..., None, :])
+        new = onto_simplex(ahead - rate * (ahead @ gram - linear + reg * ahead), seen[..., None, :])
         grown = (1 + (1 + 4 * t * t) ** 0.5) / 2
         ahead, z, t = new + (t - 1) / grown * (new - z), new, grown
     return z
-
-
-def _onto_simplex(z: Tensor, there: Tensor) -> Tensor:
-    """The nearest rows that are not negative and sum to 1, zero where ``there`` is false."""
-    z = z.masked_fill(~there, -torch.inf)
-    ordered = z.sort(-1, descending=True).values
-    total = ordered.masked_fill(ordered.isinf(), 0.0).cumsum(-1) - 1
-    n = torch.arange(1, z.shape[-1] + 1, dtype=z.dtype, device=z.device)
-    size = (ordered * n > total).sum(-1, keepdim=True).clamp_min(1)
-    return (z - total.gather(-1, size - 1) / size).clamp_min(0)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

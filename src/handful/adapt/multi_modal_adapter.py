@@ -144,7 +144,8 @@ def _texts(
 class MultiModalAdapter(Head):
     """A small attention layer between an image and the class texts.
 
-    Training has no validation set to stop by: all passes are made.
+    Training has no validation set to stop by: all passes are made. What is learnt belongs to no class:
+    ``predict(X, classes=...)`` answers for classes without examples too, by their class text.
 
     Args:
         image_ratio: share of what attention says of the image.
@@ -159,7 +160,8 @@ class MultiModalAdapter(Head):
 
     key: ClassVar[str] = "multi-modal-adapter"
     needs: ClassVar[Needs] = Needs(text=True, gradient=True, stochastic=True)
-    shapes: ClassVar[Mapping[str, str]] = {"words": "C T", "module": "P", "real": "C"}
+    shapes: ClassVar[Mapping[str, str]] = {"module": "P"}
+    open_classes: ClassVar[bool] = True
 
     image_ratio: float = 0.2
     text_ratio: float = 0.2
@@ -170,8 +172,13 @@ class MultiModalAdapter(Head):
     lr: float = 1e-2
     batch_size: int = 64
 
+    @property
+    def directions(self) -> bool:
+        """Rows are made unit."""
+        return True
+
     def adapt(self, task: Task) -> State:
-        """State: unit ``words [*b, C, D]``, the ``module [*b, P]``, which classes are ``real [*b, C]``."""
+        """State: unit class ``text [*b, C, D]``, zero for a class that is padding, and the ``module [*b, P]``."""
         self._check()
         x, text, real = item_rows(task), text_rows(task), task.class_mask
         module, rows = self._module(x.shape[-1]), real_rows(task)
@@ -183,16 +190,16 @@ class MultiModalAdapter(Head):
         start = module.start(task.seed).to(x).expand(*x.shape[:-2], -1)
         steps = batches(rows, self.epochs, self.batch_size, task.seed)
         weights = descend([start], losses, steps, lambda step: self.lr, Adam(weight_decay=1e-4))[0]
-        return {"words": text, "module": weights, "real": real}
+        return {"text": text, "module": weights}
 
     def answer(self, state: State, query: Query) -> Tensor:
         """``s z' . t'_c``."""
-        z, text = query_rows(query), state["words"]
+        z, text = query_rows(query), state["text"]
+        real = text.abs().sum(-1) > 0
         module = self._module(z.shape[-1])
         each = max(1, BLOCK // (text[..., 0].numel() * max(LOW, self.inner if self.mask == "bias" else LOW)))
         parts = [
-            module.logits(state["module"], part, text, state["real"], self._ratios)
-            for part in torch.split(z, each, dim=-2)
+            module.logits(state["module"], part, text, real, self._ratios) for part in torch.split(z, each, dim=-2)
         ]
         return self.logit_scale * torch.cat(parts, -2)
 

@@ -13,72 +13,22 @@ strengths. What is taken as known to everybody: how many examples there are, the
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from handful.adapt.accounting import accountant, epsilon_of, noise_for
 from handful.adapt.base import Head
-from handful.adapt.noise import Source
-from handful.adapt.parameters import count, finite, one_of
 from handful.core.distances import unit
+from handful.core.privacy import Budget, PrivacySpent
 from handful.core.task import Query, State, Task, mask_classes
 from handful.core.train import SGD, Adam, Update
 from handful.errors import BadInput
 from handful.protocols import Needs
-
-NOT_PRIVATE = "not private: the noise comes from a seed, and whoever knows it takes the noise off again"
-
-
-@dataclass(frozen=True)
-class PrivacySpent:
-    """What was promised, and how it was kept.
-
-    Attributes:
-        epsilon, delta: of neighbours that differ by one example more or less; ``epsilon`` is ``None`` without noise.
-        n: examples, taken as known to everybody.
-        sampling_rate, steps, sigma, max_grad_norm: q, T, sigma and C of the head of this file.
-        noise: ``"system"`` or ``"seeded"``; with the latter nothing is promised.
-        accountant: what counted, or ``None`` without noise.
-    """
-
-    epsilon: float | None
-    delta: float
-    n: int
-    sampling_rate: float
-    steps: int
-    sigma: float
-    max_grad_norm: float
-    noise: str
-    accountant: str | None
-
-    @property
-    def private(self) -> bool:
-        """Whether the promise holds."""
-        return self.epsilon is not None and self.noise == "system"
-
-    @property
-    def replace_one(self) -> tuple[float, float] | None:
-        """Epsilon and delta of neighbours in which one example is another: twice, and ``(1 + e^epsilon)`` times."""
-        if self.epsilon is None:
-            return None
-        return 2 * self.epsilon, min(1.0, (1 + math.exp(min(self.epsilon, 700))) * self.delta)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able, with the relation in words."""
-        replaced = self.replace_one
-        return {
-            **asdict(self),
-            "relation": "one example added or removed",
-            "replace_one": None if replaced is None else {"epsilon": replaced[0], "delta": replaced[1]},
-            "private": self.private,
-        }
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -129,16 +79,9 @@ class PrivateLogistic(Head):
         """See `Head.fit`; then ``privacy_spent_`` is there. Warns where nothing is promised, or little."""
         super().fit(X, y, sample_weight)
         weight = np.ones(np.asarray(y).size) if sample_weight is None else np.asarray(sample_weight)
-        n = int((weight > 0).sum())
-        self.privacy_spent_ = self.plan(n)
-        if self.epsilon is not None and self.noise == "seeded":
-            warnings.warn(NOT_PRIVATE, UserWarning, stacklevel=2)
-        if self.epsilon is not None and self.delta != "1/n" and self.privacy_spent_.delta >= 1 / n:
-            warnings.warn(
-                f"delta {self.delta:g} is not below 1/n = {1 / n:.3g}: giving one example away whole would be allowed",
-                UserWarning,
-                stacklevel=2,
-            )
+        self.privacy_spent_ = self.plan(int((weight > 0).sum()))
+        if said := self.privacy_spent_.warning(chosen=self.delta != "1/n"):
+            warnings.warn(said, UserWarning, stacklevel=2)
         return self
 
     def plan(self, n: int) -> PrivacySpent:
@@ -147,17 +90,7 @@ class PrivateLogistic(Head):
         Raises:
             BadInput: a parameter out of range, an epsilon too small for any noise, dp-accounting not installed.
         """
-        self._check()
-        batch = n if self.batch_size is None else min(self.batch_size, n)
-        q, steps = batch / n, self.epochs * math.ceil(n / batch)
-        delta = 1 / n if self.delta == "1/n" else float(self.delta)
-        free = PrivacySpent(None, delta, n, q, steps, 0.0, self.max_grad_norm, self.noise, None)
-        if self.epsilon is None:
-            return free
-        if not steps:
-            return replace(free, epsilon=0.0)
-        sigma = noise_for(float(self.epsilon), delta, q, steps)
-        return replace(free, epsilon=epsilon_of(sigma, q, steps, delta), sigma=sigma, accountant=accountant())
+        return self._budget.plan(n)
 
     def adapt(self, task: Task) -> State:
         """State: ``weight [*b, C, D]``, ``bias [*b, C]``; tasks of a batch may differ in how many examples they have.
@@ -165,7 +98,7 @@ class PrivateLogistic(Head):
         Raises:
             BadInput: as `plan`; a seed beside the system's noise.
         """
-        self._check()
+        budget = self._budget
         if self.noise == "system" and self.random_state is not None:
             raise BadInput(
                 "private noise takes no seed: leave random_state=None (on the command line: handful fit --private "
@@ -180,7 +113,7 @@ class PrivateLogistic(Head):
             return torch.tensor(values, dtype=torch.float64, device=n.device).reshape(*n.shape, 1, 1)
 
         q, sigma, steps = each("sampling_rate"), each("sigma"), each("steps")
-        source = Source.system() if self.noise == "system" else Source.seeded(task.seed)
+        source = budget.source(task.seed)
         z = self._rows(task.x)
         z = torch.cat([z, torch.ones_like(z[..., :1])], -1)
         length = z.norm(dim=-1, keepdim=True)
@@ -210,15 +143,6 @@ class PrivateLogistic(Head):
     def _rows(self, x: Tensor) -> Tensor:
         return unit(x) if self.normalize else x
 
-    def _check(self) -> None:
-        if self.epsilon is not None:
-            finite("epsilon", self.epsilon, above=0)
-        if self.delta != "1/n" and not (isinstance(self.delta, float) and 0 < self.delta < 1):
-            raise BadInput(f"delta is a number between 0 and 1, or '1/n', not {self.delta!r}")
-        finite("max_grad_norm", self.max_grad_norm, above=0)
-        finite("lr", self.lr, above=0)
-        count("epochs", self.epochs)
-        if self.batch_size is not None:
-            count("batch_size", self.batch_size, 1)
-        one_of("optimizer", self.optimizer, ("adam", "sgd"))
-        one_of("noise", self.noise, ("system", "seeded"))
+    @property
+    def _budget(self) -> Budget:
+        return Budget(**{field.name: getattr(self, field.name) for field in fields(Budget)})

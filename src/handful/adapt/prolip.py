@@ -7,12 +7,12 @@ Paper 010: Fahes, Vu, Bursuc, Pérez, de Charette, "Fine-Tuning CLIP's Last Visu
     min_P  CE(y, softmax(s z W')) + lambda |P - P0|^2,   lambda = 1 / K
 
 Learnt is the change P - P0, for which P0 itself is not needed. Where nothing before the projection is known, the
-paper's regularised linear adapter takes h = x: z = x (I + change).
+paper's regularised linear adapter takes h = x: z = x (I + change). Joined with a cache: `prolip_tip`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -25,7 +25,7 @@ from handful.adapt.two_towers import text_rows
 from handful.core.distances import unit
 from handful.core.losses import cross_entropy
 from handful.core.task import Query, State, Task
-from handful.core.train import Adam, cosine, descend
+from handful.core.train import Adam, Update, cosine, descend
 from handful.errors import BadInput
 from handful.protocols import Needs
 
@@ -51,8 +51,20 @@ class LinearAdapter(Head):
     epochs: int = 300
     lr: float = 1e-4
 
+    @property
+    def directions(self) -> bool:
+        """What becomes of rows is made unit."""
+        return True
+
     def adapt(self, task: Task) -> State:
         """State: ``change [*b, B, D]``, unit ``words [*b, C, D]``."""
+        change = self._trained(task, [], lambda more: 0.0, Adam(eps=1e-4))[0]
+        return {"change": change, "words": text_rows(task)}
+
+    def _trained(
+        self, task: Task, more: list[Tensor], beside: Callable[[list[Tensor]], Tensor | float], update: Update
+    ) -> list[Tensor]:
+        """The change, and ``more`` parameters trained with it, by which ``beside`` adds to the logits."""
         count("epochs", self.epochs)
         finite("lr", self.lr, least=0)
         x, words = task.x, text_rows(task)
@@ -62,15 +74,14 @@ class LinearAdapter(Head):
         strength, (turn, views) = self._strength(task), _views(task)
 
         def losses(parameters: list[Tensor], step: Tensor) -> Tensor:
-            change = parameters[0]
-            logits = self.logit_scale * unit(x + h @ change) @ words.mT
+            change, *others = parameters
+            logits = self.logit_scale * unit(x + h @ change) @ words.mT + beside(others)
             shown = torch.where(((step + 1) % views == turn)[..., None], task.y * views[..., None], 0.0)
             return cross_entropy(logits, shown, task.class_mask) + strength * change.square().sum((-2, -1))
 
         start = x.new_zeros(*x.shape[:-2], h.shape[-1], x.shape[-1])
         rates = cosine(self.lr, max(1, self.epochs))
-        change = descend([start], losses, torch.arange(self.epochs, device=x.device), rates, Adam(eps=1e-4))[0]
-        return {"change": change, "words": words}
+        return descend([start, *more], losses, torch.arange(self.epochs, device=x.device), rates, update)
 
     def answer(self, state: State, query: Query) -> Tensor:
         """``s z W'``."""
@@ -108,14 +119,15 @@ class ProLIP(LinearAdapter):
     key: ClassVar[str] = "prolip"
     needs: ClassVar[Needs] = Needs(text=True, views=("pre",), gradient=True)
 
-    def adapt(self, task: Task) -> State:
-        """State: ``change [*b, B, D]`` of the projection, unit ``words [*b, C, D]``."""
+    def _trained(
+        self, task: Task, more: list[Tensor], beside: Callable[[list[Tensor]], Tensor | float], update: Update
+    ) -> list[Tensor]:
         lengths = task.x.norm(dim=-1)
         if bool(((lengths - 1).abs() < 1e-4)[task.weight > 0].all()):
             raise BadInput(
                 "the features were made unit: ProLIP needs them as the projection gives them, or take 'linear-adapter'"
             )
-        return super().adapt(task)
+        return super()._trained(task, more, beside, update)
 
     def projection(self, start: Tensor) -> Tensor:
         """The tuned projection ``[B, D]`` of the fitted head, from the one ``start`` the features came from."""

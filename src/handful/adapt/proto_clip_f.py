@@ -25,7 +25,7 @@ from handful.adapt.query_adapters import KINDS, Kind, QueryAdapter
 from handful.adapt.two_towers import item_rows, query_rows, text_rows
 from handful.core.distances import unit
 from handful.core.losses import cross_entropy, real_rows
-from handful.core.task import Query, State, Task
+from handful.core.task import Query, State, Task, places
 from handful.core.train import AdamW, cosine, descend
 from handful.protocols import Needs
 
@@ -124,7 +124,7 @@ def questions(task: Task, epochs: int) -> Iterator[Tensor]:
     orders, asides = _uniform(c, epochs, by_class), _uniform(c, epochs, by_aside)
     for order, aside, row in zip(orders.mT, asides.mT, _uniform(n, epochs, by_row).mT, strict=True):
         asked = _left_over(task, row, aside)
-        place = torch.where(task.class_mask, _rank(order, task.class_mask) / task.ways[..., None], 2.0)
+        place = torch.where(task.class_mask, places(order, task.class_mask) / task.ways[..., None], 2.0)
         own = place.gather(-1, _labels(task))
         low = 0.0
         while low < 1:
@@ -140,8 +140,7 @@ def _uniform(n: int, epochs: int, generator: torch.Generator) -> Tensor:
 def _left_over(task: Task, order: Tensor, aside: Tensor) -> Tensor:
     """Which rows ``[*b, N]`` are asked when 1 to K - 1 of every class are put aside; an only one is asked."""
     label, real = _labels(task), task.weight > 0
-    key = torch.where(real, label + order, torch.inf)
-    place = key.argsort(-1).argsort(-1)
+    place = places(label + order, real)
     shots = (torch.nn.functional.one_hot(label, task.labels.shape[-1]) * real[..., None]).sum(-2)
     first = shots.cumsum(-1) - shots
     keep = torch.where(shots > 1, 1 + (aside * (shots - 1)).long(), 0)
@@ -150,7 +149,3 @@ def _left_over(task: Task, order: Tensor, aside: Tensor) -> Tensor:
 
 def _labels(task: Task) -> Tensor:
     return task.y.argmax(-1)
-
-
-def _rank(order: Tensor, real: Tensor) -> Tensor:
-    return torch.where(real, order, torch.inf).argsort(-1).argsort(-1)

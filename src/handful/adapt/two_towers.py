@@ -30,9 +30,14 @@ def text_rows(task: Task) -> Tensor:
     Raises:
         BadInput: no class text, or text of another width than the items it is compared with.
     """
+    return same_width(task, any_text_rows(task))
+
+
+def any_text_rows(task: Task) -> Tensor:
+    """As `text_rows`, of whatever width: ``[*b, C, Dt]``. Raises `BadInput` where there is no class text."""
     if task.text is None:
         raise BadInput("no class text: give text={label: vectors}")
-    return torch.where(task.class_mask[..., None], same_width(task, task.text.mean), 0.0)
+    return torch.where(task.class_mask[..., None], task.text.mean.to(task.support.dtype), 0.0)
 
 
 def text_vectors(task: Task) -> tuple[Tensor, Tensor]:

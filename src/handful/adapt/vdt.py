@@ -111,6 +111,11 @@ class VDT(Head):
     lr: float = 2e-3
     batch_size: int = 1
 
+    @property
+    def directions(self) -> bool:
+        """Rows are made unit."""
+        return True
+
     def adapt(self, task: Task) -> State:
         """State: ``words [*b, C, D]`` of the classes there are, and the ``module [*b, P]`` for others."""
         self._check()

@@ -10,6 +10,7 @@ from handful.cli import options as o
 from handful.cli.advise import advise
 from handful.cli.audit import audit
 from handful.cli.bench import bench
+from handful.cli.compress import compress
 from handful.cli.demo import demo
 from handful.cli.evaluate import evaluate
 from handful.cli.fit import fit
@@ -57,12 +58,13 @@ app.command(short_help="Learn, and change the encoder a little where that helps.
 app.command(short_help="Label a table, images, or lines as they come.")(predict)
 app.command(short_help="Compare a model's answers with known labels.")(evaluate)
 app.command(short_help="Add classes to a model.")(grow)
+app.command(short_help="Make a tuned model's file smaller.")(compress)
 app.command(short_help="Say what more labels would bring.")(forecast)
 app.command("next", short_help="Choose what to label next.")(next_)
 app.command(short_help="Say whether a model can be trusted on other data.")(audit)
 app.command(short_help="Say what a model file is and what it gives away.")(inspect)
 app.command(short_help="Compare heads on the same small tasks.")(bench)
-app.add_typer(advise, short_help="Which method, which encoder.")
+app.add_typer(advise, short_help="Which method, encoder or model.")
 app.command("list", short_help="List heads, encoders, papers, recipes.")(list_)
 app.command(short_help="Look at the kept features, or remove them.")(cache)
 app.command(short_help="Two models from nothing: support tickets and digits.")(demo)

@@ -42,6 +42,11 @@ def grow_object(model: Model, out: str | None) -> dict[str, Any]:
     return {"schema": "handful/grow/1", **classes, "grown": model.card["grown"][-1], "test": model.card["test"]}
 
 
+def compress_object(model: Model, out: str | None) -> dict[str, Any]:
+    """How much smaller the model is, what became of its answers, and where it lies."""
+    return {"schema": "handful/compress/1", "model": out, **model.card["compressed"]}
+
+
 def audit_object(audit: Audit, model: str, source: str) -> dict[str, Any]:
     """Verdicts first, then the numbers they rest on."""
     return {"schema": "handful/audit/1", "model": model, "source": source, **audit.as_dict()}

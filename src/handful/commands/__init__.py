@@ -6,11 +6,15 @@ They are not re-exported here: a package cannot show a function and a module und
 from __future__ import annotations
 
 COMMANDS = (
+    "advise context",
     "advise encoder",
     "advise method",
+    "advise models",
+    "advise raters",
     "audit",
     "bench",
     "cache",
+    "compress",
     "demo",
     "evaluate",
     "fit",

@@ -1,4 +1,4 @@
-"""`handful advise`: which method, which encoder."""
+"""`handful advise`: which method, which encoder; what files of answers and ratings say; what a context is worth."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import numpy as np
 
 import handful
 from handful.adapt import head_class
+from handful.commands.advise_context import advise_context as advise_context
+from handful.commands.advise_files import advise_models as advise_models
+from handful.commands.advise_files import advise_raters as advise_raters
 from handful.commands.sources import Columns, labelled, read_source
 from handful.encode import encoder as make_encoder
 from handful.encode import list_encoders

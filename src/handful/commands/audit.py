@@ -12,20 +12,17 @@ from handful.adapt.base import Features
 from handful.commands.fitted import read_for, refuse_label_sets
 from handful.commands.inspect import quoted_number
 from handful.commands.kept_apart import copies_of, named, resembling
-from handful.commands.sources import Columns
+from handful.commands.sources import Columns, cell_of, column_of
 from handful.core.intervals import Estimate
 from handful.core.shares import Shares
-from handful.errors import BadInput, nearest
+from handful.errors import BadInput
 from handful.evaluate.duplicates import merge_units
 from handful.protocols import Progress
 from handful.read import Dataset
-from handful.ship.model import Model, encode_dataset
+from handful.ship.model import Model
 
 if TYPE_CHECKING:
     from handful.evaluate.audit import Audit
-
-EMPTY = "(empty)"
-"""What an empty cell of a column counts as."""
 
 
 def audit(
@@ -81,7 +78,7 @@ def audit(
     if not len(rows):
         raise BadInput("nothing to audit on: no item has a label; --label names the column that holds them")
     data = data.take(rows)
-    encoded = encode_dataset(data, model.encoder, cache=cache, skip_bad=skip_bad, progress=progress)
+    encoded = model.encode(data, cache=cache, skip_bad=skip_bad, progress=progress)
     data, rows, features = data.take(encoded.kept), rows[encoded.kept], encoded.features
     if not len(data):
         raise BadInput("nothing to audit on: no item can be read")
@@ -123,23 +120,9 @@ def _columns(data: Dataset, by: str | Sequence[str] | Mapping[str, Sequence[Any]
         for name, values in by.items():
             if len(values) != len(data):
                 raise BadInput(f"by: {len(values)} values of {name!r} for {len(data)} items of the source")
-        return {str(name): np.array([_cell(value) for value in values]) for name, values in by.items()}
+        return {str(name): np.array([cell_of(value) for value in values]) for name, values in by.items()}
     names = [by] if isinstance(by, str) else list(by or ())
-    if names and data.table is None:
-        raise BadInput(f"--by {names[0]}: the source is not a table, so that it has no columns")
-    found: dict[str, np.ndarray] = {}
-    for name in names:
-        if data.table is None or name not in data.table.columns:
-            known = [] if data.table is None else data.table.columns
-            raise BadInput(f"--by: the source has no column {name!r}{nearest(name, known)}")
-        if name == data.label_column:
-            raise BadInput(f"--by: {name!r} is the column of the label; classes are compared anyway")
-        found[name] = np.array([_cell(value) for value in data.table[name].to_list()])
-    return found
-
-
-def _cell(value: Any) -> str:
-    return EMPTY if value is None or not str(value).strip() else str(value).strip()
+    return {name: np.array(column_of(data, name, "--by")) for name in names}
 
 
 def _quoted(model: Model) -> Estimate | None:
@@ -154,5 +137,5 @@ def _seen(
     if against is None:
         return None
     learnt, _ = read_for(model, against, asked, skip_bad=skip_bad)
-    encoded = encode_dataset(learnt, model.encoder, cache=cache, skip_bad=skip_bad)
+    encoded = model.encode(learnt, cache=cache, skip_bad=skip_bad)
     return resembling(learnt.take(encoded.kept), encoded.features, data, features, True)

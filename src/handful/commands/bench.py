@@ -140,7 +140,7 @@ def bench(
     tower = _tower(data, encoder)
 
     def encode(part: Dataset) -> Encoded:
-        return encode_dataset(part, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+        return encode_dataset(part, tower, views=_views(heads), cache=cache, skip_bad=skip_bad, progress=progress)
 
     encoded = encode(data)
     background = None if others is None else _background(others, encode(others))
@@ -315,6 +315,11 @@ def _tower(data: Dataset, name: str | None) -> Encoder | None:
             raise BadInput(f"the source holds features; --encoder {name} has nothing to encode")
         return None
     return default_encoder(data.modality) if name is None else make_encoder(name)
+
+
+def _views(heads: Sequence[str]) -> list[str]:
+    """What some of the heads need beside features."""
+    return list(dict.fromkeys(view for key in heads for view in head_class(key).needs.views))
 
 
 def _background(data: Dataset, encoded: Encoded) -> Any:

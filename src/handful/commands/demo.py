@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -15,8 +13,8 @@ import numpy as np
 
 from handful.commands.fit import fit
 from handful.commands.predict import predict
-from handful.errors import BadInput, HandfulError
-from handful.files import whole_file
+from handful.errors import BadInput
+from handful.files import whole_file, whole_folder
 from handful.protocols import Progress
 from handful.ship.model import Model
 
@@ -104,18 +102,11 @@ def _write_missing(folder: Path) -> None:
 
 def _write_digits(folder: Path) -> None:
     """Write all pictures, under another name until they are all there."""
-    part = Path(tempfile.mkdtemp(prefix=".digits.", suffix=".part", dir=folder.parent))
-    try:
+    with whole_folder(folder) as part:
         for name, pixels in _digits():
             path = part / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(_png(pixels))
-        part.chmod(0o755)
-        part.replace(folder)
-    except OSError as error:
-        raise HandfulError(f"cannot write {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _digits() -> Iterator[tuple[str, np.ndarray]]:

@@ -16,7 +16,7 @@ from handful.commands.sources import Columns
 from handful.errors import BadInput
 from handful.evaluate.require import check, parse_requirement
 from handful.protocols import Progress
-from handful.ship.model import Model, encode_dataset
+from handful.ship.model import Model
 
 if TYPE_CHECKING:
     from handful.evaluate import Assessment
@@ -89,7 +89,7 @@ def evaluate(
     data = data.labelled
     if not len(data):
         raise BadInput("nothing to evaluate on: no item has a label; --label names the column that holds them")
-    encoded = encode_dataset(data, model.encoder, cache=cache, skip_bad=skip_bad, progress=progress)
+    encoded = model.encode(data, cache=cache, skip_bad=skip_bad, progress=progress)
     kept = data.take(encoded.kept)
     if not len(kept):
         raise BadInput("nothing to evaluate on: no item can be read")

@@ -28,7 +28,7 @@ from handful.commands.making import (
 from handful.commands.multi_label import METRICS as SET_METRICS
 from handful.commands.multi_label import fit_label_sets, refuse_beside_label_sets
 from handful.commands.pool import check_asked, gather
-from handful.commands.private import private_card, private_head
+from handful.commands.private import private_card, private_film, private_head
 from handful.commands.rejecting import ALARMS, OTHER, RejectWishes, encode_negatives, read_negatives
 from handful.commands.sources import Columns, class_sentences, draw_shots, labelled, read_source
 from handful.commands.tuned import check_recipe, refuse_beside_tuning, tuned
@@ -184,14 +184,14 @@ def fit(
     if tune is not None:
         learns = [name for name, asked in (("--unlabelled", unlabelled), ("--transductive", transductive)) if asked]
         check_recipe(tune, head, learns, reject)
-        refuse_beside_tuning({"private": private, "zero_shot": zero_shot})
+        refuse_beside_tuning({"zero_shot": zero_shot})
     learner = None
     if private is not None:
         asked = {"seed": seed, "test": test, "shots": shots, "group": group, "group_regex": group_regex, "cost": cost}
         asked |= {"class_names": class_names, "class_prior": None if class_prior == "labels" else class_prior}
         asked |= {"target_precision": target_precision, "time_limit": time_limit, "reject": reject}
         asked |= {"unlabelled": unlabelled, "transductive": transductive or None, "zero_shot": zero_shot or None}
-        learner = private_head(private, head, [name for name, value in asked.items() if value is not None])
+        learner = private_head(private, head, [name for name, value in asked.items() if value is not None], tune)
     seed = 0 if seed is None else seed
     unnamed = class_names is None and not zero_shot
     everything = read_source(sources, labels, how, merge_labels=merge_labels, skip_bad=skip_bad, require_labels=unnamed)
@@ -218,13 +218,18 @@ def fit(
     clock.lap("read")
 
     tower = tower_of(learn, encoder, long, crop, tiles)
-    encoded = encode_dataset(learn, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+    views = (learner or kind).needs.views
+    encoded = encode_dataset(learn, tower, views=views, cache=cache, skip_bad=skip_bad, progress=progress)
     learn = learn.take(encoded.kept)
     if learner is not None:
         clock.lap("encode")
-        model = model_of(learner.fit(encoded.features, np.asarray(learn.labels)), tower, standalone)
+        names, tuning = np.asarray(learn.labels), None
+        if tune is None:
+            model = model_of(learner.fit(encoded.features, names), tower, standalone)
+        else:
+            model, tuning = private_film(learner, tower, learn.items, names, standalone, progress)
         clock.lap("fit")
-        model.card = private_card(model, learn, metric, getattr(tower, "revision", None))
+        model.card = private_card(model, learn, metric, getattr(tower, "revision", None), tuning)
         return _kept(model, clock, out, report)
     copies = copies_of(learn, encoded.features, near_duplicates)
     units = merge_units(learn.groups, copies)
@@ -237,7 +242,7 @@ def fit(
     base, outcome, names = tower, None, np.asarray(learn.labels)
     seen = None
     if held is not None:
-        seen = encode_dataset(held, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+        seen = encode_dataset(held, tower, views=views, cache=cache, skip_bad=skip_bad, progress=progress)
         held = held.take(seen.kept)
     shared = None
     if unlabelled is not None:
@@ -247,7 +252,7 @@ def fit(
             near_duplicates=near_duplicates, cache=cache, progress=progress,
         )  # fmt: skip
     none_there, apart_from = encode_negatives(
-        aliens, tower, features.x.shape[1], cache=cache, skip_bad=skip_bad, progress=progress
+        aliens, tower, features, cache=cache, skip_bad=skip_bad, progress=progress
     )
     clock.lap("encode")
 
@@ -263,7 +268,7 @@ def fit(
         if shared is not None and outcome.pool is not None:
             shared = replace(shared, features=outcome.pool)
         if held is not None and outcome.delta is not None:
-            seen = encode_dataset(held, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+            seen = encode_dataset(held, tower, views=views, cache=cache, skip_bad=skip_bad, progress=progress)
         clock.lap("tune")
         model = model_of(outcome.head, base, standalone)
         model.tuned_by(outcome.delta, outcome.encoder)
@@ -274,7 +279,7 @@ def fit(
 
     pool = None
     if wishes.class_prior == "pool":
-        pool = encoded_pool(everything.pool, tower, cache, progress) if shared is None else shared.features
+        pool = encoded_pool(everything.pool, tower, views, cache, progress) if shared is None else shared.features
     model.card = make_card(
         model, learn, len(everything.pool), seed, metric, encoded.skipped, command, getattr(tower, "revision", None)
     )
@@ -360,7 +365,8 @@ def _zero_shot(
     clock.lap("read")
     head = zero_shot_head(check_zero_shot(kind), everything, class_names, tower, cache)
     model = model_of(head, tower, standalone)
-    pool = encoded_pool(everything.pool, tower, cache, progress) if wishes.class_prior == "pool" else None
+    views, mix = head.needs.views, wishes.class_prior == "pool"
+    pool = encoded_pool(everything.pool, tower, views, cache, progress) if mix else None
     nothing = everything.take(())
     revision = getattr(tower, "revision", None)
     model.card = make_card(model, nothing, len(everything.pool), seed, metric, (), command, revision)
@@ -368,7 +374,7 @@ def _zero_shot(
     model.card["blind_spots"] = blind_spots_card(tower, everything)
     clock.lap("fit")
     if len(held):
-        seen = encode_dataset(held, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+        seen = encode_dataset(held, tower, views=views, cache=cache, skip_bad=skip_bad, progress=progress)
         model.card["test"] = tested_on(model, held.take(seen.kept), seen.features, source).card(model)
         clock.lap("test")
     return model

@@ -33,7 +33,7 @@ from handful.protocols import Progress
 from handful.read import Dataset
 from handful.read.dataset import file_sha256
 from handful.ship.decision import Decision
-from handful.ship.model import Model, encode_dataset
+from handful.ship.model import Model
 
 MOST = 200
 """Examples (groups of copies) up to which new classes are judged by leaving each out in turn."""
@@ -108,13 +108,13 @@ def grow(
     new = _new(model, head, everything.labelled)
     held = None if test is None else _held(model, new, _read(model, test, columns, how, "test on").labelled)
 
-    encoded = encode_dataset(new, model.encoder, cache=cache, skip_bad=skip_bad, progress=progress)
+    encoded = model.encode(new, cache=cache, skip_bad=skip_bad, progress=progress)
     new, features = new.take(encoded.kept), encoded.features
     if not len(new):
         raise BadInput("nothing to learn: no item can be read")
     copies, apart, pool = copies_of(new, features, near_duplicates), None, None
     if held is not None:
-        seen = encode_dataset(held, model.encoder, cache=cache, skip_bad=skip_bad, progress=progress)
+        seen = model.encode(held, cache=cache, skip_bad=skip_bad, progress=progress)
         apart = kept_apart(new, features, held.take(seen.kept), seen.features, test, near_duplicates)
     if unlabelled is not None:
         tested = None if apart is None else (apart.data, apart.features)

@@ -45,7 +45,7 @@ def list_(what: What, *, cite: str | None = None) -> list[dict[str, Any]]:
 def _heads() -> list[dict[str, Any]]:
     from handful.adapt import HEADS, list_heads
 
-    entries = [(part.entry, p.number) for p in papers() for part in p.working]
+    entries = dict.fromkeys((part.entry, p.number) for p in papers() for part in p.working)
     return [
         {
             **row,

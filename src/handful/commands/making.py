@@ -85,12 +85,14 @@ def model_of(estimator: Head, tower: Encoder | None, standalone: bool) -> Model:
     )
 
 
-def encoded_pool(pool: Dataset, tower: Encoder | None, cache: bool, progress: Progress | None) -> Features | None:
-    """Features of the unlabelled items, for the population to be read off them."""
+def encoded_pool(
+    pool: Dataset, tower: Encoder | None, views: Sequence[str], cache: bool, progress: Progress | None
+) -> Features | None:
+    """Features of the unlabelled items, for the population to be read off them; ``views``: what the head needs."""
     if not len(pool):
         return None
     found: Encoded = encode_dataset(
-        pool.take(np.flatnonzero(pool.usable)), tower, cache=cache, skip_bad=True, progress=progress
+        pool.take(np.flatnonzero(pool.usable)), tower, views=views, cache=cache, skip_bad=True, progress=progress
     )
     return found.features
 

@@ -99,14 +99,15 @@ def fit_label_sets(
         held = labelled(read_source(items, given, how, merge_labels=merge_labels, skip_bad=skip_bad))
         refuse_unknown(held, learn)
     clock.lap("read")
-    encoded = encode_dataset(learn, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+    views = (head_class(head) if isinstance(head, str) else head).needs.views
+    encoded = encode_dataset(learn, tower, views=views, cache=cache, skip_bad=skip_bad, progress=progress)
     learn = learn.take(encoded.kept)
     copies = copies_of(learn, encoded.features, near_duplicates)
     units = merge_units(learn.groups, copies)
     features = Features(encoded.features.x, encoded.features.views, copies)
     seen = None
     if held is not None:
-        seen = encode_dataset(held, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+        seen = encode_dataset(held, tower, views=views, cache=cache, skip_bad=skip_bad, progress=progress)
         held = held.take(seen.kept)
     clock.lap("encode")
 

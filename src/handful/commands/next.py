@@ -17,7 +17,7 @@ from handful.errors import BadInput
 from handful.evaluate.labelling import Replay, pick, replay
 from handful.protocols import Progress
 from handful.read import Dataset, ImageFile, write_table
-from handful.ship.model import Model, class_text_vectors, encode_dataset
+from handful.ship.model import Model, class_text_vectors
 
 if TYPE_CHECKING:
     import polars as pl
@@ -98,7 +98,7 @@ def next_(
     if not len(rows):
         raise BadInput("nothing to choose from: every item of the pool has a label, or holds nothing")
     data = data.take(rows)
-    encoded = encode_dataset(data, model.encoder, cache=cache, skip_bad=skip_bad, progress=progress)
+    encoded = model.encode(data, cache=cache, skip_bad=skip_bad, progress=progress)
     if not len(encoded.kept):
         raise BadInput("nothing to choose from: no item of the pool can be read")
     proba = model.proba_of(encoded.features)
@@ -159,7 +159,7 @@ def _file(item: Any, out: str | Path | None) -> str:
 def _replayed(model: Model, source: Any, columns: Columns, n: int, seed: int, skip_bad: bool, cache: bool) -> Replay:
     data, _ = read_for(model, source, columns, skip_bad=skip_bad)
     data = data.labelled
-    encoded = encode_dataset(data, model.encoder, cache=cache, skip_bad=skip_bad)
+    encoded = model.encode(data, cache=cache, skip_bad=skip_bad)
     labels = np.array([str(data.labels[i]) for i in encoded.kept])
     counts = [row["count"] for row in model.card.get("task", {}).get("classes", [])]
     shots = int(np.median(counts)) if counts else 1

@@ -104,7 +104,7 @@ def gather(
     """
     own = isinstance(source, str) and source == ROWS
     parts = [rows, *([] if own else [_read(source, columns, learnt)])]
-    found = [_encoded(part, tower, cache, progress) for part in parts if len(part)]
+    found = [_encoded(part, tower, list(features.views), cache, progress) for part in parts if len(part)]
     name = "the data" if own else str(source) if isinstance(source, (str, Path)) else "the pool"
     if not sum(len(data) for data, _ in found):
         raise BadInput(f"--unlabelled: {name} has no unlabelled item that can be used")
@@ -182,12 +182,14 @@ def _read(source: Any, columns: Columns, learnt: Dataset) -> Dataset:
     return alone_named(replace(data, labels=(None,) * len(data)))
 
 
-def _encoded(data: Dataset, tower: Encoder | None, cache: bool, progress: Progress | None) -> tuple[Dataset, Features]:
+def _encoded(
+    data: Dataset, tower: Encoder | None, views: Sequence[str], cache: bool, progress: Progress | None
+) -> tuple[Dataset, Features]:
     """What can be read of it; an unlabelled item that cannot be read is no reason to stop."""
     data = data.take(np.flatnonzero(data.usable))
     if not len(data):
         return data, Features(np.empty((0, 0)), {})
-    found = encode_dataset(data, tower, cache=cache, skip_bad=True, progress=progress)
+    found = encode_dataset(data, tower, views=views, cache=cache, skip_bad=True, progress=progress)
     return data.take(found.kept), found.features
 
 

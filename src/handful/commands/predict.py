@@ -16,7 +16,7 @@ from handful.protocols import Progress
 from handful.read import Dataset, ImageFile, write_table
 from handful.read.labels import LabelSets
 from handful.read.writing import check_for_sheets
-from handful.ship.model import Model, encode_dataset
+from handful.ship.model import Model
 
 if TYPE_CHECKING:
     import polars as pl
@@ -200,7 +200,7 @@ def _answers(
     best = np.full((n, top), -1)  # classes, the most probable first
     sure = np.full((n, top), np.nan)
     if len(rows):
-        encoded = encode_dataset(data.take(rows), model.encoder, cache=cache, skip_bad=skip_bad, progress=progress)
+        encoded = model.encode(data.take(rows), cache=cache, skip_bad=skip_bad, progress=progress)
         rows = rows[encoded.kept]
     if model.decision.sets is not None:
         features = encoded.features if len(rows) else None

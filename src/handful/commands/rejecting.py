@@ -73,12 +73,23 @@ def read_negatives(wishes: RejectWishes, learnt: Dataset, how: Columns, skip_bad
 
 
 def encode_negatives(
-    data: Dataset | None, tower: Encoder | None, width: int, *, cache: bool, skip_bad: bool, progress: Progress | None
+    data: Dataset | None,
+    tower: Encoder | None,
+    like: Features,
+    *,
+    cache: bool,
+    skip_bad: bool,
+    progress: Progress | None,
 ) -> tuple[list[Any], Features | None]:
-    """Those that can be read and their features. Raises `BadInput` for another width than the labelled items have."""
+    """Those that can be read and their features, in the views of those of the labelled items.
+
+    Raises:
+        BadInput: they have another width than theirs.
+    """
     if data is None:
         return [], None
-    found = encode_dataset(data, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+    views, width = list(like.views), like.x.shape[1]
+    found = encode_dataset(data, tower, views=views, cache=cache, skip_bad=skip_bad, progress=progress)
     x = found.features.x
     if not len(x) or x.shape[1] != width:
         raise BadInput(f"--negatives has features of shape {x.shape}, the labelled items have {width} each")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from handful.errors import BadInput
+from handful.errors import BadInput, nearest
 from handful.evaluate.indices import places
 from handful.read import Dataset, from_arrays, is_code, read, read_class_names, readable
 from handful.read.checks import checked
@@ -18,6 +18,10 @@ from handful.read.labels import LabelSets, label_sets
 
 NAME_WORDS = 6
 """Words a class name has at most; what is longer is a description."""
+
+
+EMPTY = "(empty)"
+"""What an empty cell of a column counts as."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,26 @@ def labelled(data: Dataset) -> Dataset:
     if len(found.classes) < 2:
         raise BadInput(f"{name}: one class only ({found.classes[0]!r}); at least two are needed")
     return found
+
+
+def column_of(data: Dataset, name: str, option: str) -> list[str]:
+    """The cells of a column as text, an empty one as `EMPTY`.
+
+    Raises:
+        BadInput: no table, no such column, or the column of the label; ``option`` says what asked for it.
+    """
+    if data.table is None:
+        raise BadInput(f"{option} {name}: the source is not a table, so that it has no columns")
+    if name not in data.table.columns:
+        raise BadInput(f"{option}: the source has no column {name!r}{nearest(name, data.table.columns)}")
+    if name == data.label_column:
+        raise BadInput(f"{option}: {name!r} is the column of the label; classes are compared anyway")
+    return [cell_of(value) for value in data.table[name].to_list()]
+
+
+def cell_of(value: Any) -> str:
+    """A cell as text."""
+    return EMPTY if value is None or not str(value).strip() else str(value).strip()
 
 
 def draw_shots(data: Dataset, shots: int, seed: int) -> tuple[Dataset, Dataset]:

@@ -13,7 +13,7 @@ import numpy as np
 
 import handful
 from handful.adapt import head_class
-from handful.commands.bench import _background, _class_text, _tower
+from handful.commands.bench import _background, _class_text, _tower, _views
 from handful.commands.sources import Columns, labelled, read_source
 from handful.errors import BadInput
 from handful.evaluate.fewclue import SPLITS, TASKS, Item, load_fewclue
@@ -76,7 +76,9 @@ def run_suite(
     for name in encoders:
         for title, data, splits in parts:
             tower = _tower(data, name)
-            encoded = encode_dataset(data, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+            encoded = encode_dataset(
+                data, tower, views=_views(heads), cache=cache, skip_bad=skip_bad, progress=progress
+            )
             if splits and len(encoded.kept) < len(data):
                 raise BadInput(
                     f"{title}: its splits need every item, and {len(data) - len(encoded.kept)} are not readable"

@@ -214,6 +214,15 @@ def lowest(like: Tensor) -> float:
     return torch.finfo(like.dtype).min / 4
 
 
+def places(order: Tensor, real: Tensor) -> Tensor:
+    """How many real entries of ``order [..., n]`` are smaller than each ``[*b, n]``; what is not real comes last.
+
+    Entries that are equal share a place.
+    """
+    order = torch.where(real, order, torch.inf)
+    return torch.searchsorted(order.sort(-1).values, order)
+
+
 def mask_classes(logits: Tensor, class_mask: Tensor) -> Tensor:
     """``logits [*b, Q, C]`` with padded classes at the lowest finite number, so that softmax gives them nothing."""
     return logits.masked_fill(~class_mask[..., None, :], torch.finfo(logits.dtype).min)

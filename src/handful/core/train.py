@@ -93,24 +93,29 @@ def cosine(
 class AdamW:
     """Loshchilov and Hutter 2019: the decay does not pass through the moments.
 
-    Without ``debias`` the moments count from 0, as in BERT's own optimiser: first steps are longer.
+    Without ``debias`` the moments count from 0, as in BERT's own optimiser: first steps are longer. With ``amsgrad`` a
+    step is by the largest second moment so far (Reddi et al. 2018).
     """
 
     eps: float = 1e-8
     weight_decay: float = 0.01
     betas: tuple[float, float] = (BETA1, BETA2)
     debias: bool = True
-    _moments: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    amsgrad: bool = False
+    _moments: list[tuple[Tensor, ...]] = field(default_factory=list)
     _step: int = 0
 
     def __call__(self, parameters: list[Tensor], gradients: tuple[Tensor, ...], rate: float) -> None:
         """See `Update`."""
-        self._moments = self._moments or [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
+        kept = self._kept
+        self._moments = self._moments or [tuple(torch.zeros_like(p) for _ in range(kept)) for p in parameters]
         self._step += 1
         beta1, beta2 = self.betas
-        for p, g, (m, v) in zip(parameters, gradients, self._moments, strict=True):
+        for p, g, (m, v, *most) in zip(parameters, gradients, self._moments, strict=True):
             m.lerp_(g, 1 - beta1)
             v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+            for largest in most:
+                v = torch.maximum(largest, v, out=largest)
             first, second = (1 - beta1**self._step, 1 - beta2**self._step) if self.debias else (1.0, 1.0)
             spread = v.sqrt().div_(second**0.5).add_(self.eps)
             if self.weight_decay:
@@ -118,13 +123,17 @@ class AdamW:
             p.addcdiv_(m, spread, value=-rate / first)
 
     def memory(self) -> list[Tensor]:
-        """See `Optimiser`: the number of steps, then both moments of each parameter."""
-        return [torch.tensor(self._step), *(x for pair in self._moments for x in pair)] if self._step else []
+        """See `Optimiser`: the number of steps, then the moments of each parameter."""
+        return [torch.tensor(self._step), *(x for some in self._moments for x in some)] if self._step else []
 
     def recall(self, memory: list[Tensor]) -> None:
         """See `Optimiser`."""
         self._step = int(memory[0]) if memory else 0
-        self._moments = list(zip(memory[1::2], memory[2::2], strict=True))
+        self._moments = list(zip(*(memory[1 + i :: self._kept] for i in range(self._kept)), strict=True))
+
+    @property
+    def _kept(self) -> int:
+        return 3 if self.amsgrad else 2
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Entropic optimal transport by Sinkhorn's sweeps, many problems at once.
+"""Entropic optimal transport by Sinkhorn's sweeps, many problems at once; without entropy, see `matching`.
 
     P = argmin_(P >= 0)  <P, cost> + reg sum P log P,   rows of P summing to ``a`` and columns to ``b``
 
@@ -61,6 +61,26 @@ def sinkhorn(
     else:
         p = _until_converged(_log_sweep, lambda p: p.logsumexp(-2).exp(), log_p, a, b, tol, max_sweeps).exp()
     return p.reshape(*batch, m, n)
+
+
+def matching(cost: Tensor) -> Tensor:
+    """The cheapest plan ``[*b, M, M]`` between uniform marginals 1 / M, without entropy: one over M at each pair.
+
+    Raises:
+        BadInput: the costs are not square, or not finite.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    m = cost.shape[-1]
+    if cost.shape[-2] != m:
+        raise BadInput(f"units are matched one to one, so that costs are square, not {tuple(cost.shape)}")
+    if not bool(torch.isfinite(cost).all()):
+        raise BadInput("units with numbers that are not finite cannot be matched")
+    plan = torch.zeros_like(cost)
+    for one, found in zip(plan.reshape(-1, m, m), cost.reshape(-1, m, m), strict=True):
+        rows, columns = linear_sum_assignment(found.detach().cpu().numpy())
+        one[rows, columns] = 1 / m
+    return plan
 
 
 def _fits(log_p: Tensor) -> bool:

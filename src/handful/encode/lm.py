@@ -16,6 +16,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from handful.encode.front import places
 from handful.encode.hf import PREFIX, Source, find, first_line, needs_transformers, quiet
 from handful.encode.hf_safety import check_files
 from handful.encode.language_tower import Kind, LanguageTower, normalised
@@ -72,10 +73,7 @@ class LanguageModel:
             raise BadInput(f"the tokenizer of {name!r} has no mask token, so that it cannot be asked as a masked model")
         pad = tokenizer.pad_token_id
         self.tower = LanguageTower(body, kind, 0 if pad is None else int(pad)).eval()
-        limits = [tokenizer.model_max_length, getattr(body.config, "max_position_embeddings", None)]
-        # RoBERTa counts places from behind its padding: two of them are no text's.
-        offset = 2 if getattr(body.config, "model_type", "") in _OFFSET else 0
-        self.most = min(int(limits[0]), int(limits[1] or limits[0]) - offset)
+        self.most = min(int(tokenizer.model_max_length), places(body.config) or int(tokenizer.model_max_length))
 
     def prompt(self, text: Asked) -> Prompt:
         """A text as token ids, with the special tokens of its model. Raises `BadInput` when it is too long."""
@@ -160,11 +158,7 @@ class LanguageModel:
 
     def answers(self, prompts: int, choices: Sequence[str] | Sequence[Sequence[str]]) -> list[list[tuple[int, ...]]]:
         """For each of ``prompts`` prompts the tokens of its answers. Raises `BadInput`, see `score`."""
-        shared = not choices or isinstance(choices[0], str)
-        listed: list[Sequence[str]] = [choices] * prompts if shared else list(choices)  # type: ignore[list-item]
-        if len(listed) != prompts:
-            raise BadInput(f"{prompts} prompts, but answers for {len(listed)}")
-        known: dict[str, tuple[int, ...]] = {}
+        listed, known = choices_of(prompts, choices), dict[str, tuple[int, ...]]()
         for number, some in enumerate(listed):
             if not some:
                 raise BadInput(f"prompt {number} has no answers to choose from")
@@ -201,9 +195,6 @@ class LanguageModel:
         with torch.inference_mode():
             found = torch.cat([read([asked[i] for i in rows]).float() for rows in order])
         return found[torch.tensor([i for rows in order for i in rows]).argsort()].clone()
-
-
-_OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
 def _batches(cost: Sequence[int]) -> list[list[int]]:
@@ -243,3 +234,12 @@ def _kind(source: Source) -> Kind:
     if not has:
         raise BadInput(f"{source.name!r} is a {model_type}, which is no language model")
     return has[0]  # type: ignore[return-value]
+
+
+def choices_of(prompts: int, choices: Sequence[str] | Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """The answers to each prompt, from answers to all or to each. Raises `BadInput` for more or fewer than prompts."""
+    shared = not choices or isinstance(choices[0], str)
+    found: list[Sequence[str]] = [choices] * prompts if shared else list(choices)  # type: ignore[list-item]
+    if len(found) != prompts:
+        raise BadInput(f"{prompts} prompts, but answers for {len(found)}")
+    return found

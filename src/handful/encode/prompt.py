@@ -74,6 +74,20 @@ def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:
     return tuple(ids)
 
 
+def continuation(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """The tokens of a text that goes on from another: behind a space, where the tokenizer writes spaces into tokens.
+
+    Raises:
+        BadInput: the text is empty.
+    """
+    if not text.strip():
+        raise BadInput(f"what is wanted is empty: {text!r}")
+    spaced = tuple(tokenizer.encode(" " + text.strip(), add_special_tokens=False))
+    if str(tokenizer.convert_ids_to_tokens(spaced[0])).startswith(SPACE):
+        return spaced
+    return tuple(tokenizer.encode(text.strip(), add_special_tokens=False))
+
+
 @dataclass(frozen=True)
 class LabelWords:
     """What a language model may answer, by class: a verbaliser.

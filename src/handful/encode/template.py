@@ -91,6 +91,18 @@ class Template:
             out = one + out if head else out + one
         return Template(out)
 
+    def room(self, tokenizer: Any, most: int) -> int:
+        """Tokens that each text may have so that all fits into ``most``; for templates without answers in them.
+
+        Raises:
+            BadInput: none is left.
+        """
+        texts = max(self.texts, 1)
+        found = (most - len(self.encode(tokenizer, [""] * texts).ids)) // texts
+        if found < 1:
+            raise BadInput(f"template {self.source!r} leaves no room for text in {most} tokens")
+        return found
+
     def encode(
         self,
         tokenizer: Any,
@@ -102,6 +114,7 @@ class Template:
         others: int | None = None,
         most: int | None = None,
         cut_head: bool = False,
+        like: Sequence[str] = (),
     ) -> Prompt:
         """The template filled.
 
@@ -114,6 +127,8 @@ class Template:
             others: tokens at most of every other text.
             most: tokens at most in all.
             cut_head: where there are more, leave out the first ones instead of the last.
+            like: other texts: each text is cut, or filled up with padding, to as many tokens as theirs have in its
+                place, so that both prompts have the same words of the template at the same places.
 
         Raises:
             BadInput: a text or an answer that the template asks for is not given; the tokenizer lacks a token that it
@@ -127,6 +142,9 @@ class Template:
             if text := _TEXT.fullmatch(part):
                 limit = first if int(text[4]) == 0 else others
                 new = new[:limit]
+                if like:
+                    size = len(self._tokens(part, tokenizer, like, answers, support)[:limit])
+                    new = (new + [tokenizer.pad_token_id or 0] * size)[:size]
             ids += new
             kinds += [kind] * len(new)
             kind += part == "sep+"

@@ -61,6 +61,7 @@ PLACES: Mapping[str, str] = {
     "kernel-ridge": "algorithm/refine-existing/regularise",
     "proker": "algorithm/refine-existing/regularise",
     "logistic": "algorithm/refine-existing/regularise",
+    "metaopt": "algorithm/refine-existing/regularise",
     "lp++": "algorithm/refine-existing/regularise",
     "prolip": "algorithm/refine-existing/regularise",
     "linear-adapter": "algorithm/refine-existing/regularise",

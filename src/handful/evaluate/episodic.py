@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from handful.adapt.base import Features, Head
-from handful.adapt.inputs import read_background
+from handful.adapt.inputs import PLACES, read_background
 from handful.core.intervals import Estimate, mean_interval
 from handful.errors import BadInput, HandfulError
 from handful.evaluate.indices import Count, Episodes
@@ -140,7 +140,11 @@ def make_pool(
     if len(x) != len(y):
         raise BadInput(f"{len(x)} rows of features but {len(y)} labels")
     background = read_background(head.background if base is None else base, x)
-    views = {name: torch.as_tensor(view, device=head.device) for name, view in data.views.items()}
+    views = {
+        name: torch.as_tensor(view, device=head.device)
+        for name, view in data.views.items()
+        if name not in PLACES or name in head.needs.views  # those are wide, and gathered for every episode
+    }
     text = head.text if text is None else text
     known = None if text is None else class_text(text, np.unique(np.asarray(y)), views.get("aligned", x))
     return Pool(x, views, known, head.logit_scale, background)

@@ -6,7 +6,8 @@ is usual, how far curves differ, and how bent they are; the pilot moves the usua
     v(x)   = (error / (1 - 1/C))^(1/3) at x = log2 shots      the cube root makes noise about as large at any error
     v      ~ N(B (1, log C), S)                               mean and covariance over curves seen, families equal
     S      + `LEVEL` + `SLOPE` x x'                           data unlike all that was seen
-    pilot  = v(x_pilot) + N(0, spread^2)
+    pilot  = v(x_pilot) + N(0, noise^2), noise^2 = e (1 - e) / n / (dE / dv)^2 at the error e that is expected there, n
+             the items that its spread stands for: by luck few errors are found, and seem certain
     v(x)   | pilot: mean and variance of the Gaussian, between powers of two and beyond the last linearly
     90 %   quantiles of (truth - mean) / deviation of families left out (cluster cross-validation), not the Gaussian's
     bound  four times the shots of the pilot, as far as was checked, and less where the interval of log error is wider
@@ -42,6 +43,8 @@ WIDTH = math.log(4)
 CONFIDENCE = 0.9
 FLOOR = 0.02
 """Least error at which the spread of a point is taken, one right answer in a row of few not being certainty."""
+STEPS = 20
+"""Of the search for noise and expected error that fit together; each halves the way."""
 
 
 @dataclass(frozen=True)
@@ -180,14 +183,25 @@ def forecast(pilot: Pilot, seen: Seen | None = None) -> Forecast:
 def posterior(pilot: Pilot, shots: np.ndarray, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of v at ``shots [m]``."""
     error, top = 1 - np.asarray(pilot.accuracy), chance(pilot.ways)
-    noise = np.asarray(pilot.spread) / (3 * np.maximum(error, FLOOR) ** (2 / 3) * top ** (1 / 3))
     have, want = on_grid(np.log2(pilot.shots)), on_grid(np.log2(shots))
     usual = seen.mean @ np.array([1.0, math.log(pilot.ways)])
-    among = have @ seen.covariance @ have.T + np.diag(noise**2)
-    across = want @ seen.covariance @ have.T
-    v = want @ usual + across @ np.linalg.solve(among, (error / top) ** (1 / 3) - have @ usual)
+    within, across = have @ seen.covariance @ have.T, want @ seen.covariance @ have.T
+    items = _inside(error) * (1 - _inside(error)) / np.asarray(pilot.spread) ** 2  # that each point rests on
+    found, before = (error / top) ** (1 / 3), have @ usual
+    expected = found
+    for _ in range(STEPS):
+        e = _inside(top * expected**3)
+        among = within + np.diag(e * (1 - e) / items / (3 * top ** (1 / 3) * e ** (2 / 3)) ** 2)
+        expected = (expected + before + within @ np.linalg.solve(among, found - before)) / 2
+    v = want @ usual + across @ np.linalg.solve(among, found - before)
     left = np.einsum("mg,gh,mh->m", want, seen.covariance, want) - (across * np.linalg.solve(among, across.T).T).sum(1)
     return v, np.sqrt(np.maximum(left, 1e-9))
+
+
+def _inside(error: np.ndarray) -> np.ndarray:
+    """Errors that no spread vanishes at."""
+    out: np.ndarray = np.clip(error, FLOOR, 1 - FLOOR)
+    return out
 
 
 def card_spread(low: np.ndarray, high: np.ndarray) -> np.ndarray:

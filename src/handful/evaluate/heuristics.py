@@ -67,8 +67,9 @@ def heuristic_audit(
     if answers is not None and together not in answers.values():
         raise BadInput(f"no answer means {together!r}: declare which with answers=")
     said = [label if answers is None else answers.get(label, OTHER) for label in predicted]
+    declared = {*labels, *(answers or {}).values()}  # an answer may mean what no item is, and is wrong then
     for given, meant in zip(predicted, said, strict=True):
-        if meant not in labels:
+        if meant not in declared:
             known = labels if answers is None else sorted(answers)
             raise BadInput(f"answer {given!r} is no label of the set{nearest(given, known)}; map it with answers=")
     right = np.asarray(said) == np.asarray(gold)

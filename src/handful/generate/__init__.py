@@ -1,1 +1,1 @@
-"""Make samples: flows, diffusion, language models; planned, see papers.toml."""
+"""Make samples: texts written or rephrased by language models; flows and diffusion are planned, see papers.toml."""

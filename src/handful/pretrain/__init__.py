@@ -1,1 +1,1 @@
-"""Train encoders that adapt well to few examples; planned, see papers.toml."""
+"""Train models that adapt well to few examples: on instructions, on tasks made of plain text; more is planned."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 
 from handful.errors import BadInput
 
@@ -63,6 +64,35 @@ def sniff(text: str) -> str:
         if width > 1 and score > best_score:
             best, best_score = separator, score
     return best
+
+
+def records(
+    path: str | Path, columns: Sequence[str], *, separator: str = ",", quoted: bool = True
+) -> list[dict[str, str]]:
+    """The rows of a file that is known to be UTF-8 with that separator, such as a published data set, by column.
+
+    Args:
+        path: the file, with a header.
+        columns: that every row must have.
+        separator: between cells.
+        quoted: whether quotes hold cells together, or are signs like others.
+
+    Raises:
+        BadInput: no such file; no rows; a column or a row's cell of it is missing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadInput(f"there is no file {path}")
+    with _any_cell_size(), path.open(encoding="utf-8-sig", newline="") as file:
+        found = list(csv.DictReader(file, delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE))
+    if not found:
+        raise BadInput(f"{path} has no rows")
+    for column in columns:
+        for number, row in enumerate(found, start=2):
+            if row.get(column) is None:
+                where = f"row {number}: no cell in" if column in row else "no"
+                raise BadInput(f"{path} has {where} column {column!r}; it needs {', '.join(columns)}")
+    return found
 
 
 def _records(text: str, separator: str) -> list[tuple[int, list[str]]]:

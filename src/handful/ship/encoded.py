@@ -15,6 +15,9 @@ from handful.read import Dataset
 if TYPE_CHECKING:
     from handful.adapt.base import Features
 
+VIEWS = ("middle", "aligned")
+"""Of little width and used where they are there; others are worked out for heads that need them."""
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -29,11 +32,16 @@ def encode_dataset(
     data: Dataset,
     encoder: Encoder | None,
     *,
+    views: Sequence[str] = (),
     cache: bool = True,
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> Encoded:
     """Features of a data set, in its order; features that are given as such pass through.
+
+    Args:
+        views: what the head needs beside them (``head.needs.views``), such as ``local``. What the encoder does not give
+            is left out, and a head that needs it says so.
 
     Raises:
         BadInput: naming the place of an item that cannot be read, unless ``skip_bad``.
@@ -47,7 +55,7 @@ def encode_dataset(
     if encoder is None or encoder.modality != data.modality:
         wanted = "features" if encoder is None else encoder.modality
         raise BadInput(f"the model reads {wanted}, but the source holds {data.modality}")
-    outputs = ["pooled", *(name for name in ("middle", "aligned") if name in encoder.outputs)]
+    outputs = ["pooled", *(name for name in dict.fromkeys((*VIEWS, *views)) if name in encoder.outputs)]
     try:
         arrays = encoder.encode(data.items, outputs, cache=cache, bad="nan" if skip_bad else "raise", progress=progress)
     except BadItem as error:

@@ -52,8 +52,8 @@ class Model:
         standalone: whether `save` puts the encoder itself into the file.
         seconds: how long each stage of `fit` took; not saved, so that the same model is the same bytes.
         rejection: when an item is none of the classes; ``None``: never.
-        delta: what was changed about the encoder, described and as tensors (`handful.tune.encoders.as_file`);
-            ``fingerprint`` is that of the encoder before.
+        delta: what was changed about the encoder, described and as tensors (`handful.tune.encoders.as_file`), which
+            may be compressed (`handful.compress.encoders`); ``fingerprint`` is that of the encoder before.
         evidence: items that the report shows; not saved, so that no text or picture travels with a model.
     """
 
@@ -91,9 +91,9 @@ class Model:
             )
         if self.delta is None:
             return found
-        from handful.tune.encoders import encoder_with
+        from handful.compress.encoders import expanded_encoder
 
-        return encoder_with(found, *self.delta)
+        return expanded_encoder(found, *self.delta)
 
     def tuned_by(self, delta: tuple[dict[str, Any], dict[str, Tensor]] | None, encoder: Encoder) -> None:
         """Take ``encoder``, which ``delta`` makes of the model's own; ``None`` changes nothing."""
@@ -116,11 +116,18 @@ class Model:
             )
         return encoder(name, **self.encoder_options)
 
+    def encode(
+        self, data: Dataset, *, cache: bool = True, skip_bad: bool = False, progress: Progress | None = None
+    ) -> Encoded:
+        """A data set as the head takes it, in all the views it needs; see `handful.ship.encoded.encode_dataset`."""
+        views = self.head.needs.views
+        return encode_dataset(data, self.encoder, views=views, cache=cache, skip_bad=skip_bad, progress=progress)
+
     def _features(self, items: Any, progress: Progress | None = None) -> Features:
         data = items if isinstance(items, Dataset) else from_arrays(items)
         if self.encoder_name is not None and data.modality == "features":
             raise BadInput(f"the model reads {self.card.get('task', {}).get('modality', 'items')}, not features")
-        return encode_dataset(data, self.encoder, progress=progress).features
+        return self.encode(data, progress=progress).features
 
     def predict_proba(
         self, items: Any, classes: Sequence[str] | None = None, *, progress: Progress | None = None

@@ -92,7 +92,11 @@ class Adapter(Change):
                 learnt[bias] = drawn.to(weight) if self.begins == "linear" else weight.new_zeros(shape[0])
         return Begun({**learnt, "s": weight.new_tensor(self.scale)} if self.learn_scale else learnt)
 
+    def act(self, x: Tensor) -> Tensor:
+        """The activation."""
+        return _ACTIVATIONS[self.activation](x)
+
     def branch(self, x: Tensor, y: Tensor, module: nn.Module, t: Tensors) -> Tensor:
-        narrow = _ACTIVATIONS[self.activation](functional.linear(y if self.at == "after" else x, t["D"], t.get("c")))
+        narrow = self.act(functional.linear(y if self.at == "after" else x, t["D"], t.get("c")))
         narrow = functional.dropout(narrow, self.dropout, module.training)
         return y + t.get("s", self.scale) * functional.linear(narrow, t["U"], t.get("e"))

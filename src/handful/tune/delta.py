@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -265,6 +265,11 @@ class Merged:
         """Put the weights back, bit for bit."""
         for (site, parameter), weight in self.kept.items():
             getattr(self.model.get_submodule(site), parameter).copy_(weight)
+
+
+def attached(delta: Delta | None, model: nn.Module) -> AbstractContextManager[None]:
+    """`Delta.attached`; of ``None`` nothing, the model as it is."""
+    return nullcontext() if delta is None else delta.attached(model)
 
 
 def fingerprint_of(model: nn.Module, holders: Sequence[Holder]) -> str:

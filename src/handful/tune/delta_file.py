@@ -44,11 +44,11 @@ def tensors(delta: Delta) -> dict[str, Tensor]:
     return {name.removeprefix("holders."): t.detach().contiguous() for name, t in delta.state_dict().items()}
 
 
-def delta_of(model: nn.Module, described: Mapping[str, Any], state: Mapping[str, Tensor]) -> Delta:
-    """The delta that `description` and `tensors` are of.
+def begun_of(model: nn.Module, described: Mapping[str, Any]) -> Delta:
+    """A delta that `description` is of, which has learnt nothing yet.
 
     Raises:
-        BadInput: it is damaged, or belongs to another model.
+        BadInput: it is no description of one, or belongs to another model.
     """
     try:
         placed = [
@@ -69,6 +69,16 @@ def delta_of(model: nn.Module, described: Mapping[str, Any], state: Mapping[str,
             f"these changes belong to a model with the fingerprint {fingerprint[:16]}…, not to this one "
             f"({delta.fingerprint[:16]}…)"
         )
+    return delta
+
+
+def delta_of(model: nn.Module, described: Mapping[str, Any], state: Mapping[str, Tensor]) -> Delta:
+    """The delta that `description` and `tensors` are of.
+
+    Raises:
+        BadInput: it is damaged, or belongs to another model.
+    """
+    delta = begun_of(model, described)
     mine = tensors(delta)
     for name in sorted(mine.keys() ^ state.keys()):
         raise BadInput(f"tensor {name[:80]!r} is {'missing' if name in mine else 'of no change'}")
@@ -93,14 +103,23 @@ def load_delta(path: str | Path, model: nn.Module) -> Delta:
     Raises:
         BadInput: it is no such file, is damaged, or belongs to another model.
     """
+    return delta_of(model, *read_changes(path, HEADER))
+
+
+def read_changes(path: str | Path, header: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Description and tensors of a file whose description stands under ``header``.
+
+    Raises:
+        BadInput: it is no such file, or damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
-            described = json.loads((file.metadata() or {}).get(HEADER, "null"))
+            described = json.loads((file.metadata() or {}).get(header, "null"))
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:
         raise BadInput(f"{path} cannot be read as changes of a model: {error}") from error
     if not isinstance(described, dict):
         raise BadInput(f"{path} holds no changes of a model")
-    return delta_of(model, described, state)
+    return described, state

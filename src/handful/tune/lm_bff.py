@@ -26,7 +26,7 @@ from torch import Tensor
 
 from handful.encode import encoder
 from handful.encode.lm import LanguageModel
-from handful.encode.prompt import LabelWords
+from handful.encode.prompt import LabelWords, Prompt
 from handful.encode.template import Template
 from handful.errors import BadInput
 from handful.protocols import Encoder
@@ -34,11 +34,9 @@ from handful.tune.delta import Placed
 from handful.tune.demonstrations import Demonstrations, Way
 from handful.tune.fillers import CrossEntropy
 from handful.tune.loop import tune
-from handful.tune.prompting import Divergence, Words, between, everything, number_of
+from handful.tune.prompting import Divergence, Texts, Words, between, everything, listed, number_of, one_hot
 from handful.tune.recipe import Data, Recipe, Stage
 from handful.tune.tuned import Tuned
-
-Texts = Sequence[str] | Sequence[Sequence[str]]
 
 
 @dataclass
@@ -55,6 +53,8 @@ class PromptClassifier:
         steps: of training; 0 asks the model as it is.
         lr, batch: or several, tried all and chosen by the score on held-out examples.
         check: steps between two scores on them.
+        smoothing: share of each target that is spread over all classes.
+        warmup: share of the steps in which the rate rises.
         changes: what learns; by default every weight.
         encoder: whose vectors say which examples are near; by default the embedded sentence encoder.
         keep: share of a class' examples that are near enough.
@@ -74,6 +74,8 @@ class PromptClassifier:
     lr: float | tuple[float, ...] = (1e-5, 2e-5, 5e-5)
     batch: int | tuple[int, ...] = (2, 4, 8)
     check: int = 100
+    smoothing: float = 0.0
+    warmup: float = 0.0
     changes: tuple[Placed, ...] | None = None
     encoder: Encoder | None = None
     keep: float = 0.5
@@ -90,7 +92,7 @@ class PromptClassifier:
         if self.model.kind == "masked" and not self._template.asks:
             raise BadInput(f"template {self.template!r} has no mask; put *mask* where the model is to answer")
         words = LabelWords.of(self.model.tokenizer, self.words)
-        self._ids, self._words = words.single, words
+        self.ids, self._words = words.single, words
         if len(words.ids) < 2 or (self.bounds is not None and len(words.ids) != 2):
             raise BadInput(f"{len(words.ids)} words: classes need two at least, numbers need two")
         if self.samples < 1:
@@ -115,8 +117,8 @@ class PromptClassifier:
         Raises:
             BadInput: a label without a word; several rates or batches and nothing to choose by; see `Demonstrations`.
         """
-        items, targets = _listed(texts), self._targets(labels)
-        held, dev_targets = _listed(dev_texts), self._targets(dev_labels) if len(dev_labels) else None
+        items, targets = listed(texts), self.targets(labels)
+        held, dev_targets = listed(dev_texts), self.targets(dev_labels) if len(dev_labels) else None
         if len(items) != len(targets) or len(held) != len(dev_labels):
             raise BadInput(f"{len(items)} and {len(held)} texts, but {len(targets)} and {len(dev_labels)} labels")
         if common := {tuple(item) for item in items} & {tuple(item) for item in held}:
@@ -141,7 +143,7 @@ class PromptClassifier:
         """``[n, C]``, the mean over ``samples`` draws of examples. Raises `BadInput` before `fit`."""
         if self.tuned is None:
             raise BadInput("this classifier has not been fitted")
-        return self._logits(_listed(texts), self.tuned)
+        return self._logits(listed(texts), self.tuned)
 
     def predict_proba(self, texts: Texts) -> np.ndarray:
         """``[n, C]``, as the classes stand in ``classes``."""
@@ -154,24 +156,30 @@ class PromptClassifier:
             return np.asarray(number_of(logits, *self.bounds).numpy())
         return np.asarray(np.array(self.classes)[logits.argmax(1).numpy()])
 
+    def asked(self, items: list[list[str]]) -> list[Prompt]:
+        """What the model is asked of each item, with examples drawn from the seed. Raises `BadInput` before `fit`."""
+        if self.tuned is None:
+            raise BadInput("this classifier has not been fitted")
+        return self._demos.ask(items, torch.Generator().manual_seed(self.seed), self._vectors(items))
+
     def _run(
         self, items: list[list[str]], targets: Tensor, lr: float, batch: int, held: list[list[str]],
         dev_targets: Tensor | None,
     ) -> tuple[Tuned, float | None]:  # fmt: skip
         recipe = Recipe(
             self.changes if self.changes is not None else everything(self.model.tower),
-            (CrossEntropy() if self.bounds is None else Divergence(),),
-            (Stage(steps=self.steps, lr=lr, batch=batch),),
+            (CrossEntropy(self.smoothing) if self.bounds is None else Divergence(),),
+            (Stage(steps=self.steps, lr=lr, batch=batch, warmup=self.warmup),),
             augment=(self._demos,),
-            readout=partial(Words, self._ids),
+            readout=partial(Words, self.ids),
         )
         data = Data(items, targets, tuple(map(str, self.classes)))
-        judge = None if dev_targets is None else partial(self._judged, held, dev_targets)
+        judge = None if dev_targets is None else partial(self.judged, held, dev_targets)
         tuned = tune(self.model.tower, data, recipe, seed=self.seed, judge=judge, judge_every=self.check)
         return tuned, None if judge is None else judge(tuned)
 
-    def _judged(self, items: list[list[str]], targets: Tensor, tuned: Tuned) -> float:
-        """Accuracy, or Pearson's correlation of numbers."""
+    def judged(self, items: list[list[str]], targets: Tensor, tuned: Tuned) -> float:
+        """Accuracy of ``tuned`` on items with these targets, or Pearson's correlation of numbers."""
         logits = self._logits(items, tuned)
         if self.bounds is None:
             return float((logits.argmax(1) == targets.argmax(1)).float().mean())
@@ -184,14 +192,11 @@ class PromptClassifier:
         each = [tuned.logits(self._demos.ask(items, generator, vectors)) for _ in range(draws)]
         return torch.stack(each).mean(0)
 
-    def _targets(self, labels: Sequence[Any]) -> Tensor:
+    def targets(self, labels: Sequence[Any]) -> Tensor:
+        """``[n, C]`` of labels. Raises `BadInput` for a label without a word, or a number beyond the bounds."""
         if self.bounds is not None:
             return between(list(labels), *self.bounds)
-        number = {name: c for c, name in enumerate(self.classes)}
-        if unknown := [label for label in labels if label not in number]:
-            raise BadInput(f"label {unknown[0]!r} has no word; there are {', '.join(map(repr, self.classes))}")
-        codes = torch.tensor([number[label] for label in labels], dtype=torch.long)
-        return torch.nn.functional.one_hot(codes, len(number)).float()
+        return one_hot(labels, self.classes)
 
     def _shown_as(self, targets: Tensor) -> Tensor:
         """The class that an example is shown as; numbers are of the upper one above the median."""
@@ -222,10 +227,6 @@ def best_of(
     made = [replace(classifier, template=t, words=w) for t in templates for w in words]
     fitted = [one.fit(texts, labels, dev_texts, dev_labels) for one in made]
     return sorted(fitted, key=lambda one: -(one.score or 0.0))
-
-
-def _listed(texts: Texts) -> list[list[str]]:
-    return [[item] if isinstance(item, str) else list(item) for item in texts]
 
 
 def _several(value: Any) -> tuple[Any, ...]:

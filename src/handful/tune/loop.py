@@ -11,6 +11,7 @@ import itertools
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from handful.core.train import seeded
 from handful.errors import BadInput, HandfulError
 from handful.protocols import Progress
+from handful.tune.average import Averaged
 from handful.tune.best import Best
 from handful.tune.change import Mode
 from handful.tune.checkpoint import Checkpoint
@@ -47,6 +49,7 @@ def tune(
     held: Data | None = None,
     judge: Callable[[Tuned], float] | None = None,
     judge_every: int = 100,
+    judge_patience: int | None = None,
 ) -> Tuned:
     """Change ``model`` a little, so that it tells the classes of ``data`` apart.
 
@@ -67,6 +70,7 @@ def tune(
         judge: gives a score, such as accuracy on examples held out; the state with the highest is kept, of equal ones
             the first.
         judge_every: steps between two scores; the end of a stage is scored as well.
+        judge_patience: end a stage once so many scores in a row were not above the highest; never by default.
 
     Raises:
         BadInput: the recipe does not fit the model or the data; held-out examples are learnt from too; nothing would
@@ -75,6 +79,8 @@ def tune(
     """
     if not recipe.stages:
         raise BadInput("the recipe has no stage, so that nothing would be learnt")
+    if judge_every < 1:
+        raise BadInput(f"a score is taken every 1 steps or more, not every {judge_every}")
     if held is not None and (shared := data.shared(held)):
         raise BadInput(f"{shared} of the {len(held)} held-out examples are among those learnt from; take others")
     if held is not None and held.targets.shape[1:] != data.targets.shape[1:]:
@@ -94,7 +100,7 @@ def tune(
         if recipe.start is not None:
             recipe.start(delta, model, readout, data, run.loss_of)
         keeper = Checkpoint(None if checkpoint is None else Path(checkpoint), every, run.name)
-        losses = run.go(mode, keeper, progress, told, time_limit, judge, judge_every)
+        losses = run.go(mode, keeper, progress, told, time_limit, judge, judge_every, judge_patience)
         delta.requires_grad_(True)  # a last stage may have left it as it was
     finally:
         for parameter, needed in frozen:
@@ -118,6 +124,7 @@ class _Run:
         self.weight = torch.ones(len(data)) if data.weight is None else data.weight
         self.stage = 0
         self.best: Best | None = None
+        self.average = None if recipe.average is None else Averaged(self.modules)
         self.parts = 1  # a batch is taken in so many, once memory has not sufficed for it whole
 
     @property
@@ -139,7 +146,7 @@ class _Run:
     def go(
         self, mode: Mode, checkpoint: Checkpoint, progress: Progress | None,
         told: Callable[[int, int, float, float], None] | None, time_limit: float | None,
-        judge: Callable[[Tuned], float] | None, judge_every: int,
+        judge: Callable[[Tuned], float] | None, judge_every: int, judge_patience: int | None = None,
     ) -> list[float]:  # fmt: skip
         """All stages; the loss of each step."""
         if judge is not None:
@@ -155,6 +162,8 @@ class _Run:
             done += min(first, steps)
             if first >= steps:
                 continue
+            if self.best is not None and not first:
+                self.best.waited.zero_()  # patience is of a stage
             learning = (self.readout, self.delta, *((self.model,) if stage.dropout else ()))
             drawn, over = enumerate(itertools.islice(rows, first, steps), first), False
             for stretch in stretches(first, steps, judge_every if judge is not None else steps):
@@ -172,6 +181,8 @@ class _Run:
                         rate = rate_at(stage, steps, at)
                         loss = self.one(stage, some, at, steps, groups, rate)
                         losses.append(loss)
+                        if self.average is not None and self.recipe.average is not None:
+                            self.average.add(self.recipe.average(int(self.average.steps)), self.modules)
                         done += 1
                         if progress is not None:
                             progress(done, total)
@@ -181,19 +192,23 @@ class _Run:
                             checkpoint.keep(number, at + 1, self.kept, [g.update for g in groups], losses)
                 if self.best is not None and judge is not None:
                     now = Tuned(self.model, self.delta, self.readout, self.data.classes, losses)
-                    self.best.offer(judge(now), self.modules)
+                    with nullcontext() if self.average is None else self.average.in_place(self.modules):
+                        self.best.offer(judge(now), self.modules)
+                    over = over or (judge_patience is not None and int(self.best.waited) >= judge_patience)
                 if over:
                     break
             checkpoint.keep(number + 1, 0, self.kept, [], losses)
         if self.best is not None:
             self.best.restore(self.modules)
+        elif self.average is not None:
+            self.average.write(self.modules)
         checkpoint.remove()
         return losses
 
     @property
     def name(self) -> str:
         """What tells this run from others: the model's weights, the data, the recipe, the seed."""
-        said = repr((self.delta.fingerprint, len(self.data), self.recipe.stages, self.seed))
+        said = repr((self.delta.fingerprint, len(self.data), self.recipe.stages, self.recipe.average, self.seed))
         said += repr([(h.site, h.change) for h in self.delta.holders])
         # Where a function lies in memory is another in the next process, which is to go on with the run.
         digest = hashlib.sha256(re.sub(r" at 0x[0-9a-fA-F]+", "", said).encode())
@@ -208,7 +223,8 @@ class _Run:
     @property
     def kept(self) -> dict[str, nn.Module]:
         """What a checkpoint holds."""
-        return self.modules if self.best is None else {**self.modules, "best": self.best}
+        beside = {"best": self.best, "average": self.average}
+        return {**self.modules, **{name: module for name, module in beside.items() if module is not None}}
 
     def one(self, stage: Stage, rows: Tensor, at: int, steps: int, groups: Sequence[Group], rate: float) -> float:
         """One step on ``rows``; where memory does not suffice, in twice as many parts."""

@@ -59,7 +59,7 @@ class LoRA(Change):
 
     def branch(self, x: Tensor, y: Tensor, module: nn.Module, t: Tensors) -> Tensor:
         x = functional.dropout(x, self.dropout, module.training)
-        return y + self.scale * functional.linear(functional.linear(x, t["A"]), t["B"])
+        return torch.add(y, functional.linear(functional.linear(x, t["A"]), t["B"]), alpha=self.scale)
 
     def check(self, mode: Mode, training: bool) -> None:
         super().check(mode, training)

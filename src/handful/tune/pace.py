@@ -18,6 +18,8 @@ def rate_at(stage: Stage, steps: int, step: int) -> float:
         return cosine(stage.lr, left, last=stage.last)(step - warm)
     if stage.rate == "linear":
         return stage.last + (stage.lr - stage.last) * (1 - (step - warm) / left)
+    if stage.epochs is not None and callable(stage.rate):
+        return stage.rate(stage.epochs * step / steps)
     if stage.rate == "halved" and stage.epochs is not None:
         return stage.lr * 0.5 ** int(stage.epochs * step / steps / 5)
     return stage.lr

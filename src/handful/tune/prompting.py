@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,24 @@ from handful.errors import BadInput
 from handful.tune.delta import Placed
 from handful.tune.own import Own
 from handful.tune.recipe import Data, Readout, Seen
-from handful.tune.sites import Where
+from handful.tune.sites import Where, refuse_bare
+
+Texts = Sequence[str] | Sequence[Sequence[str]]
+"""A text an item, or several."""
+
+
+def listed(texts: Texts) -> list[list[str]]:
+    """The texts of each item, as a list."""
+    return [[item] if isinstance(item, str) else list(item) for item in texts]
+
+
+def one_hot(labels: Sequence[Any], classes: Sequence[Any], what: str = "word") -> Tensor:
+    """Targets ``[n, C]`` of labels that are among ``classes``. Raises `BadInput` for one that has no ``what``."""
+    number = {name: c for c, name in enumerate(classes)}
+    if unknown := [label for label in labels if label not in number]:
+        raise BadInput(f"label {unknown[0]!r} has no {what}; there are {', '.join(map(repr, classes))}")
+    codes = torch.tensor([number[label] for label in labels], dtype=torch.long)
+    return functional.one_hot(codes, len(number)).float()
 
 
 class Words(Readout):
@@ -69,9 +87,19 @@ class Ranked(Readout):
 
 
 def everything(model: nn.Module) -> tuple[Placed, ...]:
-    """Full fine-tuning: every parameter of ``model`` learns, those that modules share once."""
+    """Full fine-tuning: every parameter of ``model`` learns, those that modules share once.
+
+    Raises:
+        BadInput: a parameter that is in none of its modules, and so could not be changed.
+    """
+    refuse_bare(model)
     kinds = dict.fromkeys(name.rpartition(".")[2] for name, _ in model.named_parameters())
     return tuple(Placed(Own(), Where(names="", parameter=kind, tied=True)) for kind in kinds)
+
+
+def divergence(q: Tensor, logits: Tensor) -> Tensor:
+    """``KL(q || softmax(logits))`` of each row ``[B]``."""
+    return (torch.xlogy(q, q) - q * logits.log_softmax(-1)).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -82,9 +110,7 @@ class Divergence:
     separable = True
 
     def __call__(self, seen: Seen) -> Tensor:
-        q = seen.targets
-        each = (torch.xlogy(q, q) - q * seen.logits.log_softmax(-1)).sum(-1)
-        return (seen.weight * each).sum() / seen.weight.sum()
+        return (seen.weight * divergence(seen.targets, seen.logits)).sum() / seen.weight.sum()
 
 
 def between(values: Sequence[float] | Tensor, low: float, high: float) -> Tensor:

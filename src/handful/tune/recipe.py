@@ -245,6 +245,14 @@ class Start(Protocol):
         ...
 
 
+class Average(Protocol):
+    """How much the newest state is of the average that answers in the end."""
+
+    def __call__(self, step: int) -> float:
+        """Its share, from 0 to 1, after step 0, 1, … of the run."""
+        ...
+
+
 @dataclass(frozen=True)
 class Stage:
     """A stretch of training.
@@ -256,7 +264,7 @@ class Stage:
         batch: items a step.
         trains: which parts learn: the ``"delta"`` of the model, the ``"readout"``.
         rate: ``"constant"``; ``"linear"`` or ``"cosine"`` from ``lr`` to ``last``; ``"halved"`` every five epochs;
-            after the warm-up.
+            after the warm-up. Or a function that gives it for the passes over the data that are done.
         warmup: share of the steps in which the rate rises from 0.
         last: rate at the end.
         weight_decay: of matrices; vectors (norms, biases) have none.
@@ -274,7 +282,7 @@ class Stage:
     lr: float = 1e-3
     batch: int = 16
     trains: tuple[Part, ...] = ("delta", "readout")
-    rate: Literal["constant", "linear", "cosine", "halved"] = "linear"
+    rate: Literal["constant", "linear", "cosine", "halved"] | Callable[[float], float] = "linear"
     warmup: float = 0.0
     last: float = 0.0
     weight_decay: float = 0.0
@@ -291,8 +299,10 @@ class Stage:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise BadInput("a stage lasts so many epochs, or so many steps: give one of the two")
-        if self.rate == "halved" and self.epochs is None:
-            raise BadInput("a rate that is halved every five epochs needs epochs, not steps")
+        if (self.rate == "halved" or callable(self.rate)) and self.epochs is None:
+            raise BadInput(
+                "a rate that is halved every five epochs, or a function of the epochs, needs epochs, not steps"
+            )
         if (self.epochs or self.steps or 0) < 0 or self.batch < 1:
             raise BadInput("epochs, steps and batch must be positive")
         if not 0 < self.block_decay <= 1:
@@ -316,6 +326,7 @@ class Recipe:
         step: how an update is made.
         sampler: which rows a step sees.
         augment: what happens to inputs before the model sees them, in order.
+        average: of the states after the steps, which is judged and kept in place of the last; see `EMA`.
     """
 
     changes: tuple[Placed, ...] = ()
@@ -326,6 +337,7 @@ class Recipe:
     start: Start | None = None
     step: Step | None = None
     sampler: Sampler | None = None
+    average: Average | None = None
 
     def __post_init__(self) -> None:
         names = [objective.name for objective in self.objectives]

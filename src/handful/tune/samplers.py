@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from handful.tune.recipe import Data
+from handful.tune.fillers import Shuffled
+from handful.tune.recipe import Data, Sampler
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,24 @@ class ByClass:
         while True:
             some = dict.fromkeys(next(classes) for _ in range(max(2, batch // self.per_class)))
             yield torch.tensor([next(rows[c][0]) for c in some for _ in range(rows[c][1])])
+
+
+@dataclass(frozen=True)
+class Twice:
+    """Each example of a batch two times, side by side: dropout makes two views of it.
+
+    Args:
+        of: what draws the examples; ``batch`` is their number, half the rows of a step.
+    """
+
+    of: Sampler = field(default_factory=Shuffled)
+
+    def steps(self, data: Data, epochs: float, batch: int) -> int:
+        return self.of.steps(data, epochs, batch)
+
+    def draws(self, data: Data, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
+        for rows in self.of.draws(data, batch, generator):
+            yield rows.repeat_interleave(2)
 
 
 def _endless(rows: Tensor, generator: torch.Generator) -> Iterator[int]:

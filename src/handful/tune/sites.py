@@ -85,6 +85,21 @@ def sites(model: nn.Module) -> tuple[Site, ...]:
     )
 
 
+def named(parameter: str, regex: str) -> re.Pattern[str]:
+    """What is searched in the names of modules. Raises `BadInput`, naming the parameter, where it cannot be."""
+    try:
+        return re.compile(regex)
+    except re.error as error:
+        raise BadInput(f"{parameter} {regex!r} is no regular expression: {error}") from error
+
+
+def refuse_bare(model: nn.Module) -> None:
+    """Raise `BadInput` where ``model`` has parameters outside of its modules: they are at no site."""
+    bare = [name for name, _ in model.named_parameters(recurse=False)]
+    if bare:
+        raise BadInput(f"{bare[0]} is in no module of the model, so that it could not learn: give nn.Sequential(model)")
+
+
 def depths(every: Iterable[Site]) -> dict[str, int]:
     """How many blocks each tower has."""
     found: dict[str, int] = {}
@@ -119,6 +134,18 @@ def blocks_of(model: nn.Module) -> tuple[str, ...]:
     """Names of the transformer blocks of ``model``, such as ``encoder.layer.0``, in its order."""
     found = (re.match(r"(.*?\.\d+)(?:\.|$)", site.name) for site in sites(model))
     return tuple(dict.fromkeys(match[1] for match in found if match))
+
+
+def block_outputs(model: nn.Module) -> tuple[str, ...]:
+    """Names of the modules that give what each transformer block gives: the block, or, in networks that call the parts
+    of a block themselves, its last norm."""
+    modules, every = dict(model.named_modules()), sites(model)
+    found = []
+    for block in blocks_of(model):
+        norms = [site.name for site in every if site.role == "norm" and site.name.startswith(f"{block}.")]
+        called = type(modules[block]).forward is not nn.Module.forward
+        found.extend([block] if called else norms[-1:])
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -157,10 +184,7 @@ class Where:
         ):
             raise BadInput(f"blocks {self.blocks!r} are none{nearest(self.blocks, [*_BLOCKS, 'top1'])}")
         if self.names is not None:
-            try:
-                re.compile(self.names)
-            except re.error as error:
-                raise BadInput(f"names {self.names!r} is no regular expression: {error}") from error
+            named("names", self.names)
 
     def find(self, model: nn.Module, needed: bool = True) -> tuple[Site, ...]:
         """The sites of ``model`` chosen, in its order.
@@ -196,8 +220,8 @@ class Where:
     def _fits(self, site: Site, depth: int) -> bool:
         if self.sites:
             return site.name in self.sites
-        named = re.search(self.names, site.name) if self.names is not None else site.role in self.roles
-        return bool(named) and (not self.towers or site.tower in self.towers) and self._in_blocks(site.block, depth)
+        fits = re.search(self.names, site.name) if self.names is not None else site.role in self.roles
+        return bool(fits) and (not self.towers or site.tower in self.towers) and self._in_blocks(site.block, depth)
 
     def _in_blocks(self, block: int | None, depth: int) -> bool:
         if block is None:

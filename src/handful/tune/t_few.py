@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from handful.core.adafactor import Adafactor
 from handful.encode.language_tower import normalised
-from handful.encode.lm import LanguageModel
+from handful.encode.lm import LanguageModel, choices_of
 from handful.encode.prompt import Question
 from handful.encode.template import Template
 from handful.errors import BadInput
@@ -251,10 +251,9 @@ class TFewClassifier:
         return np.array(each, dtype=float)
 
     def _items(self, texts: Any, choices: Any) -> tuple[list[Any], list[Sequence[str]]]:
-        listed = [choices] * len(texts) if choices and isinstance(choices[0], str) else list(choices)
         answers = self.model.answers(len(texts), choices)
         asked = [[text] if isinstance(text, str) else list(text) for text in texts]
-        return [(text, tuple(own)) for text, own in zip(asked, answers, strict=True)], listed
+        return [(text, tuple(own)) for text, own in zip(asked, answers, strict=True)], choices_of(len(texts), choices)
 
     def _begun(self, delta: Any, model: Any, readout: Any, data: Data, loss: Any) -> None:
         """First numbers of the delta, where a run is gone on from."""
