@@ -181,8 +181,10 @@ def test_a_readout_that_answers_ships(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no recipe 'lorra'; did you mean 'lora'"):
         handful.fit(TEXTS, LABELS, tune="lorra")
-    with pytest.raises(BadInput, match="--tune does not go with --zero-shot yet"):
+    with pytest.raises(BadInput, match="--tune needs labelled examples"):
         handful.fit(TEXTS, LABELS, tune="lora", zero_shot=True)
+    with pytest.raises(BadInput, match="--tune needs labelled examples"):
+        handful.fit(TEXTS, [None] * 16, tune="lora", class_names={"good": "good", "bad": "bad"})
     with pytest.raises(BadInput, match=r"gpam learns from features, which .* not so: energy, probability"):
         handful.fit(TEXTS, LABELS, tune="lora", reject="gpam")
     with pytest.raises(BadInput, match="knows labelled items only: leave --unlabelled out"):

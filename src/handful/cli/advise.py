@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from typer import Argument, Option, Typer
 
 from handful.cli import options as o
+from handful.cli.bench import split
 from handful.cli.call import call
 
 advise = Typer(
@@ -106,11 +107,7 @@ def advise_context(
     debug: o.Debug = False,
 ) -> None:
     """Say how much accuracy falls where each class is learnt in one context and asked in others."""
-    from handful.cli.bench import split
-
-    typed = {**locals(), "heads": split(heads)}
-    typed.pop("split")
-    result = call(advise_context, typed, then="Judging")
+    result = call(advise_context, {**locals(), "heads": split(heads)}, then="Judging")
     if json:
         from handful.cli.objects import print_object
 

@@ -10,7 +10,7 @@ import numpy as np
 
 import handful
 from handful.adapt import head_class
-from handful.commands.bench import _check_heads, _class_text, _tower
+from handful.commands.bench import check_heads, class_text_of, tower_for, views_of
 from handful.commands.sources import EMPTY, Columns, column_of, labelled, read_source
 from handful.errors import BadInput
 from handful.evaluate.contexts import context_episodes
@@ -95,21 +95,21 @@ def advise_context(
     Raises:
         BadInput: no such column, an item without a context, a class with too few contexts, a head there is not.
     """
-    _check_heads(heads)
+    check_heads(heads)
     columns = Columns(text, image, label)
     data = labelled(read_source(sources, None, columns, merge_labels=merge_labels, skip_bad=skip_bad))
     where = column_of(data, context, "--context")
     if EMPTY in where:
         raise BadInput(f"--context: labelled item {where.index(EMPTY) + 1} has no {context!r}; fill it in")
-    tower = _tower(data, encoder)
-    encoded = encode_dataset(data, tower, cache=cache, skip_bad=skip_bad, progress=progress)
+    tower = tower_for(data, encoder)
+    encoded = encode_dataset(data, tower, views=views_of(heads), cache=cache, skip_bad=skip_bad, progress=progress)
     data, contexts = data.take(encoded.kept), np.asarray(where)[encoded.kept]
     labels = np.asarray(data.labels)
     drawn = context_episodes(
         labels, contexts, ways=ways, shots=shots, queries=queries, episodes=episodes, rho=rho,
         few="skip" if skip_few else "error", seed=seed,
     )  # fmt: skip
-    given: dict[str, Any] = {"text": _class_text(tower, None, data), "random_state": seed}
+    given: dict[str, Any] = {"text": class_text_of(tower, None, data), "random_state": seed}
     if tower is not None:
         given["logit_scale"] = tower.logit_scale
     gaps = {}

@@ -99,7 +99,7 @@ def bench(
         BadInput: one line that says what is wrong: a head or parameter there is not, more ways than classes, a class
             with too few items.
     """
-    _check_heads(heads)
+    check_heads(heads)
     if budget < 1:
         raise BadInput(f"--budget must be at least 1, not {budget}")
     if suite is not None:
@@ -137,13 +137,13 @@ def bench(
     columns = Columns(text, image, label)
     data = labelled(read_source(sources, None, columns, merge_labels=merge_labels, skip_bad=skip_bad))
     others = None if base is None else read_source(base, None, columns, skip_bad=skip_bad)
-    tower = _tower(data, encoder)
+    tower = tower_for(data, encoder)
 
     def encode(part: Dataset) -> Encoded:
-        return encode_dataset(part, tower, views=_views(heads), cache=cache, skip_bad=skip_bad, progress=progress)
+        return encode_dataset(part, tower, views=views_of(heads), cache=cache, skip_bad=skip_bad, progress=progress)
 
     encoded = encode(data)
-    background = None if others is None else _background(others, encode(others))
+    background = None if others is None else background_of(others, encode(others))
     data = data.take(encoded.kept)
     labels = np.asarray(data.labels)
     if episodes_from is not None:
@@ -161,7 +161,7 @@ def bench(
         )
     if save_episodes is not None:
         drawn.save(save_episodes)
-    vectors = _class_text(tower, class_names, data)
+    vectors = class_text_of(tower, class_names, data)
     given: dict[str, Any] = {"text": vectors, "random_state": seed}
     if tower is not None:
         given["logit_scale"] = tower.logit_scale
@@ -176,7 +176,7 @@ def bench(
         validation = _validation_episodes(
             seen, some_ways, shots, some_queries, min(len(drawn), TUNING_EPISODES), seed, concentration
         )
-        known = {**given, "text": _class_text(tower, class_names, seen)}
+        known = {**given, "text": class_text_of(tower, class_names, seen)}
         names = np.asarray(seen.labels)
         tuned = [
             tune(
@@ -289,7 +289,8 @@ def parse_imbalance(imbalance: str | float | None) -> float | None:
     raise BadInput(f"imbalance is 'dirichlet:A' with a number A, such as dirichlet:2, not {imbalance!r}")
 
 
-def _check_heads(heads: Sequence[str]) -> None:
+def check_heads(heads: Sequence[str]) -> None:
+    """Raise `BadInput` for no head, one there is not, or one twice."""
     if isinstance(heads, str) or not heads:
         raise BadInput("name at least one head to judge, as a list")
     for key in heads:
@@ -309,7 +310,12 @@ def _check_shots(shots: Sequence[Count]) -> list[Count]:
     return found
 
 
-def _tower(data: Dataset, name: str | None) -> Encoder | None:
+def tower_for(data: Dataset, name: str | None) -> Encoder | None:
+    """The encoder of that name, or the one for such items; ``None`` for features.
+
+    Raises:
+        BadInput: features and a name.
+    """
     if data.modality == "features":
         if name is not None:
             raise BadInput(f"the source holds features; --encoder {name} has nothing to encode")
@@ -317,20 +323,21 @@ def _tower(data: Dataset, name: str | None) -> Encoder | None:
     return default_encoder(data.modality) if name is None else make_encoder(name)
 
 
-def _views(heads: Sequence[str]) -> list[str]:
+def views_of(heads: Sequence[str]) -> list[str]:
     """What some of the heads need beside features."""
     return list(dict.fromkeys(view for key in heads for view in head_class(key).needs.views))
 
 
-def _background(data: Dataset, encoded: Encoded) -> Any:
+def background_of(data: Dataset, encoded: Encoded) -> Any:
     """Features of base classes, with labels where all have one."""
     labels = data.take(encoded.kept).labels
     return encoded.features.x if None in labels else (encoded.features.x, np.asarray(labels))
 
 
-def _class_text(
+def class_text_of(
     tower: Encoder | None, class_names: str | Path | Mapping[str, str | Sequence[str]] | None, data: Dataset
 ) -> dict[str, np.ndarray] | None:
+    """A vector of each class of ``data``; ``None`` where nothing describes them, or the encoder reads no text."""
     sentences = class_sentences(class_names, data.classes)
     if tower is None or tower.aligned is None or not sentences:
         return None

@@ -31,7 +31,7 @@ from handful.commands.pool import check_asked, gather
 from handful.commands.private import private_card, private_film, private_head
 from handful.commands.rejecting import ALARMS, OTHER, RejectWishes, encode_negatives, read_negatives
 from handful.commands.sources import Columns, class_sentences, draw_shots, labelled, read_source
-from handful.commands.tuned import check_recipe, refuse_beside_tuning, tuned
+from handful.commands.tuned import check_recipe, tuned
 from handful.commands.zero_shot import check_zero_shot, tested_on, zero_shot_card, zero_shot_head
 from handful.errors import BadInput
 from handful.evaluate.duplicates import merge_units
@@ -184,7 +184,6 @@ def fit(
     if tune is not None:
         learns = [name for name, asked in (("--unlabelled", unlabelled), ("--transductive", transductive)) if asked]
         check_recipe(tune, head, learns, reject)
-        refuse_beside_tuning({"zero_shot": zero_shot})
     learner = None
     if private is not None:
         asked = {"seed": seed, "test": test, "shots": shots, "group": group, "group_regex": group_regex, "cost": cost}
@@ -198,7 +197,7 @@ def fit(
     if zero_shot or not everything.classes:
         check_zero_shot(
             kind, shots=shots, target_precision=target_precision, cost=cost, unlabelled=unlabelled,
-            transductive=transductive, reject=reject, private=private,
+            transductive=transductive, reject=reject, private=private, tune=tune,
         )  # fmt: skip
         model = _zero_shot(
             everything, class_names, kind, tower_of(everything, encoder, long, crop, tiles), test, how, wishes,

@@ -13,7 +13,7 @@ import numpy as np
 
 import handful
 from handful.adapt import head_class
-from handful.commands.bench import _background, _class_text, _tower, _views
+from handful.commands.bench import background_of, class_text_of, tower_for, views_of
 from handful.commands.sources import Columns, labelled, read_source
 from handful.errors import BadInput
 from handful.evaluate.fewclue import SPLITS, TASKS, Item, load_fewclue
@@ -75,9 +75,9 @@ def run_suite(
     sets: list[SuiteData] = []
     for name in encoders:
         for title, data, splits in parts:
-            tower = _tower(data, name)
+            tower = tower_for(data, name)
             encoded = encode_dataset(
-                data, tower, views=_views(heads), cache=cache, skip_bad=skip_bad, progress=progress
+                data, tower, views=views_of(heads), cache=cache, skip_bad=skip_bad, progress=progress
             )
             if splits and len(encoded.kept) < len(data):
                 raise BadInput(
@@ -86,14 +86,14 @@ def run_suite(
             data = data.take(encoded.kept)
             background = None
             if others is not None:
-                background = _background(others, encode_dataset(others, tower, cache=cache, skip_bad=skip_bad))
+                background = background_of(others, encode_dataset(others, tower, cache=cache, skip_bad=skip_bad))
             sets.append(
                 SuiteData(
                     title,
                     "features" if tower is None else tower.name,
                     encoded.features,
                     np.asarray(data.labels),
-                    _class_text(tower, class_names, data),
+                    class_text_of(tower, class_names, data),
                     100.0 if tower is None else tower.logit_scale,
                     background,
                     splits,

@@ -178,13 +178,6 @@ SEEN = "chosen on examples that the tuned encoder has seen, so without numbers"
 OWN = "it belongs to the recipe, and was learnt along with the encoder"
 
 
-def refuse_beside_tuning(asked: Mapping[str, Any]) -> None:
-    """Raise `BadInput` for options that a tuned encoder does not serve yet."""
-    for name, value in asked.items():
-        if value:
-            raise BadInput(f"--tune does not go with --{name.replace('_', '-')} yet: leave one of them out")
-
-
 def check_recipe(key: str, head: object = "auto", learns: Sequence[str] = (), reject: str | None = None) -> None:
     """Refuse, before any work, what cannot be tuned together.
 

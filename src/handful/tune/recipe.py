@@ -10,6 +10,7 @@ the two fill one slot with different things.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -108,7 +109,7 @@ class Shipped:
     reading: LateInteraction | None = None
 
 
-class Readout(nn.Module):
+class Readout(nn.Module, ABC):
     """What turns the model's outputs into logits: a protocol with parameters of its own, or none."""
 
     def begin(self, model: nn.Module, data: Data, generator: torch.Generator) -> None:
@@ -118,9 +119,9 @@ class Readout(nn.Module):
         """What it reads of the model for B items: what the model gives, by default."""
         return model(inputs)
 
+    @abstractmethod
     def forward(self, features: Any, model: nn.Module) -> Tensor:
         """Logits ``[B, C]`` of what `look` gave for B items."""
-        raise NotImplementedError
 
     def ships(self, model: nn.Module) -> Shipped | None:
         """What answers once it is learnt, where that is the readout and no head fitted afterwards; none by default."""
