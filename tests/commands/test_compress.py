@@ -15,6 +15,7 @@ import handful
 from handful.cli import main
 from handful.commands import tuned as module
 from handful.commands.compress import compress, divergence
+from handful.commands.inspect import inspect
 from handful.errors import BadInput
 from handful.ship.model import Model
 from handful.tune.recipes import recipe
@@ -61,6 +62,9 @@ def test_a_tenth_of_the_bytes_and_nearly_the_same_answers(saved: Path, items: Pa
     again.save(tmp_path / "again.handful")
     assert (tmp_path / "again.handful").read_bytes() == out.read_bytes()
     assert "not estimated" in small.card["estimate"]["method"] and model.card["estimate"] != small.card["estimate"]
+    told, plain = inspect(out), inspect(saved)
+    assert told["tuning"] == plain["tuning"] == model.card["tuning"]["sentence"]
+    assert told["compressed"] == {"density": 0.5, "ratio": made["ratio"]} and plain["compressed"] is None
     small.report(tmp_path / "r.html")
 
 

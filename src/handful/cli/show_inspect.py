@@ -40,6 +40,11 @@ def _what(found: Mapping[str, Any]) -> list[tuple[str, Lines]]:
         ("Encoder", _encoder(encoder)),
         ("Head", [key if key == choice else f"{key}: {choice}"]),
     ]
+    rows.append(("Tuning", _lines([found["tuning"]])))
+    if found["compressed"] is not None:
+        small = found["compressed"]
+        kept = f"{100 * small['density']:.3g} % of its numbers kept, {small['ratio']:.1f} times smaller than in 16 bits"
+        rows.append(("Compressed", [kept]))
     if found["experiment"] is not None:
         rows.append(("Experiment", [visible(found["experiment"], PATH)]))
     if found["unlabelled"] is not None:

@@ -97,7 +97,14 @@ def _what(description: Mapping[str, Any], inside: bool) -> dict[str, Any]:
         },
         "experiment": _text((card.get("experiment") or {}).get("note")),
         "unlabelled": _unlabelled(card.get("unlabelled")),
+        "tuning": _text((card.get("tuning") or {}).get("sentence")),
+        "compressed": _compressed(card.get("compressed")),
     }
+
+
+def _compressed(made: Mapping[str, Any] | None) -> dict[str, float] | None:
+    """How much of what tuning changed was kept, and how many times smaller it is than in 16 bits."""
+    return None if not made else {name: float(made[name]) for name in ("density", "ratio")}
 
 
 def _unlabelled(pool: Mapping[str, Any] | None) -> dict[str, Any] | None:
