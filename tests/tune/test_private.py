@@ -149,6 +149,25 @@ def test_coins_decide_who_joins(net: Net) -> None:
     assert not torch.equal(numbers(one), numbers(other))
 
 
+@pytest.mark.paper(3, oracle="b", part="film")
+def test_a_step_over_some_examples_is_plain_descent_on_their_sum_by_how_many_are_expected(net: Net) -> None:
+    data, tuning = examples(), study(batch_size=4, max_grad_norm=1e9, lr=0.3, seed=3)
+    coins, theirs, head = tuning._budget.source(3), copy.deepcopy(net), nn.Linear(5, 3).double()
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    learns = [*theirs.norm.parameters(), *head.parameters()]
+    steps = torch.optim.SGD(learns, 0.3, momentum=0.9)
+    for _ in range(3):
+        joined = coins.uniform(12) < 1 / 3
+        assert 0 < int(joined.sum()) != 4
+        steps.zero_grad()
+        each = nn.functional.cross_entropy(head(theirs(data.inputs)), data.labels, reduction="none")
+        (each[joined].sum() / 4).backward()
+        steps.step()
+    want = torch.cat([p.detach().flatten() for p in learns])
+    torch.testing.assert_close(numbers(tuning.fit(net, data)), want, atol=1e-6, rtol=0)
+
+
 def test_what_learns(net: Net) -> None:
     data = examples()
     counts = {kind: study(trains=kind).fit(net, data).delta.trainable() for kind in ("head", "film", "all")}
