@@ -37,3 +37,18 @@ def blobs() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         return centres[labels] + noise * draw.normal(size=(len(labels), width)), labels
 
     return make
+
+
+@pytest.fixture
+def shots() -> tuple[int, ...]:
+    """Examples of each class of `problem`."""
+    return (5, 3, 2, 4)
+
+
+@pytest.fixture
+def problem(
+    blobs: Callable[..., tuple[np.ndarray, np.ndarray]], shots: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Support, labels, queries and class text of four classes."""
+    x, y = blobs(shots=shots)
+    return x, y, blobs(shots=5, seed=1)[0], np.random.default_rng(2).normal(size=(4, 10))

@@ -184,6 +184,8 @@ def test_refusals(growing: Any) -> None:
         fitted.grow(new, of, unlabelled=pool[:, :3])
     with pytest.raises(BadInput, match=r"unlabelled feature at row 0, column 2 .* is NaN"):
         fitted.grow(new, of, unlabelled=np.where(np.arange(12) == 2, np.nan, pool))
+    with pytest.warns(UserWarning, match="no unlabelled items"):
+        head("aldc", **SMALL).fit(x, y).grow(new, of, unlabelled=pool[:0])  # type: ignore[attr-defined]
     with pytest.raises(BadInput, match="TEEN learns nothing from items without labels"):
         head("teen").fit(x, y).grow(new, of, unlabelled=pool)  # type: ignore[attr-defined]
     with pytest.raises(BadInput, match="cancel out"):

@@ -50,6 +50,18 @@ def test_alpha_goes_from_zero_shot_to_a_mixture_of_gaussians(drawn: Any) -> None
     assert (much == mixture.predict(x)).mean() > 0.97
 
 
+def test_one_round_is_the_discriminant_of_rows_weighted_by_zero_shot_probabilities(drawn: Any) -> None:
+    x, y, text, _, _ = drawn
+    zero = head("zero-shot", text=dict(enumerate(text)), logit_scale=5.0).fit(x, y)
+    p, n, d = zero.predict_proba(x), len(x), x.shape[1]
+    mu = p.T @ x / p.sum(0)[:, None]
+    scatter = sum(((x - m) * r[:, None]).T @ (x - m) for m, r in zip(mu, p.T, strict=True))
+    w = mu @ (d * np.linalg.inv(scatter + np.trace(scatter) / (n - 1) * np.eye(d)))
+    made = unsupervised(text, rounds=1, logit_scale=5.0).fit_unlabelled(x)
+    want = np.asarray(zero.logits(x)) + x @ w.T - (w * mu).sum(1) / 2
+    np.testing.assert_allclose(made.logits(x), want, atol=1e-7)
+
+
 def test_labels_are_not_looked_at_and_the_pool_counts_as_rows(drawn: Any) -> None:
     x, y, text, _, _ = drawn
     want = unsupervised(text).fit_unlabelled(x).logits(x[:9])

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from sklearn.kernel_ridge import KernelRidge
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.preprocessing import normalize as unit
 
 from handful.adapt import head
 from handful.adapt.kernel_features import fourier, frequencies, landmarks
@@ -20,19 +22,13 @@ PART = "large-n"
 APPROXIMATE = ("nystroem", "rff")
 
 
-def unit(x: np.ndarray) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
-
-
 def kernel(a: np.ndarray, b: np.ndarray, beta: float) -> np.ndarray:
-    return np.exp(-beta * (1 - unit(a) @ unit(b).T))
+    return np.asarray(rbf_kernel(unit(a), unit(b), beta / 2))
 
 
 @pytest.fixture
-def problem(blobs: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Support, labels, queries and class text."""
-    x, y = blobs(shots=(15, 13, 12, 20))
-    return x, y, blobs(shots=5, seed=1)[0], np.random.default_rng(2).normal(size=(4, 10))
+def shots() -> tuple[int, ...]:
+    return (15, 13, 12, 20)
 
 
 def proker(text: np.ndarray, **params: Any) -> Any:

@@ -111,6 +111,14 @@ def test_without_an_epoch_it_is_scikit_learns_nearest_centroid(net: nn.Module, m
     torch.testing.assert_close(logits, torch.tensor(10 * q @ centroid.centroids_.T).float())
 
 
+def test_an_item_of_weight_2_is_two_items(net: nn.Module) -> None:
+    data, rows = task(4), torch.tensor([0, 0, 2, 4, 5, 6, 6, 7, 8, 9, 10, 11])
+    weight = torch.bincount(rows, minlength=12).float()
+    twice, weighed = Data(data.inputs[rows], data.labels[rows]), Data(data.inputs, data.labels, weight=weight)
+    one, two = (tune(net, some, URL(0.5, 4).recipe(net)).logits(data.inputs) for some in (weighed, twice))
+    torch.testing.assert_close(one, two)
+
+
 def test_url_learns_the_alignment_alone(net: nn.Module) -> None:
     data, query = task(6), task(30, seed=1)
     tuned = tune(net, data, URL(0.5, 12).recipe(net))

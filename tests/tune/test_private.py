@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,26 @@ def test_coins_decide_who_joins(net: Net) -> None:
     assert torch.equal(numbers(one), numbers(two))
     other = study(batch_size=4, epochs=2, max_grad_norm=0.5, seed=5).fit(net, examples())
     assert not torch.equal(numbers(one), numbers(other))
+
+
+@pytest.mark.paper(3, oracle="b", part="film")
+def test_a_step_over_some_examples_is_plain_descent_on_their_sum_by_how_many_are_expected(net: Net) -> None:
+    weight = torch.linspace(0.2, 2, 12)
+    data, tuning = replace(examples(), weight=weight), study(batch_size=4, max_grad_norm=1e9, lr=0.3, seed=3)
+    coins, theirs, head = tuning._budget.source(3), copy.deepcopy(net), nn.Linear(5, 3).double()
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    learns = [*theirs.norm.parameters(), *head.parameters()]
+    steps = torch.optim.SGD(learns, 0.3, momentum=0.9)
+    for _ in range(3):
+        joined = coins.uniform(12) < 1 / 3
+        assert 0 < int(joined.sum()) != 4
+        steps.zero_grad()
+        each = nn.functional.cross_entropy(head(theirs(data.inputs)), data.labels, reduction="none")
+        ((weight * each)[joined].sum() / 4).backward()
+        steps.step()
+    want = torch.cat([p.detach().flatten() for p in learns])
+    torch.testing.assert_close(numbers(tuning.fit(net, data)), want, atol=1e-6, rtol=0)
 
 
 def test_what_learns(net: Net) -> None:

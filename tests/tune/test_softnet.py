@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils import prune
 
+from handful.core.train import SGD
 from handful.errors import BadInput
 from handful.tune import Data, Delta, Minor, Placed, SoftSubnet, Where, load_delta, save_delta
 from handful.tune.recipe import Seen
@@ -89,7 +91,9 @@ def test_the_share_of_major_weights_and_the_size_of_minor_ones(capacity: float) 
     mask, n = change.mask(t), t["W"].numel()
     assert abs(int((mask == 1).sum()) - capacity * n) <= 1 + 1e-9
     for drawn in (mask, change.weight_in_training(t["W"], t) / t["W"]):
-        minor = drawn[~change.major(t["scores"])]
+        major = change.major(t["scores"])
+        assert t["scores"][major].abs().min() > t["scores"][~major].abs().max()
+        minor = drawn[~major]
         assert abs(float(minor.mean()) - 0.5) < 3 / (12 * len(minor)) ** 0.5
         assert float(minor.min()) >= 0 and float(minor.max()) < 1
     again = change.weight_in_training(t["W"], t)
@@ -167,6 +171,50 @@ def test_without_steps_later_classes_are_nearest_means_of_a_frozen_encoder() -> 
     means = torch.stack([rows.mean(0) for rows in zs])
     torch.testing.assert_close(model.logits(every), -torch.cdist(z, means).square(), atol=1e-4, rtol=1e-4)
     assert model.predict(every) == [f"class {int(c)}" for c in torch.cdist(z, means).argmin(1)]
+
+
+def test_rates_of_the_base_classes_fall_once_and_later_steps_are_plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+
+    class Watched(SGD):
+        def __call__(self, parameters: list[Tensor], gradients: tuple[Tensor, ...], rate: float) -> None:
+            rates.append(rate)
+            super().__call__(parameters, gradients, rate)
+
+    monkeypatch.setattr("handful.tune.softnet.SGD", Watched)
+    model = learner(epochs=4, temperature=0.3, grow_lr=0.05, grow_epochs=3).fit_base(images(range(4), 10))
+    half = len(rates) // 2
+    assert half and rates == pytest.approx([0.05] * half + [0.0005] * half)
+    later, net = images(range(4, 6), 5), copy.deepcopy(model.encoder)
+    entries, old = model._entries["layer2"], functional.normalize(model.prototypes, dim=1)
+    net.load_state_dict(weights(model))
+    w = entries["W"].clone().requires_grad_()
+    steps, dense = torch.optim.SGD([w], 0.05, momentum=0.9, weight_decay=5e-4), net.layer2.weight.detach()  # type: ignore[union-attr]
+
+    def now() -> Tensor:
+        return dense.flatten().index_copy(0, entries["at"], entries["m"] * w).reshape(dense.shape)
+
+    for _ in range(3):
+        steps.zero_grad()
+        z = torch.func.functional_call(net, {"layer2.weight": now()}, later.inputs)
+        z = functional.normalize(z, dim=1)
+        means = torch.stack([z[later.labels == c].mean(0) for c in range(2)])
+        logits = z @ torch.cat([functional.normalize(means, dim=1), old]).T / 0.3
+        functional.cross_entropy(logits, later.labels).backward()
+        steps.step()
+    model.partial_fit(later)
+    torch.testing.assert_close(weights(model)["layer2.weight"], now().detach(), atol=1e-6, rtol=1e-4)
+
+
+def test_an_item_of_weight_2_is_two_items() -> None:
+    base, later, weight = images(range(3), 6), images(range(3, 5), 4), torch.tensor([2.0, 0.0, 1.0, 1.0] * 2)
+    rows = torch.tensor([0, 0, 2, 3, 4, 4, 6, 7])
+    weighed, twice = (learner(epochs=2, grow_lr=0.05, grow_epochs=2).fit_base(base) for _ in range(2))
+    weighed.partial_fit(Data(later.inputs, later.labels, later.classes, weight))
+    twice.partial_fit(Data(later.inputs[rows], later.labels[rows], later.classes))
+    torch.testing.assert_close(weighed.prototypes, twice.prototypes, atol=1e-5, rtol=1e-4)
+    with pytest.raises(BadInput, match="'class 4' has no item"):
+        learner().fit_base(Data(later.inputs, later.labels, later.classes, (later.labels == 0).float()))
 
 
 def test_the_authors_masks_and_loss() -> None:

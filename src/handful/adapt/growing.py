@@ -52,7 +52,8 @@ class Growing(Head):
         Args:
             X: features of examples.
             y: their labels.
-            unlabelled: features ``[m, d]`` of items of any class, old or new, for heads that learn from them.
+            unlabelled: features ``[m, d]`` of items of any class, old or new, for heads that learn from them; without
+                rows it is as if there were none.
 
         Raises:
             BadInput: features of another width or that cannot be used, and, but for heads that take them, a class that
@@ -69,6 +70,7 @@ class Growing(Head):
             raise BadInput(f"class {known[0]!r} is known already: give grow() the examples of new classes only")
         if unlabelled is not None and not self.pool_too:
             raise BadInput(f"{type(self).__name__} learns nothing from items without labels: leave out unlabelled=")
+        pool = unlabelled if unlabelled is not None and len(unlabelled) else None
         classes = _union(self.classes_, y)
         dtype = next((t.dtype for t in self.state_.values() if t.is_floating_point()), torch.float32)
         old = np.searchsorted(classes, self.classes_)
@@ -80,7 +82,7 @@ class Growing(Head):
             ways=len(classes),
             item=torch.as_tensor(read_items(X, len(x)), device=self.device),
             views={name: to_tensor(view, self.device, dtype) for name, view in views.items()},
-            unlabelled=None if unlabelled is None else read_more(unlabelled, support, "unlabelled"),
+            unlabelled=None if pool is None else read_more(pool, support, "unlabelled"),
             seed=0 if self.random_state is None else int(self.random_state),
         )
         with torch.no_grad():

@@ -66,10 +66,8 @@ def from_memory(
         raise BadInput(f"classes must be {c} different labels, one for each row of the text memory")
     order = torch.as_tensor(np.argsort(labels))
     prototypes = unit(unit(v).reshape(c, -1, d).mean(1))
-    head = ProtoCLIPF(adapter=kind, alpha=alpha, beta=beta)
-    head.classes_, head.n_features_in_ = labels[order], d
     words = unit(t)[order]
-    head.state_ = {
+    state = {
         "prototypes": prototypes[order],
         "words": words,
         "adapter": _packed(adapter, kind, d),
@@ -78,6 +76,7 @@ def from_memory(
         "beta": torch.tensor(float(beta)),
         "text": words,
     }
+    head = ProtoCLIPF.restore({"adapter": kind, "alpha": alpha, "beta": beta}, labels[order], state, d)
     head.check_state()
     return head
 

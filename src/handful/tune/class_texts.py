@@ -83,7 +83,7 @@ def checked_templates(templates: Sequence[str]) -> tuple[str, ...]:
 def refuse_empty(data: Data) -> None:
     """Raise `BadInput` when there are labels, but none of some class: it would learn to be wrong."""
     if data.targets.any():
-        for name, mass in zip(data.classes, data.targets.sum(0).tolist(), strict=True):
+        for name, mass in zip(data.classes, data.weighted.sum(0).tolist(), strict=True):
             if not mass:
                 raise BadInput(f"class {name!r} has no item to learn from; leave its name out, or add items")
 

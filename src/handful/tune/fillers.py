@@ -53,7 +53,7 @@ class Prototypes(Readout):
     def begin(self, model: nn.Module, data: Data, generator: torch.Generator) -> None:
         with torch.no_grad():
             features = functional.normalize(model(data.take(torch.arange(len(data)))), dim=-1)
-            self.weight = nn.Parameter(functional.normalize(data.targets.mT.to(features) @ features, dim=-1))
+            self.weight = nn.Parameter(functional.normalize(data.weighted.mT.to(features) @ features, dim=-1))
 
     def forward(self, features: Tensor, model: nn.Module) -> Tensor:
         return self.scale * functional.normalize(features, dim=-1) @ functional.normalize(self.weight, dim=-1).mT

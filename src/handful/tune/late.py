@@ -116,12 +116,6 @@ def matrix(q: Tokens, d: Tokens) -> Tensor:
     return torch.cat([torch.cat([token_similarity(q, q), qd], 1), torch.cat([qd.mT, token_similarity(d, d)], 1)])
 
 
-def _late(seen: Seen) -> Late:
-    if not isinstance(seen.readout, Late):
-        raise BadInput("this objective belongs to the readout Late: give the recipe readout=Late")
-    return seen.readout
-
-
 @dataclass(frozen=True)
 class LateContrast:
     """Supervised contrast of texts and class texts, by late interaction.
@@ -135,7 +129,7 @@ class LateContrast:
     separable = False
 
     def __call__(self, seen: Seen) -> Tensor:
-        late = _late(seen)
+        late = seen.read_by(Late)
         documents = late.look(seen.model, [late.documents[c] for c in seen.labels.tolist()])
         similarity = matrix(late.projected(seen.features), late.projected(documents))
         twice = seen.labels.repeat(2)
@@ -155,7 +149,7 @@ class LateClasses:
     separable = True
 
     def __call__(self, seen: Seen) -> Tensor:
-        each = functional.cross_entropy(_late(seen).classified(seen.features), seen.labels, reduction="none")
+        each = functional.cross_entropy(seen.read_by(Late).classified(seen.features), seen.labels, reduction="none")
         return self.factor * (seen.weight * each).sum() / seen.weight.sum()
 
 

@@ -10,13 +10,11 @@ support and query at once; afterwards the support is read anew by the model that
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from handful.errors import BadInput
 from handful.tune.recipe import Data, Readout, Seen
 
 SCALE = 10.0
@@ -57,7 +55,7 @@ class NearestClass(Readout):
     def forward(self, features: Tensor, model: nn.Module) -> Tensor:
         rows = torch.split(torch.arange(len(self.data)), BATCH)
         support = torch.cat([self.embed(self.look(model, self.data.take(some))) for some in rows])
-        return self.scores(self.embed(features), support, self.data.targets)
+        return self.scores(self.embed(features), support, self.data.weighted)
 
 
 @dataclass(frozen=True)
@@ -68,9 +66,7 @@ class NearestLoss:
     separable = False
 
     def __call__(self, seen: Seen) -> Tensor:
-        readout: Any = seen.readout
-        if not isinstance(readout, NearestClass):
-            raise BadInput("this objective belongs to the readout NearestClass: give the recipe readout=NearestClass")
+        readout = seen.read_by(NearestClass)
         z = readout.embed(seen.features)
         logits = readout.scores(z, z, seen.weight[:, None] * seen.targets)
         each = -(seen.targets * logits.log_softmax(-1)).sum(-1)

@@ -111,7 +111,7 @@ class Prefixes(NearestClass):
         self.blocks, self.heads = attention_of(model)
         attended = [self._attended(model, data.take(some)) for some in torch.split(torch.arange(len(data)), BATCH)]
         each = functional.normalize(torch.cat(attended), dim=-1)
-        self.register_buffer("start", functional.normalize(data.targets.mT.to(each) @ each, dim=-1))
+        self.register_buffer("start", functional.normalize(data.weighted.mT.to(each) @ each, dim=-1))
         width = self.start.shape[1]
         self.register_buffer("centre", self.start.new_zeros(1, PROJECTED))
         self.u = nn.Parameter(self.start.clone())
@@ -188,9 +188,7 @@ class NearStart:
     separable = True
 
     def __call__(self, seen: Seen) -> Tensor:
-        readout: Any = seen.readout
-        if not isinstance(readout, Prefixes):
-            raise BadInput("this objective belongs to the readout Prefixes: give the recipe readout=Prefixes")
+        readout = seen.read_by(Prefixes)
         student = readout.projector(functional.normalize(readout.u, dim=-1)) / STUDENT
         with torch.no_grad():
             teacher = readout.projector(functional.normalize(readout.start, dim=-1))

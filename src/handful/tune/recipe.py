@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from handful.errors import BadInput
 from handful.tune.delta import Delta, Placed
 
 Part = Literal["delta", "readout"]
+R = TypeVar("R", bound="Readout")
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,11 @@ class Data:
     def labels(self) -> Tensor:
         """The class of each item ``[n]``."""
         return self.targets.argmax(1)
+
+    @property
+    def weighted(self) -> Tensor:
+        """Targets times weights ``[n, C]``."""
+        return self.targets if self.weight is None else self.weight[:, None] * self.targets
 
     def shared(self, other: Data) -> int:
         """How many items of ``other`` are among these; 0 for items that cannot be compared."""
@@ -169,6 +175,13 @@ class Seen:
     def labels(self) -> Tensor:
         """The class of each item ``[B]``."""
         return self.targets.argmax(1)
+
+    def read_by(self, kind: type[R]) -> R:
+        """The readout, which must be of that kind: for objectives that belong to one. Raises `BadInput`."""
+        if not isinstance(self.readout, kind):
+            name = kind.__name__
+            raise BadInput(f"this objective belongs to the readout {name}: give the recipe readout={name}")
+        return self.readout
 
     def again(self, inputs: Any = None) -> Seen:
         """The same items looked at once more (another dropout), or other ``inputs`` in their place."""

@@ -53,9 +53,9 @@ class AmongAll:
 
     def __call__(self, seen: Seen) -> Tensor:
         z = functional.normalize(seen.features, dim=-1)
-        means, mass = class_means(z, seen.targets.to(z))
+        means, mass = class_means(z, (seen.weight[:, None] * seen.targets).to(z))
         every = torch.cat([means, functional.normalize(self.old, dim=-1)])
-        there = torch.cat([mass > 0, torch.ones(len(self.old), dtype=torch.bool)])
+        there = torch.cat([mass > 0, torch.ones_like(self.old[:, 0], dtype=torch.bool)])
         logits = (cosine(z, every) / self.tau).masked_fill(~there, -torch.inf)
         each = functional.cross_entropy(logits, seen.labels, reduction="none")
         return (seen.weight * each).sum() / seen.weight.sum()
@@ -181,7 +181,7 @@ class SoftNetFSCIL:
 
     def _means(self, data: Data) -> Tensor:
         z = self.features(data.inputs)
-        return class_means(z, data.targets.to(z))[0]
+        return class_means(z, data.weighted.to(z))[0]
 
     def _stage(self, epochs: float, lr: float, batch: int) -> Stage:
         return Stage(epochs=epochs, lr=lr, batch=batch, rate="constant", update=lambda _: SGD(0.9, self.weight_decay))
