@@ -43,9 +43,8 @@ def test_plans_are_those_of_the_authors(golden: Callable[[str], tuple[dict[str, 
     support, query = torch.tensor(inputs["support"]).double(), torch.tensor(inputs["query"]).double()
     labels = torch.tensor(inputs["labels"]).expand(len(support), -1)
     got = plan(PTMAP(), make_task(support, labels, query=Query(query)))
-    torch.testing.assert_close(
-        got, torch.tensor(expected["plan"]).double(), atol=2e-4, rtol=0
-    )  # they wait for the slowest task
+    # They stop when a sweep changes little, which is before it is solved.
+    torch.testing.assert_close(got, torch.tensor(expected["plan"]).double(), atol=5e-4, rtol=0)
 
 
 @pytest.mark.paper(42, oracle="a")

@@ -54,6 +54,46 @@ def test_both_marginals_are_kept(problem: tuple[Tensor, Tensor, Tensor]) -> None
     torch.testing.assert_close(p.sum(-2), b.expand(6, 8), atol=1e-9, rtol=0)
 
 
+@pytest.fixture
+def slow() -> tuple[Tensor, Tensor, Tensor]:
+    """Twenty queries near each of three classes, where the shares ask for eighteen to twenty-two."""
+    draw = torch.Generator().manual_seed(0)
+    cost = torch.rand(5, 3, 60, generator=draw, dtype=torch.float64)
+    cost[:, torch.arange(60) % 3, torch.arange(60)] -= 4
+    return cost, torch.tensor([18.0, 20.0, 22.0], dtype=torch.float64), torch.ones(60, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("domain", ["probability", "log"])
+def test_where_sweeps_come_closer_slowly_steps_of_newtons_find_their_plan(
+    slow: tuple[Tensor, Tensor, Tensor], domain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = sinkhorn(slow[0], 0.5, *slow[1:], tol=1e-10, max_sweeps=30, domain=domain)
+    monkeypatch.setattr("handful.core.transport.ALONE", 100_000)
+    far = sinkhorn(slow[0], 0.5, *slow[1:], tol=1e-10, max_sweeps=30, domain=domain)
+    long = sinkhorn(slow[0], 0.5, *slow[1:], tol=1e-12, max_sweeps=100_000)
+    torch.testing.assert_close(fast, long, atol=1e-8, rtol=0)
+    assert (fast.sum(-2) - 1).abs().max() < 1e-10
+    assert (far.sum(-2) - 1).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_sharpest_plans_keep_both_marginals(slow: tuple[Tensor, Tensor, Tensor], dtype: torch.dtype) -> None:
+    cost, a, b = (t.to(dtype) for t in slow)
+    p = sinkhorn(cost, 0.005, a, b, tol=1e-6, max_sweeps=200)
+    torch.testing.assert_close(p.sum(-1), a.expand(5, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(p.sum(-2), b.expand(5, 60), atol=2e-5, rtol=0)
+
+
+def test_steps_of_newtons_leave_padding_out(slow: tuple[Tensor, Tensor, Tensor]) -> None:
+    cost, a, b = slow
+    padded = torch.nn.functional.pad(cost, (0, 2, 0, 1), value=-9.0)
+    more = torch.nn.functional.pad(a, (0, 1)), torch.nn.functional.pad(b, (0, 2))
+    for domain in ("probability", "log"):
+        p = sinkhorn(padded, 0.5, *more, domain=domain)
+        torch.testing.assert_close(p[..., :3, :60], sinkhorn(cost, 0.5, a, b))
+        assert p[..., 3, :].abs().max() == p[..., 60:].abs().max() == 0
+
+
 def test_a_batch_is_a_loop_whoever_converges_first(problem: tuple[Tensor, Tensor, Tensor]) -> None:
     cost, a, b = problem
     cost = cost * torch.logspace(-2, 0.5, 6, dtype=cost.dtype)[:, None, None]

@@ -77,7 +77,8 @@ class Head(ClassifierMixin, BaseEstimator):
     """Whether ``unlabelled`` items, where there are any, change what is learnt."""
     leaves: ClassVar[Literal["item", "fold"]] = "item"
     """What `leave_one_out` fits without: exactly the row's item, or the fold it is in."""
-
+    small_steps: ClassVar[bool] = False
+    """Whether an answer takes many operations on small tensors, which pay when many episodes share them."""
     open_classes: ClassVar[bool] = False
     """Whether class text makes a class (``state["text"]``), so that ``classes=`` may name one without examples."""
     open_rows: ClassVar[tuple[str, ...]] = ()

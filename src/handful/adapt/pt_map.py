@@ -10,8 +10,8 @@ Paper 042: Hu, Gripon, Pateux, "Leveraging the Feature Distribution in Transfer-
     answer by P of the last centres
 
 The authors first turn the task's rows into coordinates of their span (`handful.adapt.transforms.lossless`); here only
-inner products are looked at, which is the same without the decomposition. Each task's transport stops by itself, where
-the authors wait for the slowest task of a batch.
+inner products are looked at, which is the same without the decomposition. Each task's transport stops by itself and
+when it is solved; the authors wait for the slowest task of a batch, and stop when a sweep changes little.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class PTMAP(Transductive):
     key: ClassVar[str] = "pt-map"
     needs: ClassVar[Needs] = Needs(transductive=True, assumes_balanced=True, positive=True)
     shapes: ClassVar[Mapping[str, str]] = {"support": "N D", "y": "N C", "mean": "C D", "center": "D"}
+    small_steps: ClassVar[bool] = True
     ranges: ClassVar[Ranges] = {"lam": (1.0, 100.0), "alpha": (0.1, 0.2, 0.3, 0.4), "beta": (0.25, 0.5, 1.0)}
 
     beta: float = 0.5

@@ -5,6 +5,14 @@
 One sweep scales every column n of P to sum to ``b_n``, then every row m to sum to ``a_m``. Where a marginal is 0
 nothing is sent: that is how padding stays out. A problem leaves the batch as soon as it has converged, so that a batch
 gives what a loop gives.
+
+Where mass hardly mixes, sweeps come closer ever more slowly. Problems that are not solved after some get a step of
+Newton's before each further sweep, on the logarithms f of the rows' factors: with columns scaled, row sums r change by
+
+    dr = L df,   L = diag(r) - P diag(1 / b) P^T,   the Laplacian of a graph of rows
+
+so that L df = a - r. The step is shortened by log(1 + d) / d, d = max df - min df, with which such sums of logarithms
+of sums of exponentials always come closer (Sun, Tran-Dinh, "Generalized self-concordant functions", 2019, for nu = 2).
 """
 
 from __future__ import annotations
@@ -17,8 +25,11 @@ from torch import Tensor
 
 from handful.errors import BadInput
 
+Sums = Callable[[Tensor], Tensor]
 Sweep = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """``(p, its column sums, a, b) -> p`` after one sweep; p may be a logarithm."""
+ALONE = 5
+"""Sweeps before Newton's steps begin: most plans are found by then, and a sweep is the cheaper of the two."""
 
 
 def sinkhorn(
@@ -36,9 +47,9 @@ def sinkhorn(
     Args:
         cost: ``[*b, M, N]``.
         reg: how much entropy counts, in units of the cost.
-        tol: a problem is solved when a sweep changes no column's sum by more than this. Row sums are exact then; column
-            sums are off by more than ``tol`` where convergence is slow.
-        max_sweeps: and at the latest after so many.
+        tol: a problem is solved when no column's sum is off by more than this, and than the number format can tell. Row
+            sums are exact then.
+        max_sweeps: and at the latest after so many, those that follow a step of Newton's among them.
         domain: ``"probability"`` is fastest but loses plans whose costs span more than the exponent of the number
             format can hold; ``"log"`` never does; ``"auto"`` looks at the costs.
 
@@ -57,9 +68,10 @@ def sinkhorn(
     if domain == "auto":
         domain = "probability" if _fits(log_p) else "log"
     if domain == "probability":
-        p = _until_converged(_sweep, lambda p: p.sum(-2), log_p.exp_(), a, b, tol, max_sweeps)
+        p = _until_converged(_sweep, _newton, lambda p: p.sum(-2), log_p.exp_(), a, b, tol, max_sweeps)
     else:
-        p = _until_converged(_log_sweep, lambda p: p.logsumexp(-2).exp(), log_p, a, b, tol, max_sweeps).exp()
+        sums: Sums = lambda p: p.logsumexp(-2).exp()  # noqa: E731
+        p = _until_converged(_log_sweep, _log_newton, sums, log_p, a, b, tol, max_sweeps).exp()
     return p.reshape(*batch, m, n)
 
 
@@ -90,26 +102,64 @@ def _fits(log_p: Tensor) -> bool:
 
 
 def _sweep(p: Tensor, columns: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    tiny = torch.finfo(p.dtype).tiny
-    p = p.mul_((b / columns.clamp_min(tiny))[..., None, :])
-    return p.mul_((a / p.sum(-1).clamp_min_(tiny))[..., None])
+    p = _scaled(p, columns, b, -2)
+    return _scaled(p, p.sum(-1), a, -1)
+
+
+def _newton(p: Tensor, columns: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    p = _scaled(p, columns, b, -2)
+    return p.mul_(_rows(p, a, b).exp()[..., None])
+
+
+def _scaled(p: Tensor, sums: Tensor, wanted: Tensor, dim: int) -> Tensor:
+    return p.mul_((wanted / sums.clamp_min(torch.finfo(p.dtype).tiny)).unsqueeze(dim))
 
 
 def _log_sweep(log_p: Tensor, _columns: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return _log_scaled(_log_scaled(log_p, b, -2), a, -1)
+
+
+def _log_newton(log_p: Tensor, _columns: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    log_p = _log_scaled(log_p, b, -2)
+    return log_p + _rows(log_p.exp(), a, b)[..., None]
+
+
+def _log_scaled(log_p: Tensor, wanted: Tensor, dim: int) -> Tensor:
     lowest = torch.finfo(log_p.dtype).min / 8
-    log_p = log_p + (b.log() - log_p.logsumexp(-2)).nan_to_num(0.0, 0.0, lowest)[..., None, :]
-    return log_p + (a.log() - log_p.logsumexp(-1)).nan_to_num(0.0, 0.0, lowest)[..., None]
+    return log_p + (wanted.log() - log_p.logsumexp(dim)).nan_to_num(0.0, 0.0, lowest).unsqueeze(dim)
+
+
+def _rows(p: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """By how much to move the logarithms of the rows' factors ``[*b, M]``; at most 0, as only differences count."""
+    dtype, p, a, b = p.dtype, p.double(), a.double(), b.double()
+    r = p.sum(-1)
+    laplacian = -(p / b.clamp_min(torch.finfo(b.dtype).tiny)[..., None, :]) @ p.mT
+    off = laplacian.diagonal_scatter(torch.zeros_like(r), dim1=-2, dim2=-1)
+    degree = -off.sum(-1)  # without the difference of two numbers nearly alike that is on the diagonal
+    hold = torch.where(a > 0, 1e-12 * degree + 1e-200, 1.0)  # adding alike to all of f changes nothing: L is singular
+    matrix = off + torch.diag_embed(degree + hold)
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    step = torch.cholesky_solve((a - r)[..., None], factor).squeeze(-1)
+    step = torch.where((failed > 0)[..., None], 0.0, step).nan_to_num(0.0, 0.0, 0.0)
+    step = step - torch.where(a > 0, step, -torch.inf).amax(-1, keepdim=True)
+    step = torch.where(a > 0, step, 0.0)
+    d = -step.amin(-1, keepdim=True)
+    return (step * (d.log1p() / d.clamp_min(torch.finfo(d.dtype).tiny))).to(dtype)
 
 
 def _until_converged(
-    sweep: Sweep, sums: Callable[[Tensor], Tensor], p: Tensor, a: Tensor, b: Tensor, tol: float, max_sweeps: int
+    sweep: Sweep, newton: Sweep, sums: Sums, p: Tensor, a: Tensor, b: Tensor, tol: float, max_sweeps: int
 ) -> Tensor:
     """Sweep those problems that are not solved yet, and put solved ones back where they came from."""
     out, index, columns = p, None, sums(p)
+    near = (4 * torch.finfo(b.dtype).eps * a.amax(-1)).clamp_min_(tol)
     for done in range(1, max_sweeps + 1):
-        before, p = columns, sweep(p, columns, a, b)
+        if done > ALONE:
+            p = newton(p, columns, a, b)
+            columns = sums(p)
+        p = sweep(p, columns, a, b)
         columns = sums(p)
-        busy = (columns - before).abs_().amax(-1) > tol
+        busy = (columns - b).abs_().amax(-1) > near
         left = int(busy.sum()) if done < max_sweeps else 0
         if left == len(busy):
             continue
@@ -121,5 +171,5 @@ def _until_converged(
             out[index[~busy]] = p[~busy]
         if not left:
             break
-        p, a, b, columns, index = p[busy], a[busy], b[busy], columns[busy], index[busy]
+        p, a, b, columns, index, near = (t[busy] for t in (p, a, b, columns, index, near))
     return out
