@@ -13,18 +13,15 @@ makes what ``class_names`` of `handful.fit` takes, and ``--class-names`` once it
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from handful.errors import BadInput
+from handful.generate.asking import Ask, answers, listed
 from handful.read import readable
 
-Ask = Callable[[Sequence[str]], Sequence[str]]
-"""What a language model says to each of some prompts."""
 ATTRIBUTES = "Which visual attributes tell {things} such as {names} apart in a photo? List them, separated by commas:"
 SENTENCE = "Say in a few words what the {attribute} of {name}, one of some {things}, looks like in a photo. {stem}"
 STEM = "{name} has {attribute} that is"
-_BULLET = re.compile(r"^(?:[-*•]+|\(?(?:\d+|[a-z])[.)])\s+")
 
 
 def describe_classes(
@@ -48,8 +45,8 @@ def describe_classes(
     if len(names) < 2 or "" in alike or len(alike) < len(names):
         raise BadInput(f"names must be of two or more different classes, none blank, not {list(names)!r}")
     if attributes is None:
-        (said,) = _answers(ask, [ATTRIBUTES.format(things=things, names=", ".join(words))])
-        attributes = _listed(said)[:most]
+        (said,) = answers(ask, [ATTRIBUTES.format(things=things, names=", ".join(words))])
+        attributes = listed(said)[:most]
     if not attributes:
         raise BadInput("the language model named no attribute: give attributes=[...]")
     pairs = [(word, attribute) for word in words for attribute in attributes]
@@ -59,7 +56,7 @@ def describe_classes(
         for (word, attribute), stem in zip(pairs, stems, strict=True)
     ]
     sentences = []
-    for (word, attribute), stem, said in zip(pairs, stems, _answers(ask, prompts), strict=True):
+    for (word, attribute), stem, said in zip(pairs, stems, answers(ask, prompts), strict=True):
         line = next((line.strip() for line in said.splitlines() if line.strip()), "")
         rest = line[len(stem) :].strip() if line.lower().startswith(stem.lower()) else line
         if not rest:
@@ -67,16 +64,3 @@ def describe_classes(
         sentences.append(f"{stem} {rest}")
     m = len(attributes)
     return {name: sentences[i * m : (i + 1) * m] for i, name in enumerate(names)}
-
-
-def _answers(ask: Ask, prompts: list[str]) -> list[str]:
-    said = [str(answer) for answer in ask(prompts)]
-    if len(said) != len(prompts):
-        raise BadInput(f"ask gave {len(said)} answers to {len(prompts)} prompts: it must give one to each")
-    return said
-
-
-def _listed(said: str) -> list[str]:
-    """What a list names, in its order and once each, without bullets, numbers and what explains it."""
-    parts = (_BULLET.sub("", part.strip()).partition(":")[0] for part in re.split(r"[\n,;]", said))
-    return list(dict.fromkeys(part.strip(" .").lower() for part in parts if part.strip(" .")))

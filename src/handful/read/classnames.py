@@ -15,6 +15,7 @@ from handful.read.formats import TABLES, read_table
 from handful.read.jsons import parse
 from handful.read.labels import label_texts
 from handful.read.places import columns_are, existing, file_bytes, one_line, quoted
+from handful.read.synonyms import most_frequent_name, words_of
 from handful.read.tables import Table, cell_text
 
 DESCRIPTION = ("description", "descriptions", "name", "names", "text", "texts", "title", "words", "meaning",
@@ -28,8 +29,9 @@ def read_class_names(path: str | Path) -> dict[str, list[str]]:
     """Descriptions of each label, in the order of the file, without repetitions.
 
     Tables (csv, tsv, jsonl, json, parquet, xlsx) need a column of labels and one or more of descriptions; several rows
-    of one label add up. A JSON object maps a label to a text or a list of texts. In a ``.txt`` file each line is a
-    label, a tab (or a colon and a blank), and a description. A ``.pt`` file is a dictionary of lists of sentences as
+    of one label add up. A JSON object maps a label to a text or a list of texts; or to counts of its synonyms, of which
+    the most frequent one is taken (`most_frequent_name`). In a ``.txt`` file each line is a label, a tab (or a colon
+    and a blank), and a description. A ``.pt`` file is a dictionary of lists of sentences as
     torch saves it, such as the descriptions published with paper 033; nothing in it is executed.
 
     Raises:
@@ -78,11 +80,35 @@ def _lines(text: str, name: str) -> Iterable[tuple[str, str]]:
 
 
 def _object(value: dict[str, Any], name: str) -> Iterable[tuple[str, str]]:
+    called: dict[tuple[str, ...], str] = {}
     for label, texts in value.items():
+        if isinstance(texts, dict):
+            label, synonym = _synonym(label, texts, name)
+            other = called.setdefault(words_of(synonym), label)
+            if other != label:
+                raise BadInput(
+                    f"{name}: by counts {quoted(synonym)} is the name of label {quoted(other)} and of {quoted(label)}; "
+                    "take it out of one"
+                )
+            yield label, synonym
+            continue
         for text in [texts] if isinstance(texts, str) else (texts or [""]) if isinstance(texts, list) else [None]:
             if not isinstance(text, str):
                 raise BadInput(f"{name}: label {quoted(label)} needs a text or a list of texts")
             yield label, text
+
+
+def _synonym(label: str, counts: dict[str, Any], name: str) -> tuple[str, str]:
+    """Label and name of a class, from counts or from an entry as they were published with paper 040, names chosen."""
+    if isinstance(counts.get("alternates"), dict):
+        label, chosen = str(counts.get("name", label)), counts.get("most_common_name")
+        if isinstance(chosen, str):
+            return label, chosen
+        counts = counts["alternates"]
+    try:
+        return label, most_frequent_name(label, counts)
+    except BadInput as error:
+        raise BadInput(f"{name}: {error}") from None
 
 
 def _saved(data: bytes, name: str) -> dict[str, Any]:
