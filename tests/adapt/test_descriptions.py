@@ -11,6 +11,7 @@ import torch
 
 from handful.adapt import head
 from handful.adapt.base import Features
+from handful.adapt.mean_sentence import MeanAdapter, mean_sentence
 from handful.adapt.vdt import SentenceAttention
 from handful.adapt.wca import crop_boxes, weighted_class_vectors, weighted_image_vector
 from handful.core.distances import unit
@@ -38,7 +39,7 @@ class TestCuPL:
 
 
 class TestVDT:
-    @pytest.mark.paper(33, oracle="a")
+    @pytest.mark.paper(33, oracle="a", part="attention")
     def test_without_attention_it_is_the_mean_of_normalised_sentences(self, blobs: Any) -> None:
         x, y = blobs(ways=3)
         sentences = rows(3, 4, 10)
@@ -46,7 +47,7 @@ class TestVDT:
         normed = torch.nn.functional.layer_norm(2 * 10 * sentences, (10,)).mean(1)
         torch.testing.assert_close(fitted.state_["words"], unit(normed), atol=1e-6, rtol=0)
 
-    @pytest.mark.paper(33, oracle="b")
+    @pytest.mark.paper(33, oracle="b", part="attention")
     def test_the_order_of_sentences_does_not_count(self) -> None:
         module, sentences, there = SentenceAttention(10), rows(3, 6, 10), torch.ones(3, 6, dtype=torch.bool)
         weights = module.start(0)
@@ -57,13 +58,13 @@ class TestVDT:
         fewer = torch.cat([there, torch.zeros(3, 2, dtype=torch.bool)], 1)
         torch.testing.assert_close(module.class_vectors(weights, longer, fewer, 0.5), plain)
 
-    @pytest.mark.paper(33, oracle="c")
+    @pytest.mark.paper(33, oracle="c", part="attention")
     def test_a_single_sentence_has_all_attention(self) -> None:
         module = SentenceAttention(10)
         there = torch.ones(3, 1, dtype=torch.bool)
         assert (module.attention(module.start(0), rows(3, 1, 10), there) == 1).all()
 
-    @pytest.mark.paper(33, oracle="d")
+    @pytest.mark.paper(33, oracle="d", part="attention")
     def test_equals_the_authors_module(self, golden: Any) -> None:
         inputs, expected = golden("vdt")
         module, sentences = SentenceAttention(8), torch.as_tensor(np.asarray(inputs["sentences"]))
@@ -97,16 +98,77 @@ class TestVDT:
         with pytest.raises(BadInput, match=r"\[C, M, 10\]"):
             fitted.class_vectors(rows(5, 2, 9))
 
+    @pytest.mark.parametrize("adapter", ["attention", "linear", "linear-residual"])
+    def test_answers_for_classes_known_by_their_sentences_alone(self, blobs: Any, adapter: str) -> None:
+        x, y = blobs(ways=3)
+        text = by_class(rows(5, 4, 10)) | {7: rows(2, 10, seed=1).numpy()}  # fewer sentences than the others
+        fitted = head("vdt", text=text, adapter=adapter, epochs=2).fit(x, y)
+        assert fitted.unseen_.tolist() == [3, 4, 7]
+        words = [fitted.class_vectors(torch.as_tensor(text[c])[None])[0] for c in (7, 0, 3)]
+        cosines = x / np.linalg.norm(x, axis=1, keepdims=True) @ torch.stack(words).numpy().T
+        np.testing.assert_allclose(fitted.logits(x, [7, 0, 3]), 100 * cosines, atol=1e-9)
+        alone = head("vdt", text=by_class(rows(5, 4, 10)[:3]), adapter=adapter, epochs=2).fit(x, y)
+        np.testing.assert_allclose(fitted.logits(x), alone.logits(x), atol=1e-9)
+
     def test_without_dropout_and_all_at_once_nothing_is_drawn_but_the_start(self) -> None:
         check_head(head("vdt", dropout=0.0, batch_size=64, epochs=2))
 
     @pytest.mark.parametrize(
-        "bad", [{"ratio": 1.5}, {"dropout": 1.0}, {"lr": 0.0}, {"epochs": -1}, {"batch_size": 0}], ids=str
+        "bad",
+        [{"adapter": "mean"}, {"ratio": 1.5}, {"dropout": 1.0}, {"lr": 0.0}, {"epochs": -1}, {"batch_size": 0}],
+        ids=str,
     )
     def test_parameters_that_make_no_sense_are_refused(self, blobs: Any, bad: dict[str, Any]) -> None:
         x, y = blobs(ways=3)
         with pytest.raises(BadInput, match=f"^{next(iter(bad))} "):
             head("vdt", text=by_class(rows(3, 4, 10)), **bad).fit(x, y)
+
+
+class TestMeanSentence:
+    @pytest.mark.paper(33, oracle="d", part="text-adapters")
+    @pytest.mark.parametrize(("adapter", "ratio"), [("linear", 1.0), ("linear-residual", 0.3)])
+    def test_equals_the_authors_module(self, golden: Any, adapter: str, ratio: float) -> None:
+        inputs, expected = golden("vdt_linear")
+        sentences, images = (torch.as_tensor(np.asarray(inputs[name])) for name in ("sentences", "images"))
+        draw = np.random.default_rng(1)
+        weights = torch.as_tensor(np.concatenate([0.5 * draw.normal(size=size).ravel() for size in ((2, 8), (8, 2))]))
+        means = mean_sentence(sentences, torch.ones(3, 4, dtype=torch.bool))
+        words = MeanAdapter(8).class_vectors(weights, means, ratio)
+        np.testing.assert_allclose(unit(images) @ words.mT, expected[adapter], atol=1e-8)
+
+    @pytest.mark.paper(33, oracle="a", part="text-adapters")
+    def test_without_the_adapter_it_is_the_mean_of_the_sentences(self, blobs: Any) -> None:
+        x, y = blobs(ways=3)
+        text = {0: rows(4, 10).numpy(), 1: rows(2, 10, seed=1).numpy(), 2: rows(1, 10, seed=2).numpy()}
+        fitted = head("vdt", text=text, adapter="linear-residual", ratio=0.0, epochs=1).fit(x, y)
+        np.testing.assert_allclose(fitted.logits(x), head("cupl", text=text).fit(x, y).logits(x), atol=1e-9)
+        whole = head("vdt", text=text, adapter="linear-residual", ratio=1.0).fit(x, y)
+        np.testing.assert_allclose(
+            whole.logits(x), head("vdt", text=text, adapter="linear").fit(x, y).logits(x), atol=1e-9
+        )
+
+    @pytest.mark.paper(33, oracle="b", part="text-adapters")
+    @pytest.mark.parametrize("adapter", ["linear", "linear-residual"])
+    def test_the_order_of_sentences_does_not_count(self, blobs: Any, adapter: str) -> None:
+        x, y = blobs(ways=3)
+        sentences = rows(3, 4, 10)
+        one, other = (
+            head("vdt", text=by_class(given), adapter=adapter).fit(x, y).logits(x)
+            for given in (sentences, sentences.flip(1))
+        )
+        np.testing.assert_allclose(one, other, atol=1e-9)
+
+    @pytest.mark.parametrize("adapter", ["linear", "linear-residual"])
+    def test_learns_what_turns_text_towards_items(self, adapter: str) -> None:
+        """Class text in other axes than the items: the same map for every class brings it there."""
+        draw = np.random.default_rng(0)
+        centres = np.abs(draw.normal(size=(6, 32)))
+        y = np.repeat(np.arange(6), 8)
+        x, new = (centres[y] + 0.5 * draw.normal(size=(len(y), 32)) for _ in range(2))
+        text = by_class(np.roll(centres, 5, axis=1)[:, None] + 0.1 * draw.normal(size=(6, 3, 32)))
+        made = {"text": text, "logit_scale": 20.0, "adapter": adapter, "ratio": 0.8, "batch_size": 8, "lr": 0.1}
+        before, after = ((head("vdt", epochs=n, **made).fit(x, y).predict(new) == y).mean() for n in (0, 60))
+        assert before < 0.3 and after > 0.8
 
 
 class TestWCA:

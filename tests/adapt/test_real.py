@@ -22,7 +22,7 @@ def case(blobs: Any) -> tuple[np.ndarray, np.ndarray, dict[int, np.ndarray]]:
     return x, y, dict(enumerate(np.random.default_rng(0).normal(size=(4, 3, 10))))
 
 
-@pytest.mark.paper(40, oracle="a")
+@pytest.mark.paper(40, oracle="a", part="linear")
 def test_it_lies_on_the_line_from_zero_shot_to_the_trained_head(case: Any) -> None:
     x, y, text = case
 
@@ -35,7 +35,7 @@ def test_it_lies_on_the_line_from_zero_shot_to_the_trained_head(case: Any) -> No
     np.testing.assert_allclose(logits(0.3), 0.3 * trained + 0.7 * zero_shot, atol=1e-8)
 
 
-@pytest.mark.paper(40, oracle="b")
+@pytest.mark.paper(40, oracle="b", part="linear")
 def test_sentences_alone_keep_their_classes() -> None:
     draw = torch.Generator().manual_seed(0)
     centres = torch.randn(5, 1, 16, generator=draw, dtype=torch.float64)
@@ -49,7 +49,7 @@ def test_sentences_alone_keep_their_classes() -> None:
         assert torch.as_tensor(logits).argmax(-1).tolist() == torch.arange(5).repeat_interleave(4).tolist()
 
 
-@pytest.mark.paper(40, oracle="f")
+@pytest.mark.paper(40, oracle="f", part="linear")
 def test_a_few_examples_raise_classes_the_text_is_wrong_about() -> None:
     draw = np.random.default_rng(0)
     centres = draw.normal(size=(10, 32))

@@ -52,6 +52,7 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
         for key in ("bd-cspn", "laplacianshot", "laplacian-clustering", "tim-gd", "tim-adm", "transductive-finetuning")
     },
     "unem": TOGETHER,
+    "easy": TOGETHER,
     "cipa": {**TOGETHER, **NEGATIVE},
     "pt-map": {**TOGETHER, **NEGATIVE, "check_classifiers_train": PLANE},
     "putm": {

@@ -16,7 +16,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "tim-gd": {"n_steps": 20},
 }
 KEYS = ["pt-map", "bd-cspn", "laplacianshot", "laplacian-clustering", "tim-gd", "tim-adm", "transductive-finetuning"]
-KEYS += ["opta", "cipa", "unem", "putm"]
+KEYS += ["opta", "cipa", "unem", "putm", "easy"]
 
 
 @pytest.fixture

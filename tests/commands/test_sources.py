@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,3 +56,22 @@ def test_given_names_may_be_one_or_many_and_of_some_classes() -> None:
     assert class_sentences(names, ["c1", "c2", "c3"]) == {"c1": ["money"], "c2": ["login", "password"]}
     with pytest.raises(BadInput, match="none of which is a label"):
         class_sentences({"foo": "bar"}, ["c1", "c2"])
+
+
+def test_names_that_differ_from_labels_in_case_and_blanks_are_theirs(tmp_path: Path) -> None:
+    names = {"annual_crop_land": ["green fields"], "river": "water", "other": "x"}
+    sentences = class_sentences(names, ["Annual Crop  Land", "river"])
+    assert sentences == {"Annual Crop  Land": ["green fields"], "river": ["water"]}
+    assert class_sentences({"a": "one", "A": "two"}, ["A", "a"]) == {"a": ["one"], "A": ["two"]}
+    with pytest.raises(BadInput, match="'annual crop' and 'annual_crop' both mean label 'Annual Crop'"):
+        class_sentences({"annual crop": "x", "annual_crop": "y"}, ["Annual Crop"])
+    with pytest.raises(BadInput, match="'crop' may mean label 'CROP' or 'Crop'"):
+        class_sentences({"crop": "x"}, ["CROP", "Crop"])
+
+
+def test_sentences_of_a_file_as_torch_saves_it_go_into_no_template(tmp_path: Path) -> None:
+    torch.save({"siamese": ["Siamese is medium sized cat"]}, tmp_path / "pets.pt")
+    templates = ("a photo of {}.",)
+    assert class_sentences(tmp_path / "pets.pt", ["Siamese"], templates) == {"Siamese": ["Siamese is medium sized cat"]}
+    names = {"siamese": "Siamese cat"}
+    assert class_sentences(names, ["Siamese"], templates) == {"Siamese": ["a photo of Siamese cat."]}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from handful.cli.objects import fit_object
 from handful.commands.evaluate import evaluate
@@ -75,6 +76,15 @@ def test_every_description_of_a_class_reaches_the_head(names: Path) -> None:
     zero = fit(TEXTS, ["r", "l", "l", "r"], class_names=names, head="cupl", zero_shot=True).head
     assert zero.key == "cupl"
     np.testing.assert_allclose(zero.state_["text"].numpy(), text, atol=1e-6)
+
+
+def test_published_sentences_name_labels_in_their_own_way(tmp_path: Path) -> None:
+    torch.save({"money_back": ["my money back", "a refund"], "log_in": ["sign in", "a password"]}, tmp_path / "s.pt")
+    labels = ["Money back", "log in", "log in", "Money back"]
+    zero = fit(TEXTS, labels, class_names=tmp_path / "s.pt", zero_shot=True, head="cupl")
+    assert zero.classes == ("Money back", "log in") and zero.predict(TEXTS) == labels
+    learnt = fit(TEXTS, labels, class_names=tmp_path / "s.pt", head="vdt")
+    assert {label: rows.shape for label, rows in learnt.head.text.items()} == dict.fromkeys(zero.classes, (2, 384))
 
 
 def test_the_pool_or_a_file_may_say_how_often_a_class_occurs(inbox: Path, names: Path) -> None:

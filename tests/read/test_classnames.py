@@ -4,7 +4,9 @@ import json
 from importlib.resources import files
 
 import pytest
+import torch
 
+from handful.errors import BadInput
 from handful.read import read_class_names, write_table
 from handful.read.tables import frame_of
 
@@ -49,17 +51,50 @@ def test_other_shapes(tmp_path):
     assert _read(tmp_path, "n.jsonl", '{"label": 1, "description": ["a", "b"]}\n') == {"1": ["a", "b"]}
 
 
+def test_what_torch_saved(tmp_path):
+    torch.save({**NAMES, "login": "Login, or password"}, tmp_path / "n.pt")
+    assert read_class_names(tmp_path / "n.pt") == NAMES
+
+
+class Runs:
+    """What would be called when it is unpickled."""
+
+    def __reduce__(self):
+        return (print, ("it ran",))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"a": Runs()}, "n.pt is damaged, or more than plain texts"),
+        ([["a"]], "n.pt must hold a dictionary"),
+        ({0: ["a"]}, "n.pt must hold a dictionary"),
+        ({"a": torch.ones(2)}, "label 'a' needs a text or a list"),
+        ({"a": ["x", 3]}, "label 'a' needs a text or a list"),
+        ({"a": ["x"], "b": []}, "label 'b' has no description"),
+        ({}, "no class names"),
+    ],
+    ids=str,
+)
+def test_what_torch_saved_and_is_not_read(value, said, tmp_path, capsys):
+    torch.save(value, tmp_path / "n.pt")
+    with pytest.raises(BadInput, match=said) as error:
+        read_class_names(tmp_path / "n.pt")
+    assert "\n" not in str(error.value) and not capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
         ("n.json", '["a", "b"]', "plain list"),
+        ("n.json", '{"a": ["x"], "b": []}', "label 'b' has no description"),
+        ("n.pt", "no such thing", "n.pt is damaged"),
         ("n.txt", "a\nb\n", "n.txt line 1 is a plain list"),
         ("n.csv", "label\na\nb\n", "plain list"),
         ("n.csv", "label,description\na,\n", "label 'a' has no description"),
         ("n.csv", "label,description\na,x\n,y\n", "n.csv row 3"),
         ("n.csv", "p,q,r\n1,2,3\n", "p, q, r"),
         ("n.json", '{"a": 3}', "label 'a' needs"),
-        ("n.json", '{"a": {"b": "c"}}', "label 'a' needs"),
         ("n.json", "{", "n.json is not JSON"),
         ("n.txt", "\n", "no class names"),
         ("n.yaml", "a: b", "n.yaml"),

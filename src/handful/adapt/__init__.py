@@ -52,6 +52,7 @@ HEADS: Mapping[str, str] = {
     "multi-modal-adapter": "handful.adapt.multi_modal_adapter:MultiModalAdapter",
     "zero-shot": "handful.adapt.zero_shot:ZeroShot",
     "pt-map": "handful.adapt.pt_map:PTMAP",
+    "easy": "handful.adapt.easy:EASY",
     "bd-cspn": "handful.adapt.bd_cspn:BDCSPN",
     "laplacianshot": "handful.adapt.laplacian:LaplacianShot",
     "putm": "handful.adapt.putm:PUTM",

@@ -110,8 +110,8 @@ class Head(ClassifierMixin, BaseEstimator):
         """The head with the strengths it chose for one task (a state without batch dimensions) as fixed parameters."""
         return self
 
-    def without_examples(self, task: Task, text: Tensor) -> State:
-        """Rows of `open_rows`, by ``unseen_`` and their name, for classes known by their text ``[U, Dt]`` alone."""
+    def without_examples(self, task: Task, state: State, text: ClassText) -> State:
+        """Rows of `open_rows`, by ``unseen_`` and their name, of classes known by ``text`` alone; ``state``: learnt."""
         return {}
 
     def thresholds(self, task: Task) -> Tensor:
@@ -194,7 +194,7 @@ class Head(ClassifierMixin, BaseEstimator):
             state = {**state, "text": task.text.mean}
         if self.open_classes:
             self.unseen_, unseen = self._read_unseen(x.dtype)
-            state = state if unseen is None else {**state, "unseen": unseen, **self.without_examples(task, unseen)}
+            state |= {} if unseen is None else {"unseen": unseen.mean, **self.without_examples(task, state, unseen)}
         self.state_ = {name: tensor.contiguous() for name, tensor in state.items()}  # as a file gives it back
         return self
 
@@ -281,14 +281,14 @@ class Head(ClassifierMixin, BaseEstimator):
         """Zero-shot logits of rows by class text; ``None`` for heads whose class text lives in a space of its own."""
         return zero_shot_logits(x, views, text, self.logit_scale)
 
-    def _read_unseen(self, dtype: Any) -> tuple[np.ndarray, Tensor | None]:
-        """Labels with class text but no examples, sorted, and their text ``[U, Dt]``, if there are any."""
+    def _read_unseen(self, dtype: Any) -> tuple[np.ndarray, ClassText | None]:
+        """Labels with class text but no examples, sorted, and their text, if there are any."""
         seen = set(self.classes_.tolist())
         text = {label: rows for label, rows in (self.text or {}).items() if label not in seen}
         if not text:
             return self.classes_[:0], None
         labels = np.unique(np.asarray(list(text)))
-        return labels, read_text(text, labels, dtype=dtype, every=True, device=self.device).mean
+        return labels, read_text(text, labels, dtype=dtype, every=True, device=self.device)
 
     def _among(self, classes: Sequence[Any]) -> tuple[State, Tensor | None]:
         """The state that answers for ``classes``; or the head's own, and which columns of its answer are theirs."""

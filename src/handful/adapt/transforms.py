@@ -223,7 +223,13 @@ class Chain(Transform):
 
     @classmethod
     def letters(cls, letters: str) -> Chain:
-        """EASY's notation: the order of the letters is the order of the operations."""
+        """EASY's notation: the order of the letters is the order of the operations.
+
+        Raises:
+            BadInput: another letter, or no text at all.
+        """
+        if not isinstance(letters, str):
+            raise BadInput(f"letters are text such as 'ME', not {letters!r}")
         known: dict[str, type[Transform]] = {"M": Center, "E": Unit, "R": Relu, "P": SquareRoot}
         wrong = [letter for letter in letters if letter not in known]
         if wrong:

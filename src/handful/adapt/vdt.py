@@ -8,6 +8,7 @@ Descriptions as Prompts", 2023. With T [M, D] the vectors of a class' M sentence
     logits_c = s z t_c,  t_c = the mean of T' made unit
 
 What is learnt acts on sentences, not on classes, so that it serves classes that were not there: `SentenceAttention`.
+What the paper compares with, a bottleneck on the mean sentence, is in `mean_sentence`.
 """
 
 from __future__ import annotations
@@ -15,19 +16,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
 from handful.adapt.base import Head
+from handful.adapt.mean_sentence import MeanAdapter, mean_sentence
 from handful.adapt.packed import pack, uniform, unpack
-from handful.adapt.parameters import count, finite
+from handful.adapt.parameters import count, finite, one_of
 from handful.adapt.two_towers import item_rows, query_rows, text_vectors
 from handful.core.distances import unit
 from handful.core.losses import cross_entropy, real_rows
-from handful.core.task import Query, State, Task
+from handful.core.task import ClassText, Query, State, Task
 from handful.core.train import SGD, batches, cosine, descend
 from handful.errors import BadInput
 from handful.protocols import Needs
@@ -35,6 +37,8 @@ from handful.protocols import Needs
 WARMUP_LR = 1e-5
 GAINS = (1.0, 1.0, 0.67, 0.67)
 """Of the first weights of query, key, value and output."""
+Adapter = Literal["attention", "linear", "linear-residual"]
+ADAPTERS = ("attention", "linear", "linear-residual")
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,13 @@ class SentenceAttention:
 class VDT(Head):
     """Class text as learnt attention over several descriptions a class.
 
+    What is learnt belongs to no class: ``predict(X, classes=...)`` answers for classes without examples too, by all
+    their sentences.
+
     Args:
-        ratio: r, share of what attention says; 0.2 where the reference tunes it for birds, pets and flowers.
+        adapter: ``"attention"`` over the sentences; or a bottleneck on their mean, ``"linear"`` in place of the mean,
+            ``"linear-residual"`` mixed with it by ``ratio``.
+        ratio: r, share of what the adapter says; 0.2 where the reference tunes it for birds, pets and flowers.
         length: of the sentences' vectors as attention sees them, which decides how sharply it can tell them apart. The
             reference takes CLIP's as they come, about 10 long; class text is unit here.
         dropout: on attention and on its output, while training.
@@ -103,7 +112,10 @@ class VDT(Head):
     key: ClassVar[str] = "vdt"
     needs: ClassVar[Needs] = Needs(text=True, gradient=True, stochastic=True)
     shapes: ClassVar[Mapping[str, str]] = {"words": "C T", "module": "P"}
+    open_classes: ClassVar[bool] = True
+    open_rows: ClassVar[tuple[str, ...]] = ("words",)
 
+    adapter: Adapter = "attention"
     ratio: float = 0.2
     length: float = 10.0
     dropout: float = 0.5
@@ -120,23 +132,26 @@ class VDT(Head):
         """State: ``words [*b, C, D]`` of the classes there are, and the ``module [*b, P]`` for others."""
         self._check()
         vectors, there = text_vectors(task)
-        vectors = self.length * vectors
-        module, x, y = SentenceAttention(vectors.shape[-1]), item_rows(task), task.y
-        rows = real_rows(task)
+        x, y, rows = item_rows(task), task.y, real_rows(task)
         each = math.ceil(len(rows) / self.batch_size)
         seeds = torch.Generator().manual_seed(task.seed)
 
         def losses(parameters: list[Tensor], seen: Tensor) -> Tensor:
-            kept = self._kept(vectors, seeds) if self.dropout else None
-            words = module.class_vectors(parameters[0], vectors, there, self.ratio, kept)
+            kept = self._kept(vectors, seeds) if self.dropout and self.adapter == "attention" else None
+            words = self._words(parameters[0], vectors, there, kept)
             logits = self.logit_scale * x[..., seen, :] @ words.mT
             return cross_entropy(logits, y[..., seen, :], task.class_mask)
 
         by_pass = cosine(self.lr, max(1, self.epochs), warmup=1, warmup_lr=WARMUP_LR)
-        start = module.start(task.seed).to(x).expand(*x.shape[:-2], -1)
+        module = SentenceAttention if self.adapter == "attention" else MeanAdapter
+        start = module(vectors.shape[-1]).start(task.seed).to(x).expand(*x.shape[:-2], -1)
         steps = batches(rows, self.epochs, self.batch_size, task.seed)
         weights = descend([start], losses, steps, lambda step: by_pass(step // each), SGD(momentum=0.9))[0]
-        return {"words": module.class_vectors(weights, vectors, there, self.ratio), "module": weights}
+        return {"words": self._words(weights, vectors, there), "module": weights}
+
+    def without_examples(self, task: Task, state: State, text: ClassText) -> State:
+        """``words`` of other classes by the module."""
+        return {"unseen_words": self._words(state["module"], text.vectors, text.mask)}
 
     def answer(self, state: State, query: Query) -> Tensor:
         """``s z t_c``."""
@@ -154,8 +169,17 @@ class VDT(Head):
         there = torch.ones(sentences.shape[:-1], dtype=torch.bool, device=sentences.device)
         weights = self.state_["module"]
         with torch.no_grad():
-            vectors = self.length * unit(sentences.to(weights.dtype))
-            return SentenceAttention(width).class_vectors(weights, vectors, there, self.ratio)
+            return self._words(weights, unit(sentences.to(weights.dtype)), there)
+
+    def _words(
+        self, weights: Tensor, vectors: Tensor, there: Tensor, kept: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """``t_c`` of unit sentences ``[*b, C, M, D]``, of which those of ``[*b, C, M]`` are there."""
+        vectors = self.length * vectors
+        if self.adapter == "attention":
+            return SentenceAttention(vectors.shape[-1]).class_vectors(weights, vectors, there, self.ratio, kept)
+        ratio = 1.0 if self.adapter == "linear" else self.ratio
+        return MeanAdapter(vectors.shape[-1]).class_vectors(weights, mean_sentence(vectors, there), ratio)
 
     def _kept(self, vectors: Tensor, seeds: torch.Generator) -> tuple[Tensor, Tensor]:
         """What dropout keeps ``[C, M, M]`` and ``[C, M, D]``; it does not depend on how many classes come after."""
@@ -166,6 +190,7 @@ class VDT(Head):
         return kept[..., :m], kept[..., m:]
 
     def _check(self) -> None:
+        one_of("adapter", self.adapter, ADAPTERS)
         finite("ratio", self.ratio, least=0, most=1)
         finite("length", self.length, above=0)
         if not 0 <= self.dropout < 1:

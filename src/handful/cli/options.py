@@ -45,7 +45,10 @@ UsedEncoder = Annotated[
     Option(metavar="NAME", help="Where the model's encoder is, hf:NAME or hf:FOLDER, if it is not a built-in one."),
 ]
 ClassNames = Annotated[
-    str | None, Option(metavar="FILE", help="What each label means: a table of label and description, or JSON.")
+    str | None,
+    Option(
+        metavar="FILE", help="What each label means: a table of label and description, JSON, or sentences in a .pt."
+    ),
 ]
 Encoder = Annotated[
     str | None,

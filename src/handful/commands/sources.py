@@ -14,6 +14,7 @@ from handful.errors import BadInput, nearest
 from handful.evaluate.indices import places
 from handful.read import Dataset, from_arrays, is_code, read, read_class_names, readable
 from handful.read.checks import checked
+from handful.read.classnames import SAVED
 from handful.read.labels import LabelSets, label_sets
 
 NAME_WORDS = 6
@@ -138,16 +139,18 @@ def class_sentences(
 ) -> dict[str, list[str]]:
     """What each class is called, in words: as given, else read off the labels; nothing for labels that are codes.
 
-    Names of up to `NAME_WORDS` words are put into each of the ``templates``; longer descriptions stay as they are.
+    Names of up to `NAME_WORDS` words are put into each of the ``templates``; longer descriptions stay as they are, and
+    so does all that a file of sentences holds.
 
     Raises:
-        BadInput: the names speak of none of the classes.
+        BadInput: the names speak of none of the classes; as `as_labels`.
     """
     if class_names is None:
         if sum(map(is_code, classes)) > 0.2 * len(classes):
             return {}
         return {c: _in_templates([readable(c)], templates) for c in classes if not is_code(c)}
-    given = class_names if isinstance(class_names, Mapping) else read_class_names(class_names)
+    given = as_labels(class_names if isinstance(class_names, Mapping) else read_class_names(class_names), classes)
+    templates = () if only_sentences(class_names) else templates
     texts = {c: [given[c]] if isinstance(given[c], str) else list(given[c]) for c in classes if c in given}
     if not texts:
         raise BadInput(
@@ -155,6 +158,40 @@ def class_sentences(
             f"labels: {', '.join(classes[:4])}"
         )
     return {c: _in_templates([str(t) for t in sentences], templates) for c, sentences in texts.items()}
+
+
+def as_labels(given: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """What is given by name, by label: a name that is no label becomes the one that differs in case and blanks only.
+
+    Published descriptions write names so (``annual_crop_land`` for "Annual Crop Land").
+
+    Raises:
+        BadInput: two such names for one label, or two labels for one name.
+    """
+    alike: dict[str, list[str]] = {}
+    for label in classes:
+        if label not in given:
+            alike.setdefault(_plain(label), []).append(label)
+    found: dict[str, Any] = {}
+    taken: dict[str, str] = {}
+    for name, value in given.items():
+        labels = [] if name in classes else alike.get(_plain(name), [])
+        if len(labels) > 1:
+            raise BadInput(f"class name {name!r} may mean label {labels[0]!r} or {labels[1]!r}: write it as the label")
+        label = labels[0] if labels else name
+        if label in taken:
+            raise BadInput(f"class names {taken[label]!r} and {name!r} both mean label {label!r}: leave one out")
+        found[label], taken[label] = value, name
+    return found
+
+
+def only_sentences(class_names: str | Path | Mapping[str, Any]) -> bool:
+    """Whether this is a file without names, whose texts no template is meant for."""
+    return not isinstance(class_names, Mapping) and Path(class_names).suffix.lower() == SAVED
+
+
+def _plain(name: str) -> str:
+    return "_".join(name.lower().replace("_", " ").split())
 
 
 def _in_templates(sentences: Sequence[str], templates: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from handful.adapt.base import Features, Head
 from handful.adapt.zero_shot import ZeroShot
 from handful.commands.judging import NEVER
 from handful.commands.kept_apart import Apart
-from handful.commands.sources import class_sentences
+from handful.commands.sources import as_labels, class_sentences, only_sentences
 from handful.errors import BadInput
 from handful.evaluate.population import population
 from handful.protocols import Encoder
@@ -60,11 +60,13 @@ def zero_shot_head(
         what = "features are given, not texts or images" if tower is None else f"encoder {tower.name} has no text side"
         raise BadInput(f"zero-shot: {what}, so that class names cannot be compared with items")
     names = read_class_names(class_names) if isinstance(class_names, (str, Path)) else class_names
+    names = None if names is None else as_labels(names, data.classes)
     classes = data.classes if names is None else sorted(names)
     code = next((label for label in classes if names is None and is_code(label)), None)
     if code is not None:
         raise BadInput(f"zero-shot: label {code!r} is a code, not words; --class-names FILE says what it means")
-    sentences = class_sentences(names, classes, tower.templates)
+    plain = class_names is not None and only_sentences(class_names)
+    sentences = class_sentences(names, classes, () if plain else tower.templates)
     vectors = class_text_vectors(tower, sentences, cache=cache)
     return kind.from_text(vectors, logit_scale=tower.logit_scale, width=tower.dim)
 

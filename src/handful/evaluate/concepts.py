@@ -137,7 +137,7 @@ def log_linear_trend(counts: Any, accuracies: Any, n_bins: int = BINS, drop: tup
     )
 
 
-def long_tail(counts: Mapping[str, int], k: int = TAIL, accuracies: Mapping[str, float] | None = None) -> Tail:
+def long_tail(counts: Mapping[str, float], k: int = TAIL, accuracies: Mapping[str, float] | None = None) -> Tail:
     """The ``k`` rarest concepts, and where accuracies are known what they are on those and on the others.
 
     Raises:
