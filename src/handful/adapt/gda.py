@@ -27,7 +27,7 @@ from handful.adapt.parameters import one_of
 from handful.core.calibration import pick
 from handful.core.distances import sqeuclidean, unit
 from handful.core.gaussians import Discriminant
-from handful.core.task import Query, State, Task, lowest
+from handful.core.task import ClassText, Query, State, Task, lowest
 from handful.errors import BadInput
 from handful.protocols import Needs, Ranges
 
@@ -81,9 +81,9 @@ class GDA(Head):
         bias = torch.where(mass > 0, bias + self._log_prior(mass), lowest(bias))
         return {"weight": weight, "bias": bias, "alpha": self._choose(task, gaussian)}
 
-    def without_examples(self, task: Task, text: Tensor) -> State:
+    def without_examples(self, task: Task, state: State, text: ClassText) -> State:
         """See `gda_new`; to empirical priors such a class is one of mean size."""
-        weight, bias = synthesised(self._rows(task.x), task.weight, text)
+        weight, bias = synthesised(self._rows(task.x), task.weight, text.mean)
         prior = self._log_prior(torch.ones_like(task.y.sum(-2)))[..., :1]
         return {"unseen_weight": weight, "unseen_bias": bias + prior}
 
@@ -142,9 +142,9 @@ class GDA(Head):
             y = y * (share / several.sum(-1, keepdim=True).clamp_min(1))[..., None, :]
         return Discriminant.of(self._rows(task.x), y)
 
-    def _read_unseen(self, dtype: Any) -> tuple[np.ndarray, Tensor | None]:
+    def _read_unseen(self, dtype: Any) -> tuple[np.ndarray, ClassText | None]:
         labels, text = super()._read_unseen(dtype)
-        fits = text is not None and text.shape[-1] == self.n_features_in_
+        fits = text is not None and text.vectors.shape[-1] == self.n_features_in_
         return (labels, text) if fits else (labels[:0], None)
 
     def _rows(self, x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from handful.adapt.parameters import count, finite
 from handful.adapt.two_towers import item_rows, query_rows, text_vectors
 from handful.core.distances import unit
 from handful.core.losses import cross_entropy, real_rows
-from handful.core.task import Query, State, Task
+from handful.core.task import ClassText, Query, State, Task
 from handful.core.train import SGD, batches, cosine, descend
 from handful.errors import BadInput
 from handful.protocols import Needs
@@ -90,6 +90,8 @@ class SentenceAttention:
 class VDT(Head):
     """Class text as learnt attention over several descriptions a class.
 
+    ``predict(X, classes=...)`` answers for classes without examples too, by their descriptions.
+
     Args:
         ratio: r, share of what attention says; 0.2 where the reference tunes it for birds, pets and flowers.
         length: of the sentences' vectors as attention sees them, which decides how sharply it can tell them apart. The
@@ -103,6 +105,8 @@ class VDT(Head):
     key: ClassVar[str] = "vdt"
     needs: ClassVar[Needs] = Needs(text=True, gradient=True, stochastic=True)
     shapes: ClassVar[Mapping[str, str]] = {"words": "C T", "module": "P"}
+    open_classes: ClassVar[bool] = True
+    open_rows: ClassVar[tuple[str, ...]] = ("words",)
 
     ratio: float = 0.2
     length: float = 10.0
@@ -137,6 +141,13 @@ class VDT(Head):
         steps = batches(rows, self.epochs, self.batch_size, task.seed)
         weights = descend([start], losses, steps, lambda step: by_pass(step // each), SGD(momentum=0.9))[0]
         return {"words": module.class_vectors(weights, vectors, there, self.ratio), "module": weights}
+
+    def without_examples(self, task: Task, state: State, text: ClassText) -> State:
+        """``t_c`` of their sentences: the module belongs to no class."""
+        weights = state["module"]
+        vectors = self.length * text.vectors.to(weights.dtype)
+        module = SentenceAttention(vectors.shape[-1])
+        return {"unseen_words": module.class_vectors(weights, vectors, text.mask, self.ratio)}
 
     def answer(self, state: State, query: Query) -> Tensor:
         """``s z t_c``."""
