@@ -110,6 +110,19 @@ class TestVDT:
         alone = head("vdt", text=by_class(rows(5, 4, 10)[:3]), adapter=adapter, epochs=2).fit(x, y)
         np.testing.assert_allclose(fitted.logits(x), alone.logits(x), atol=1e-9)
 
+    def test_is_asked_for_classes_without_examples(self, blobs: Any) -> None:
+        """Theirs may be fewer sentences."""
+        x, y = blobs(ways=3)
+        more = {7: rows(2, 10, seed=4).numpy(), 5: rows(4, 10, seed=5).numpy()}
+        fitted = head("vdt", text=by_class(rows(3, 4, 10)) | more, epochs=2).fit(x, y)
+        answers = fitted.logits(x, [7, 1, 5])
+        seen = unit(torch.as_tensor(x))
+        for column, label in ((0, 7), (2, 5)):
+            words = fitted.class_vectors(torch.as_tensor(more[label])[None])
+            np.testing.assert_allclose(answers[:, [column]], 100 * seen @ words.mT, atol=1e-9)
+        np.testing.assert_allclose(answers[:, 1], fitted.logits(x)[:, 1], atol=1e-9)
+        assert not np.allclose(answers[:, [0]], 100 * seen @ unit(torch.as_tensor(more[7]).mean(0, keepdim=True)).mT)
+
     def test_without_dropout_and_all_at_once_nothing_is_drawn_but_the_start(self) -> None:
         check_head(head("vdt", dropout=0.0, batch_size=64, epochs=2))
 
@@ -227,6 +240,16 @@ class TestWCA:
         fitted = head("wca", text=text, logit_scale=1.0).fit(items, np.array([0, 1, 2, 0, 1]))
         np.testing.assert_allclose(fitted.state_["words"], expected["words"], atol=1e-8)
         np.testing.assert_allclose(fitted.logits(items), expected["logits"], atol=1e-8)
+
+    def test_is_asked_for_classes_without_examples(self, blobs: Any) -> None:
+        """Examples are not looked at, so that it does not matter which classes have some."""
+        x, y = blobs(ways=4)
+        items = Features(x, {"crops": rows(len(x), 6, 10).numpy()})
+        text = by_class(rows(4, 5, 10))
+        every = head("wca", text=text).fit(items, y)
+        some = head("wca", text=text).fit(Features(x[y < 2], {"crops": items.views["crops"][y < 2]}), y[y < 2])
+        assert some.unseen_.tolist() == [2, 3]
+        np.testing.assert_allclose(some.logits(items, [3, 0, 2, 1]), every.logits(items)[:, [3, 0, 2, 1]], atol=1e-9)
 
     def test_a_class_without_sentences_is_its_label_prompt(self, blobs: Any) -> None:
         x, y = blobs(ways=3)

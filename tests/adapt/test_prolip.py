@@ -10,6 +10,7 @@ import torch
 
 from handful.adapt import head
 from handful.adapt.base import Features
+from handful.core.distances import unit
 from handful.core.task import ClassText, Query, make_task
 from handful.core.train import SGD, cosine, descend
 from handful.errors import BadInput
@@ -39,6 +40,22 @@ def test_without_a_rate_it_is_zero_shot(case: Any, key: str) -> None:
     x, y, text, _ = case
     fitted = head(key, text=text, lr=0.0, epochs=3).fit(x, y)
     np.testing.assert_allclose(fitted.logits(x), head("zero-shot", text=text).fit(x.x, y).logits(x.x), atol=1e-9)
+
+
+@pytest.mark.parametrize("key", ["prolip", "linear-adapter"])
+def test_the_change_serves_classes_without_examples(case: Any, key: str) -> None:
+    x, y, text, _ = case
+    more = {9: np.random.default_rng(3).normal(size=(2, 8))}
+    plain, fitted = (head(key, text=each, lr=1e-2).fit(x, y) for each in (text, text | more))
+    np.testing.assert_array_equal(plain.logits(x), fitted.logits(x))  # what is named does not sway what is learnt
+    h = x.views["pre"] if key == "prolip" else x.x
+    z = torch.as_tensor(x.x + h @ np.asarray(fitted.state_["change"]))
+    words = unit(unit(torch.as_tensor(more[9])).mean(0))
+    answers = fitted.logits(x, [9, 2])
+    np.testing.assert_allclose(answers[:, 0], 100 * unit(z) @ words, atol=1e-9)
+    np.testing.assert_allclose(answers[:, 1], plain.logits(x)[:, 2], atol=1e-9)
+    with pytest.raises(BadInput, match="class text of 9 has width 7, that of others 8"):
+        head(key, text=text | {9: np.ones(7)}).fit(x, y)
 
 
 @pytest.mark.paper(10, oracle="c")

@@ -108,6 +108,7 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
     "amu-tuning": {"check_sample_weight_equivalence_on_dense_data": STEPS},
     "tip-adapter-f": {"check_estimators_dtypes": ZEROS},
     "proker": {"check_estimators_dtypes": ZEROS},
+    "proker-clap": {"check_estimators_dtypes": ZEROS},
     "kernel-cache": {
         "check_estimators_dtypes": ZEROS,
         "check_sample_weight_equivalence_on_dense_data": HELD_OUT,

@@ -161,7 +161,7 @@ def test_other_heads_choose_among_the_classes_they_have(world: World) -> None:
     made = head("logistic").fit(world.x, world.y)
     assert set(made.predict(world.x, classes=["c01", "c00"])) == {"c00", "c01"}
     np.testing.assert_array_equal(made.logits(world.x, ["c05", "c01"]), made.logits(world.x)[:, [5, 1]])
-    with pytest.raises(BadInput, match="class 'c29' is not known: Logistic learns from examples only"):
+    with pytest.raises(BadInput, match="class 'c29' is not known: head 'logistic' learns from examples only"):
         made.predict(world.x, classes=["c00", "c29"])
 
 

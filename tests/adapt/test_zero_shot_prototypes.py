@@ -84,6 +84,16 @@ def test_held_out_classes_say_when_to_stop(world: Any) -> None:
     assert far[0.2] < 0.5 * far[0.0], far
 
 
+def test_what_an_episode_does_not_ask_for_need_not_be_there(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step looks at its own rows and classes only, and gets what it would from all with the others masked."""
+    quick = {"ways": 5, "queries": 2, "episodes": 60}
+    few = fitted(world, **quick)
+    everything = "handful.adapt.zero_shot_prototypes._present"
+    monkeypatch.setattr(everything, lambda real: torch.arange(real.shape[-1]).expand(real.shape))
+    for name in ("image", "words"):
+        torch.testing.assert_close(few.state_[name], fitted(world, **quick).state_[name], atol=1e-6, rtol=1e-6)
+
+
 def test_few_classes_are_learnt_to_the_end(world: Any) -> None:
     """Two of eight, held out, would say to stop at the start, where answers are chance."""
     x, y, text = world

@@ -13,6 +13,7 @@ from handful.cli import show_trust
 from handful.cli.layout import facts
 from handful.cli.show_fit import decisions, trust
 from handful.cli.terminal import show
+from handful.evaluate.generalised import Generalised
 
 
 def plain(lines: Sequence[str | Text]) -> str:
@@ -94,8 +95,11 @@ def test_verdicts_stand_out(capsys: pytest.CaptureFixture[str]) -> None:
 
     found = assessment(["a", "b"], 20)
     verdicts = (SimpleNamespace(passed=True, sentence="PASS accuracy>=0.5: the accuracy is at least 60 %"),)
-    show_assessment(SimpleNamespace(as_dict=lambda: found, verdicts=verdicts))  # type: ignore[arg-type]
-    assert "\nPASS accuracy>=0.5: the accuracy is at least 60 %\n" in capsys.readouterr().out
+    given = SimpleNamespace(as_dict=lambda: found, verdicts=verdicts, generalised=Generalised(0.5, 0.8, 0.615))
+    show_assessment(given)  # type: ignore[arg-type]
+    out = " ".join(capsys.readouterr().out.split())
+    assert "PASS accuracy>=0.5: the accuracy is at least 60 %" in out
+    assert "without examples 50.0 %, those with examples 80.0 %, harmonic mean 61.5 %" in out
 
 
 def test_hostile_text_is_harmless_in_every_part(capsys: pytest.CaptureFixture[str]) -> None:

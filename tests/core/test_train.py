@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from handful.core.train import SGD, AdamW, Clipped, adamw, descend
+from handful.core.train import SGD, Adam, AdamW, Clipped, adamw, descend
 
 
 def squares(parameters: list[Tensor], rows: Tensor) -> Tensor:
@@ -45,6 +45,28 @@ def test_equals_torchs_amsgrad_and_goes_on_from_its_memory() -> None:
     then.recall([m.clone() for m in first.memory()])
     for mine, theirs in zip(descend(half, squares, rows[3:], lambda step: 0.05, then), free, strict=True):
         torch.testing.assert_close(mine, theirs.detach(), atol=1e-12, rtol=1e-10)
+
+
+def test_equals_torchs_adam_with_a_penalty_whatever_the_sizes() -> None:
+    """Parameters share the room that a step computes in: smaller, larger, of another kind, transposed."""
+    draw = torch.Generator().manual_seed(0)
+    sizes, kinds = [(3,), (4, 5), (2, 2, 2), (7,)], [torch.float64, torch.float64, torch.float32, torch.float64]
+    made = [torch.randn(n, generator=draw, dtype=kind) for n, kind in zip(sizes, kinds, strict=True)]
+    made[1] = made[1].mT
+    free = [p.clone().requires_grad_() for p in made]
+    optimiser = torch.optim.Adam(free, lr=0.05, weight_decay=0.3)
+
+    def losses(parameters: list[Tensor], step: Tensor) -> Tensor:
+        return torch.stack([(p.sin() * (step + 1)).sum().double() for p in parameters]).sum()
+
+    steps = [torch.tensor(float(at)) for at in range(6)]
+    for step in steps:
+        optimiser.zero_grad()
+        torch.autograd.backward(losses(list(free), step))
+        optimiser.step()
+    got = descend(made, losses, steps, lambda step: 0.05, Adam(weight_decay=0.3))
+    for mine, theirs in zip(got, free, strict=True):
+        torch.testing.assert_close(mine, theirs.detach(), atol=1e-6 if mine.dtype == torch.float32 else 1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

@@ -31,6 +31,7 @@ HEADS: Mapping[str, str] = {
     "lp++": "handful.adapt.lp:LPPlusPlus",
     "amu-tuning": "handful.adapt.amu:AMUTuning",
     "proker": "handful.adapt.kernel:ProKeR",
+    "proker-clap": "handful.adapt.proker_clap:ProKeRCLAP",
     "kernel-cache": "handful.adapt.local_kernel:KernelCache",
     "kernel-ridge": "handful.adapt.kernel:KernelRidge",
     "logistic": "handful.adapt.logistic:Logistic",

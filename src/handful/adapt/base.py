@@ -28,6 +28,7 @@ from handful.adapt.inputs import (
     read_label_sets,
     read_labels,
     read_more,
+    read_other_text,
     read_rows,
     read_text,
     to_tensor,
@@ -111,7 +112,7 @@ class Head(ClassifierMixin, BaseEstimator):
         return self
 
     def without_examples(self, task: Task, state: State, text: ClassText) -> State:
-        """Rows of `open_rows`, by ``unseen_`` and their name, of classes known by ``text`` alone; ``state``: learnt."""
+        """Rows of `open_rows`, by ``unseen_`` and their name, for U classes known by their text alone."""
         return {}
 
     def thresholds(self, task: Task) -> Tensor:
@@ -194,7 +195,8 @@ class Head(ClassifierMixin, BaseEstimator):
             state = {**state, "text": task.text.mean}
         if self.open_classes:
             self.unseen_, unseen = self._read_unseen(x.dtype)
-            state |= {} if unseen is None else {"unseen": unseen.mean, **self.without_examples(task, state, unseen)}
+            if unseen is not None:
+                state = {**state, "unseen": unseen.mean, **self.without_examples(task, state, unseen)}
         self.state_ = {name: tensor.contiguous() for name, tensor in state.items()}  # as a file gives it back
         return self
 
@@ -283,12 +285,7 @@ class Head(ClassifierMixin, BaseEstimator):
 
     def _read_unseen(self, dtype: Any) -> tuple[np.ndarray, ClassText | None]:
         """Labels with class text but no examples, sorted, and their text, if there are any."""
-        seen = set(self.classes_.tolist())
-        text = {label: rows for label, rows in (self.text or {}).items() if label not in seen}
-        if not text:
-            return self.classes_[:0], None
-        labels = np.unique(np.asarray(list(text)))
-        return labels, read_text(text, labels, dtype=dtype, every=True, device=self.device)
+        return read_other_text(self.text or {}, self.classes_, dtype=dtype, device=self.device)
 
     def _among(self, classes: Sequence[Any]) -> tuple[State, Tensor | None]:
         """The state that answers for ``classes``; or the head's own, and which columns of its answer are theirs."""
@@ -298,9 +295,7 @@ class Head(ClassifierMixin, BaseEstimator):
         known = [*self.classes_.tolist(), *(self.unseen_.tolist() if self.open_classes else [])]
         if strange := [label for label in wanted if label not in known]:
             why = (
-                "give its class text to fit()"
-                if self.open_classes
-                else f"{type(self).__name__} learns from examples only"
+                "give its class text to fit()" if self.open_classes else f"head {self.key!r} learns from examples only"
             )
             raise BadInput(f"class {strange[0]!r} is not known: {why}")
         index = torch.as_tensor([known.index(label) for label in wanted], device=self.device)

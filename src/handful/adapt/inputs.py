@@ -179,6 +179,26 @@ def read_text(text: Mapping[Any, Any], classes: np.ndarray, *, dtype: Any, every
     return ClassText(unit(torch.as_tensor(vectors, device=device)), torch.as_tensor(mask, device=device))
 
 
+def read_other_text(
+    text: Mapping[Any, Any], classes: np.ndarray, *, dtype: Any, device: str
+) -> tuple[np.ndarray, ClassText | None]:
+    """Labels with class text that are none of ``classes``, sorted, and their text, if there are any.
+
+    Raises:
+        BadInput: as `read_text`; vectors of another width than those of ``classes``.
+    """
+    known = classes.tolist()
+    labels = np.unique(np.asarray([label for label in text if label not in known] or known[:0]))
+    if not len(labels):
+        return classes[:0], None
+    width = next((_vectors(text[c], c, dtype).shape[1] for c in known if c in text), None)
+    found = read_text(text, labels, dtype=dtype, every=True, device=device)
+    if width is not None and found.vectors.shape[-1] != width:
+        first = labels.tolist()[0]
+        raise BadInput(f"class text of {first!r} has width {found.vectors.shape[-1]}, that of others {width}")
+    return labels, found
+
+
 def read_more(given: Any, support: Tensor, what: str) -> Tensor:
     """Further features ``[m, D]`` like those of ``support [N, D]``.
 

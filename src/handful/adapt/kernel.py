@@ -9,7 +9,7 @@ Vision-Language Models", 2025.
     f(z) = f0(z) + k(z, S) (K + lambda I)^-1 (Y - f0(S))                                     the minimiser: 'krr'
 
 Of more examples than a kernel matrix can have, the kernel is approximated: `kernel_features`. Local averages, of which
-Tip-Adapter is one: `local_kernel`.
+Tip-Adapter is one: `local_kernel`. With class text that is trained along with it: `proker_clap`.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ PUBLISHED = {1: (3.0, 0.05), 2: (2.6, 0.05), 4: (1.5, 0.05), 8: (1.66, 0.07), 16
 LIMIT = 8 * 2**30
 """Bytes a kernel matrix may take."""
 Solver = Literal["cholesky", "nystroem", "rff"]
+Convention = Literal["proker", "krr"]
+Strength = float | Literal["shots", "loo"]
 MANY = 256
 """Support rows from which one eigendecomposition is cheaper than a factorisation for each strength."""
 
@@ -120,8 +122,8 @@ class Regression:
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class _KernelHead(Head):
-    """What the two heads share: a state of keys and coefficients, and how strengths are found."""
+class KernelHead(Head):
+    """What these heads share: a state of keys and coefficients, and how strengths are found."""
 
     shapes: ClassVar[Mapping[str, str]] = {"keys": "N D", "coefficient": "N C", "beta": "", "strength": ""}
 
@@ -149,7 +151,7 @@ class _KernelHead(Head):
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class KernelRidge(_KernelHead):
+class KernelRidge(KernelHead):
     """Gaussian kernel ridge regression of the labels on unit rows.
 
     Args:
@@ -188,7 +190,7 @@ class KernelRidge(_KernelHead):
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class ProKeR(_KernelHead):
+class ProKeR(KernelHead):
     """Kernel ridge regression of what the zero-shot model gets wrong.
 
     Args:
@@ -204,9 +206,9 @@ class ProKeR(_KernelHead):
     key: ClassVar[str] = "proker"
     needs: ClassVar[Needs] = Needs(text=True)
 
-    beta: float | Literal["shots", "loo"] = "shots"
-    lam: float | Literal["shots", "loo"] = "shots"
-    convention: Literal["proker", "krr"] = "proker"
+    beta: Strength = "shots"
+    lam: Strength = "shots"
+    convention: Convention = "proker"
     solver: Solver = "cholesky"
     n_components: int = 1000
 
@@ -237,18 +239,27 @@ class ProKeR(_KernelHead):
         return replace(self, beta=float(state["beta"]), lam=float(state["strength"]))
 
     def _regression(self, task: Task) -> Regression:
-        one_of("convention", self.convention, ("proker", "krr"))
-        start = prior_logits(task.offset) / self.logit_scale
-        real = (task.weight[..., None] > 0) & task.class_mask[..., None, :]
-        return Regression(task, torch.where(real, task.labels - start, 0.0), start, self.convention == "proker")
+        return correction(task, prior_logits(task.offset) / self.logit_scale, self.convention)
 
     def _strengths(self, regression: Regression) -> tuple[Tensor, Tensor]:
-        beta, lam = published(regression.task)
-        return _search(
-            regression,
-            _candidates("beta", self.beta, BETAS, beta, zero=True, shots=True),
-            _candidates("lam", self.lam, STRENGTHS, lam, shots=True),
-        )
+        return strengths(regression, self.beta, self.lam)
+
+
+def correction(task: Task, start: Tensor, convention: Convention) -> Regression:
+    """The regression of what answers ``start [*b, N, C]`` to the support get wrong."""
+    one_of("convention", convention, get_args(Convention))
+    real = (task.weight[..., None] > 0) & task.class_mask[..., None, :]
+    return Regression(task, torch.where(real, task.labels - start, 0.0), start, convention == "proker")
+
+
+def strengths(regression: Regression, beta: Strength, lam: Strength) -> tuple[Tensor, Tensor]:
+    """Beta and lambda ``[*b]``: given, published or found by leave-one-out; see `ProKeR`."""
+    usual = published(regression.task)
+    return _search(
+        regression,
+        _candidates("beta", beta, BETAS, usual[0], zero=True, shots=True),
+        _candidates("lam", lam, STRENGTHS, usual[1], shots=True),
+    )
 
 
 def published(task: Task) -> tuple[Tensor, Tensor]:

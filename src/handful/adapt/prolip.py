@@ -24,7 +24,7 @@ from handful.adapt.parameters import count, finite
 from handful.adapt.two_towers import text_rows
 from handful.core.distances import unit
 from handful.core.losses import cross_entropy
-from handful.core.task import Query, State, Task
+from handful.core.task import ClassText, Query, State, Task
 from handful.core.train import Adam, Update, cosine, descend
 from handful.errors import BadInput
 from handful.protocols import Needs
@@ -34,7 +34,8 @@ from handful.protocols import Needs
 class LinearAdapter(Head):
     """A matrix on the features, close to the identity, that fits them to class text.
 
-    The features are as the encoder gives them; class text is as wide as they are.
+    The features are as the encoder gives them; class text is as wide as they are. What is learnt belongs to no class:
+    ``predict(X, classes=...)`` answers for classes without examples too.
 
     Args:
         reg: lambda; ``"1/K"`` and ``"1/K2"`` take it from the mean number K of items a class, as the paper does where
@@ -46,6 +47,8 @@ class LinearAdapter(Head):
     key: ClassVar[str] = "linear-adapter"
     needs: ClassVar[Needs] = Needs(text=True, gradient=True)
     shapes: ClassVar[Mapping[str, str]] = {"change": "B D", "words": "C D"}
+    open_classes: ClassVar[bool] = True
+    open_rows: ClassVar[tuple[str, ...]] = ("words",)
 
     reg: float | Literal["1/K", "1/K2"] = "1/K"
     epochs: int = 300
@@ -60,6 +63,10 @@ class LinearAdapter(Head):
         """State: ``change [*b, B, D]``, unit ``words [*b, C, D]``."""
         change = self._trained(task, [], lambda more: 0.0, Adam(eps=1e-4))[0]
         return {"change": change, "words": text_rows(task)}
+
+    def without_examples(self, task: Task, state: State, text: ClassText) -> State:
+        """The text as it is: the change belongs to no class."""
+        return {"unseen_words": text.mean.to(state["words"].dtype)}
 
     def _trained(
         self, task: Task, more: list[Tensor], beside: Callable[[list[Tensor]], Tensor | float], update: Update
@@ -107,7 +114,8 @@ class LinearAdapter(Head):
 class ProLIP(LinearAdapter):
     """The tuned last projection of an image tower, from features before and after it.
 
-    The features are those after the projection, not made unit; those before it are their view ``pre``.
+    The features are those after the projection, not made unit; those before it are their view ``pre``. What is learnt
+    belongs to no class: ``predict(X, classes=...)`` answers for classes without examples too.
 
     Args:
         reg: lambda; ``"1/K"`` and ``"1/K2"`` take it from the mean number K of items a class, as the paper does where

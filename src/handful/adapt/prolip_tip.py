@@ -40,6 +40,8 @@ class ProLIPTip(ProLIP):
 
     key: ClassVar[str] = "prolip-tip-adapter-f"
     shapes: ClassVar[Mapping[str, str]] = {"change": "B D", "words": "C D", "keys": "K D", "value": "K C"}
+    open_classes: ClassVar[bool] = False  # the cache has examples of learnt classes only
+    open_rows: ClassVar[tuple[str, ...]] = ()
 
     alpha: float = 1.0
     beta: float = 1.0

@@ -25,7 +25,7 @@ from handful.adapt.base import Head
 from handful.adapt.parameters import count, finite, one_of
 from handful.adapt.two_towers import query_rows, text_vectors
 from handful.core.distances import unit
-from handful.core.task import Query, State, Task
+from handful.core.task import ClassText, Query, State, Task
 from handful.errors import BadInput
 from handful.protocols import Needs
 
@@ -49,6 +49,8 @@ class WCA(Head):
     key: ClassVar[str] = "wca"
     needs: ClassVar[Needs] = Needs(text=True, views=("crops",))
     shapes: ClassVar[Mapping[str, str]] = {"words": "C T"}
+    open_classes: ClassVar[bool] = True
+    open_rows: ClassVar[tuple[str, ...]] = ("words",)
 
     image_scale: float = 4.0
     text_scale: float = 2.0
@@ -62,7 +64,13 @@ class WCA(Head):
         finite("image_scale", self.image_scale, most=80)
         if self.n_crops is not None:
             count("n_crops", self.n_crops, 1)
-        vectors, there = text_vectors(task)
+        return {"words": self._words(*text_vectors(task))}
+
+    def without_examples(self, task: Task, state: State, text: ClassText) -> State:
+        """No class needs any."""
+        return {"unseen_words": self._words(text.vectors.to(state["words"].dtype), text.mask)}
+
+    def _words(self, vectors: Tensor, there: Tensor) -> Tensor:
         label = vectors[..., 0, :]
         if self.label_prompt == "mean":
             label = unit(vectors.sum(-2))
@@ -70,7 +78,7 @@ class WCA(Head):
             alone = there.sum(-1, keepdim=True) <= 1  # its label prompt is all that such a class has
             there = there & (alone | (torch.arange(there.shape[-1], device=there.device) > 0))
         words = weighted_class_vectors(vectors, there, label, finite("text_scale", self.text_scale, most=80))
-        return {"words": unit(words) if self.normalize else words}
+        return unit(words) if self.normalize else words
 
     def answer(self, state: State, query: Query) -> Tensor:
         """``s score``."""

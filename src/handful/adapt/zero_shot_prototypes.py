@@ -79,6 +79,8 @@ class ZeroShotPrototypes(SignatureHead):
         for i, stage in enumerate(self._stages(known, known.seen)):
             keep = (last == i)[..., None, None]
             found = [torch.where(keep, new, old) for new, old in zip(stage, found or stage, strict=True)]
+            if bool((last <= i).all()):
+                break
         return dict(zip(("image", "words"), found, strict=True))
 
     def compatibility(self, state: State, x: Tensor) -> Tensor:
@@ -103,7 +105,9 @@ class ZeroShotPrototypes(SignatureHead):
 
         def losses(parameters: list[Tensor], step: Tensor) -> Tensor:
             chosen, y = self._episode(known, rows, classes, int(step))
-            return episode_loss(parameters[0], parameters[1], known.x, known.s, y, chosen)
+            row, column = _present(y.sum(-1) > 0), _present(chosen)
+            x, s, real = _at(known.x, row), _at(known.s, column), chosen.gather(-1, column)
+            return episode_loss(parameters[0], parameters[1], x, s, _at(_at(y, row).mT, column).mT, real)
 
         steps = torch.arange(self.episodes).tensor_split(LOOKS)
         yield maps[0], maps[1]
@@ -132,5 +136,19 @@ def episode_loss(image: Tensor, words: Tensor, x: Tensor, s: Tensor, y: Tensor, 
         words: W ``[*b, T, E]``.
         x: rows ``[*b, N, D]``.
         s: signatures ``[*b, C, T]``.
+
+    Of ``-|q - c_k|^2 = 2 q.c_k - |q|^2 - 1`` the softmax sees the first term only, which is ``x (V c_k)``: so the rows
+    are never mapped, and a step costs classes times D E, not rows.
     """
-    return cross_entropy(-sqeuclidean(x @ image, unit(s @ words)), y, classes)
+    prototypes = unit(s @ words)
+    return cross_entropy(2 * x @ (image @ prototypes.mT), y, classes)
+
+
+def _present(real: Tensor) -> Tensor:
+    """Where ``real [*b, n]`` holds ``[*b, most]``, in order, as many as any task has; others fill up."""
+    return real.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices[..., : int(real.sum(-1).max())]
+
+
+def _at(rows: Tensor, index: Tensor) -> Tensor:
+    """``rows [*b, n, d]`` at ``index [*b, k]``."""
+    return rows.gather(-2, index[..., None].expand(*index.shape, rows.shape[-1]))

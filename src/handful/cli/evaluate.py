@@ -18,6 +18,7 @@ def evaluate(
     label: o.Label = None,
     group: o.Group = None,
     group_regex: o.GroupRegex = None,
+    classes: o.AmongClasses = None,
     require: Annotated[
         list[str] | None,
         Option(

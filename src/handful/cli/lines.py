@@ -23,14 +23,28 @@ def refuse_for_lines(*, out: str | None, force: bool, **columns: object) -> None
 
 
 def answer_lines(
-    model: str, *, top: int, min_confidence: float | None, encoder: str | None, skip_bad: bool, cache: bool
+    model: str,
+    *,
+    classes: list[str] | None,
+    top: int,
+    min_confidence: float | None,
+    encoder: str | None,
+    skip_bad: bool,
+    cache: bool,
 ) -> None:
     """Answer every line of stdin on stdout."""
     from handful.commands.predict import predict_lines
 
     batches = line_batches(sys.stdin.buffer)
     for records in predict_lines(
-        model, batches, top=top, min_confidence=min_confidence, encoder=encoder, skip_bad=skip_bad, cache=cache
+        model,
+        batches,
+        classes=classes,
+        top=top,
+        min_confidence=min_confidence,
+        encoder=encoder,
+        skip_bad=skip_bad,
+        cache=cache,
     ):
         sys.stdout.write("".join(to_json(record) + "\n" for record in records))
         sys.stdout.flush()

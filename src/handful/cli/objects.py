@@ -33,6 +33,9 @@ def evaluate_object(
     own."""
     required = [verdict.as_dict() for verdict in assessment.verdicts]
     found = {"model": model, "source": source, **assessment.as_dict(), "requirements": required}
+    if not several:
+        scores = getattr(assessment, "generalised", None)
+        found["generalised"] = scores and scores._asdict()
     return {"schema": f"handful/evaluate{'-label-sets' if several else ''}/1", **found}
 
 

@@ -56,6 +56,14 @@ Encoder = Annotated[
         metavar="NAME", help="Encoder, as `handful list encoders` names it, or hf:NAME. By default the built-in one."
     ),
 ]
+AmongClasses = Annotated[
+    list[str] | None,
+    Option(
+        metavar="NAME",
+        help="Choose among these classes only; may be repeated. `all`: also those without examples that the model "
+        "knows by their class names; `new`: those alone.",
+    ),
+]
 MergeLabels = Annotated[bool, Option("--merge-labels", help="Treat labels that differ only in case or blanks as one.")]
 SkipBad = Annotated[bool, Option("--skip-bad", help="Leave out items that cannot be read, and count them.")]
 Cache = Annotated[

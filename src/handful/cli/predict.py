@@ -20,6 +20,7 @@ def predict(
     out: Annotated[
         str | None, Option(metavar="FILE", help="Table to write: .csv, .tsv, .jsonl, .parquet or .xlsx.")
     ] = None,
+    classes: o.AmongClasses = None,
     top: Annotated[int, Option(metavar="K", help="Name the K most probable classes.")] = 1,
     min_confidence: Annotated[
         float | None,
@@ -59,7 +60,15 @@ def predict(
             raise BadInput("--transductive has no use here: lines are answered as they come, not together")
         if excel_safe:
             raise BadInput("--excel-safe has no use here: lines are answered as JSON, which no spreadsheet computes")
-        answer_lines(model, top=top, min_confidence=min_confidence, encoder=encoder, skip_bad=skip_bad, cache=cache)
+        answer_lines(
+            model,
+            classes=classes,
+            top=top,
+            min_confidence=min_confidence,
+            encoder=encoder,
+            skip_bad=skip_bad,
+            cache=cache,
+        )
         return
     table = call(predict, locals(), then="Predicting")
     from handful.cli.show_predictions import show_predictions

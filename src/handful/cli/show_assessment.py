@@ -25,6 +25,9 @@ def show_assessment(assessment: Assessment) -> None:
         facts([(NAMES[k], [strong(line) if k == "accuracy" else line]) for k, line in lines.items()]),
         "",
     )
+    if assessment.generalised is not None:
+        u, s, h = (f"{100 * share:.1f} %" for share in assessment.generalised)
+        show(f"Classes without examples {u}, those with examples {s}, harmonic mean {h} (mean over classes)", "")
     verdicts = [show_trust.verdict(verdict.passed, verdict.sentence) for verdict in assessment.verdicts]
     if verdicts:
         show(*verdicts, "")

@@ -60,6 +60,7 @@ def about(card: Mapping[str, Any]) -> list[tuple[str, Lines]]:
         ("Head", _head(card)),
         ("Unlabelled", _unlabelled(pool)),
         ("Class names", [] if card.get("label_sets") else _names(card["class_text"])),
+        ("No examples", _others(card["class_text"].get("others"))),
     ]
 
 
@@ -216,6 +217,11 @@ def _candidate(row: Mapping[str, Any]) -> str:
 def _names(card: Mapping[str, Any]) -> Lines:
     use = f"used, {100 * card['weight']:.0f} % of the answer" if card["used"] else "not used"
     return [f"{use}: {visible(card['reason'])}"]
+
+
+def _others(card: Mapping[str, Any] | None) -> Lines:
+    """Classes that are named but have no examples, and what became of them."""
+    return [] if card is None else [some(card["names"]), visible(card["reason"], 4 * CELL)]
 
 
 def _list(names: Any) -> Sequence[Any]:

@@ -37,6 +37,7 @@ def _what(found: Mapping[str, Any]) -> list[tuple[str, Lines]]:
         ("File", [visible(found["model"])]),
         ("SHA-256", [found["sha256"]]),
         ("Classes", [some([c["name"] for c in found["classes"]])]),
+        ("No examples", [f"{some(found['unseen'])}: known by their text alone"] if found["unseen"] else []),
         ("Encoder", _encoder(encoder)),
         ("Head", [key if key == choice else f"{key}: {choice}"]),
     ]

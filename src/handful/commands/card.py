@@ -82,18 +82,41 @@ def head_card(head: Head) -> dict[str, Any]:
     return {"key": head.key, "choice": getattr(head, "choice_", head.key), "parameters": head.parameters(), "why": why}
 
 
-def class_text_card(head: Head, sentences: Mapping[str, Sequence[str]], given: bool) -> dict[str, Any]:
-    """Whether class names were used, how much, and why."""
+def class_text_card(
+    head: Head, sentences: Mapping[str, Sequence[str]], given: bool, others: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Whether class names were used, how much, and why; and what is made of ``others``, named but without examples."""
+    others_card = _others_card(head, given, others)
     if not sentences:
-        return {"used": False, "weight": 0.0, "reason": "the labels are codes, not words; --class-names describes them"}
+        why = "the labels are codes, not words; --class-names describes them"
+        return {"used": False, "weight": 0.0, "reason": why, "others": others_card}
     if not given:
-        return {"used": False, "weight": 0.0, "reason": "this encoder has no text side"}
+        return {"used": False, "weight": 0.0, "reason": "this encoder has no text side", "others": others_card}
     used = bool(getattr(head, "text_weight_", 1.0))
     return {
         "used": used,
         "weight": float(getattr(head, "text_weight_", 1.0)),
         "reason": getattr(head, "text_why_", "given to the head as it is"),
+        "others": others_card,
     }
+
+
+def _others_card(head: Head, given: bool, others: Sequence[str]) -> dict[str, Any] | None:
+    """Whether classes that have no examples are answered for; ``None`` where none are named."""
+    if not others:
+        return None
+    answered = head.open_classes and len(head.unseen_) > 0
+    if answered:
+        reason = "known by their text alone: they are answered for where they are asked for (predict --classes)"
+    elif not given:
+        reason = "not kept: this encoder has no text side"
+    elif not head.open_classes:
+        reason = (
+            f"not kept: head {head.key} learns from examples only; heads of class text, as gda and lfa, can tell them"
+        )
+    else:
+        reason = f"not kept: head {head.key} answers for them only where class text is as wide as the features"
+    return {"names": list(others), "answered": answered, "reason": reason}
 
 
 def certificate_card(head: Head, plain: bool, groups: Sequence[str] | None) -> dict[str, Any] | None:

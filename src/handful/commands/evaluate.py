@@ -14,12 +14,13 @@ from handful.commands.fitted import read_for
 from handful.commands.multi_label import one_of_several
 from handful.commands.sources import Columns
 from handful.errors import BadInput
+from handful.evaluate import Assessment
+from handful.evaluate.generalised import gzsl_scores
 from handful.evaluate.require import check, parse_requirement
 from handful.protocols import Progress
 from handful.ship.model import Model
 
 if TYPE_CHECKING:
-    from handful.evaluate import Assessment
     from handful.evaluate.label_set_assessment import LabelSetAssessment
 
 
@@ -36,6 +37,7 @@ def evaluate(
     label: str | None = None,
     group: str | None = None,
     group_regex: str | None = None,
+    classes: str | Sequence[str] | None = None,
     require: str | Sequence[str] | None = None,
     confidence: float = 0.95,
     encoder: str | None = None,
@@ -58,6 +60,8 @@ def evaluate(
         text, image, label: columns; by default those the model was fitted with, else guessed from their names.
         group, group_regex: column, or pattern in a file's path, that says which items belong together; intervals then
             rest on the groups.
+        classes: names to choose among, as in `handful.commands.predict.predict`; with ``"all"`` or ``"new"`` labels may
+            be of classes that the model knows by their text alone.
         require: what must be proven, such as ``"recall[crack]>=0.95"``; see `handful.evaluate.require`.
         confidence: with which it must be proven.
         encoder: where the encoder of a model is that was made with one that is not built in.
@@ -67,7 +71,8 @@ def evaluate(
 
     Returns:
         What `handful.evaluate.assess` finds (of several labels an item,
-        `handful.evaluate.label_sets.assess_label_sets`), and a verdict for each requirement.
+        `handful.evaluate.label_sets.assess_label_sets`), a verdict for each requirement, and where items are both of
+        classes with examples and of others, how well each are told (`handful.evaluate.generalised.gzsl_scores`).
 
     Warns:
         SeenBefore: the source is a file the model learnt from.
@@ -77,6 +82,7 @@ def evaluate(
     """
     wanted = [parse_requirement(text) for text in ([require] if isinstance(require, str) else require or ())]
     model = model if isinstance(model, Model) else Model.load(model, encoder)
+    names = None if not classes else model.among(classes)
     columns = Columns(text, image, label, group, group_regex)
     data, _ = read_for(model, source, columns, merge_labels=merge_labels, skip_bad=skip_bad)
     learnt = set(model.card.get("task", {}).get("sha256", {}).values())
@@ -94,15 +100,21 @@ def evaluate(
     if not len(kept):
         raise BadInput("nothing to evaluate on: no item can be read")
     true = [str(c) for c in kept.labels]
-    assessment = model.assess(encoded.features, true, kept.groups)
+    assessment = model.assess(encoded.features, true, kept.groups, names)
+    if isinstance(assessment, Assessment) and set(true) & set(model.unseen) and set(true) & set(model.classes):
+        said = np.asarray(assessment.classes)[model.proba_of(encoded.features, names).argmax(axis=1)]
+        assessment = replace(assessment, generalised=gzsl_scores(true, said, model.classes))
     if not wanted:
         return assessment
     if model.decision.sets is not None:
         verdicts = [one_of_several(rule, model, encoded.features, kept, confidence) for rule in wanted]
         return replace(assessment, verdicts=tuple(verdicts))
-    answers = np.asarray(model.classes)[model.decision.ranking(model.proba_of(encoded.features))[:, 0]]
+    proba = model.proba_of(encoded.features, names)
+    best = model.decision.ranking(proba)[:, 0] if names is None else proba.argmax(axis=1)
+    answers = np.asarray(names or model.classes)[best]
     groups = None if kept.groups is None else np.asarray(kept.groups)
     verdicts = [
-        check(requirement, np.asarray(true), answers, groups, confidence, model.classes) for requirement in wanted
+        check(requirement, np.asarray(true), answers, groups, confidence, names or model.classes)
+        for requirement in wanted
     ]
     return replace(assessment, verdicts=tuple(verdicts))

@@ -30,7 +30,7 @@ from handful.commands.multi_label import fit_label_sets, refuse_beside_label_set
 from handful.commands.pool import check_asked, gather
 from handful.commands.private import private_card, private_film, private_head
 from handful.commands.rejecting import ALARMS, OTHER, RejectWishes, encode_negatives, read_negatives
-from handful.commands.sources import Columns, class_sentences, draw_shots, labelled, read_source
+from handful.commands.sources import Columns, class_sentences, draw_shots, labelled, other_sentences, read_source
 from handful.commands.tuned import check_recipe, tuned
 from handful.commands.zero_shot import check_zero_shot, tested_on, zero_shot_card, zero_shot_head
 from handful.errors import BadInput
@@ -100,7 +100,8 @@ def fit(
         group_regex: the same for files, searched in their path: its first group, or all it matches, names the group.
         near_duplicates: treat items that are nearly the same as one group.
         class_names: a file or mapping that describes each label in words; by default the labels themselves are read,
-            unless they are codes. They count only as far as the examples confirm them.
+            unless they are codes. They count only as far as the examples confirm them. What they describe beside
+            the labels is known by its text alone: heads of class text can answer for it, see `Model.predict`.
         multi_label: what stands between the labels of a cell where an item has several, such as ``";"``. A cell of
             nothing else, or an empty list, is an item with none of them; an empty cell is unlabelled.
         none: with it, what the cell of an item says that has none of the labels; ``""`` for an empty one.
@@ -236,8 +237,10 @@ def fit(
     if len(np.unique(copies)) < len(copies):  # a copy would tell the head the answer it is to be judged by
         features = replace(features, items=copies)
     sentences = class_sentences(class_names, learn.classes, tower.templates if tower is not None else ())
+    others = other_sentences(class_names, learn.classes, tower.templates if tower is not None else ())
     has_text = tower is not None and tower.aligned is not None and bool(sentences)
-    vectors = class_text_vectors(tower, sentences, cache=cache) if tower is not None and has_text else None
+    described = {**sentences, **(others if kind.open_classes else {})} if has_text else {}
+    vectors = class_text_vectors(tower, described, cache=cache) if tower is not None and has_text else None
     base, outcome, names = tower, None, np.asarray(learn.labels)
     seen = None
     if held is not None:
@@ -259,7 +262,7 @@ def fit(
     if tune is not None:
         groups = units if len(np.unique(units)) < len(units) else None
         outcome = tuned(
-            tune, estimator, tower, learn.items, features, names, groups, sentences if has_text else {},
+            tune, estimator, tower, learn.items, features, names, groups, described,
             pool=() if shared is None else shared.items, asked=none_there,
             seed=seed, left=clock.left(),
         )  # fmt: skip
@@ -282,7 +285,7 @@ def fit(
     model.card = make_card(
         model, learn, len(everything.pool), seed, metric, encoded.skipped, command, getattr(tower, "revision", None)
     )
-    model.card["class_text"] = class_text_card(model.head, sentences, vectors is not None)
+    model.card["class_text"] = class_text_card(model.head, sentences, vectors is not None, tuple(others))
     model.card["unlabelled"] = unlabelled_card(model.head, features, names, shared, transductive)
     model.card |= {
         "private": None,

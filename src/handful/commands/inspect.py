@@ -23,8 +23,8 @@ def inspect(model: str | Path) -> dict[str, Any]:
         A JSON-able dict:
 
         - ``model, bytes, sha256, format``: the file;
-        - ``modality, classes, n, metric, head, encoder, experiment``: what it is; ``encoder["inside"]`` says whether
-          the encoder lies in the file;
+        - ``modality, classes, unseen, n, metric, head, encoder, experiment``: what it is; ``unseen`` are classes
+          without examples, known by their text alone; ``encoder["inside"]`` says whether the encoder lies in the file;
         - ``unlabelled``: ``n`` items without labels that it learnt from, ``dropped``, ``use`` in words; ``None`` where
           there are none;
         - ``accuracy, method, population``: the number that is quoted for it, how it was found, whom it speaks for;
@@ -85,6 +85,7 @@ def _what(description: Mapping[str, Any], inside: bool) -> dict[str, Any]:
     return {
         "modality": str(card["task"]["modality"]),
         "classes": _classes(card),
+        "unseen": _unseen(description),
         "n": int(card["task"]["n"]),
         "metric": str(card["metric"]),
         "head": {"key": str(description["head"]["key"]), "choice": str(card["head"]["choice"])},
@@ -100,6 +101,10 @@ def _what(description: Mapping[str, Any], inside: bool) -> dict[str, Any]:
         "tuning": _text((card.get("tuning") or {}).get("sentence")),
         "compressed": _compressed(card.get("compressed")),
     }
+
+
+def _unseen(description: Mapping[str, Any]) -> list[str]:
+    return [str(name) for name in description.get("unseen") or ()]
 
 
 def _compressed(made: Mapping[str, Any] | None) -> dict[str, float] | None:
@@ -222,7 +227,7 @@ def _personal(layout: Layout) -> dict[str, Any]:
         "paths": list(dict.fromkeys(_paths(card))),
         "command": _text((card.get("provenance") or {}).get("command")),
         "columns": list(dict.fromkeys(_strings(task["columns"]))),
-        "class_names": [row["name"] for row in classes],
+        "class_names": [*(row["name"] for row in classes), *_unseen(layout.description)],
         "items": list(dict.fromkeys(_items(card))),
         "class_vectors": "text" in layout.tensors,
         "example_vectors": int(task["n"]) if rows else 0,
@@ -273,7 +278,12 @@ def _example_tensors(layout: Layout, n: int, classes: int) -> list[str]:
     Judged by shape, so that no head need be loaded: where a tensor of another kind has as many rows it is named too.
     """
     tables = ((name, shape) for name, (_, shape) in sorted(layout.tensors.items()) if len(shape) >= 2)
-    return [name for name, shape in tables if n and shape[0] in (n, n + classes) and name != "text"]
+    return [name for name, shape in tables if n and shape[0] in (n, n + classes) and not _of_names(name)]
+
+
+def _of_names(tensor: str) -> bool:
+    """Whether a tensor has a row a class text."""
+    return tensor in ("text", "unseen") or tensor.startswith("unseen_")
 
 
 def _sizes(layout: Layout) -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ def predict(
     source: Any,
     *,
     out: str | Path | None = None,
+    classes: str | Sequence[str] | None = None,
     top: int = 1,
     min_confidence: float | None = None,
     transductive: bool = False,
@@ -53,6 +54,10 @@ def predict(
         source: what `handful.read.read` takes, a list of items, or an array. What is not a table becomes one: with a
             column ``file`` for images, ``text`` for texts, ``row`` for features.
         out: a file to write, by its suffix CSV, TSV, JSON Lines, Parquet or Excel.
+        classes: names to choose among, instead of those with examples; ``"all"``: those with examples and those the
+            model knows by their text alone (``class_names`` of `handful.commands.fit.fit`); ``"new"``: the latter.
+            Confidence then is the share among these classes, and a population, costs, a target precision or "none of
+            these" that the model was fitted to play no part.
         top: how many classes to name, the most probable first.
         min_confidence: below this probability a row is not accepted, and its label stays empty; by default what the
             model was fitted to (``target_precision``), else 0. Of several labels an item those are given that are at
@@ -89,11 +94,13 @@ def predict(
             check_for_sheets(out)
     model = model if isinstance(model, Model) else Model.load(model, encoder)
     model = model.transductive() if transductive else model
-    _check(model, top, min_confidence)
+    names = _check(model, classes, top, min_confidence)
     data, asked = read_for(model, source, Columns(text, image, label), skip_bad=skip_bad, keep_rows=True)
     table = _table(data, force)
-    given = _given(data, model, asked)
-    answers = _answers(model, data, given, top, min_confidence, skip_bad=skip_bad, cache=cache, progress=progress)
+    given = _given(data, {*model.classes, *(names or ())}, asked)
+    answers = _answers(
+        model, data, given, names, top, min_confidence, skip_bad=skip_bad, cache=cache, progress=progress
+    )
     done = table.with_columns(**answers)
     if out is not None:
         write_table(done, out, excel_safe=excel_safe)
@@ -104,6 +111,7 @@ def predict_lines(
     model: Model | str | Path,
     batches: Iterable[Sequence[str]],
     *,
+    classes: str | Sequence[str] | None = None,
     top: int = 1,
     min_confidence: float | None = None,
     encoder: str | None = None,
@@ -118,7 +126,7 @@ def predict_lines(
         BadInput: a model of features, or an image that cannot be read and not ``skip_bad``.
     """
     model = model if isinstance(model, Model) else Model.load(model, encoder)
-    _check(model, top, min_confidence)
+    names = _check(model, classes, top, min_confidence)
     if model.encoder is None:
         raise BadInput("this model reads features, which cannot come as lines of text; give it a .npz file")
     images = model.encoder.modality == "image"
@@ -128,7 +136,7 @@ def predict_lines(
         where = tuple(f"line {start + i + 1}" for i in range(len(batch)))
         start += len(batch)
         data = Dataset(items, (None,) * len(batch), model.encoder.modality, where=where)
-        answers = _answers(model, data, None, top, min_confidence, skip_bad=skip_bad, cache=cache)
+        answers = _answers(model, data, None, names, top, min_confidence, skip_bad=skip_bad, cache=cache)
         columns = {key: list(batch), **{name: column.to_list() for name, column in answers.items()}}
         yield [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
@@ -142,11 +150,17 @@ def check_out(out: str | Path, force: bool) -> None:
     refuse_existing(out, force)
 
 
-def _check(model: Model, top: int, min_confidence: float | None) -> None:
-    if not 1 <= top <= len(model.classes):
-        raise BadInput(f"--top must be between 1 and {len(model.classes)}, the number of classes, not {top}")
+def _check(
+    model: Model, classes: str | Sequence[str] | None, top: int, min_confidence: float | None
+) -> tuple[str, ...] | None:
+    """The classes to choose among, where some are asked for."""
+    names = None if not classes else model.among(classes)
+    most = len(model.classes if names is None else names)
+    if not 1 <= top <= most:
+        raise BadInput(f"--top must be between 1 and {most}, the number of classes, not {top}")
     if min_confidence is not None and not 0 <= min_confidence <= 1:
         raise BadInput(f"--min-confidence is a probability between 0 and 1, not {min_confidence}")
+    return names
 
 
 def _table(data: Dataset, force: bool) -> pl.DataFrame:
@@ -165,14 +179,14 @@ def _table(data: Dataset, force: bool) -> pl.DataFrame:
     return data.table.drop(old)
 
 
-def _given(data: Dataset, model: Model, asked: bool) -> list[str | None] | None:
+def _given(data: Dataset, known: set[str], asked: bool) -> list[str | None] | None:
     """Labels the rows come with, ``None`` when the source gives none.
 
-    A folder's name or a guessed column counts only where it is one of the model's classes.
+    A folder's name or a guessed column counts only where it is one of the ``known`` classes.
     """
     if data.label_column is None and not any(data.labels):
         return None
-    known, sets = set(model.classes), data.sets
+    sets = data.sets
 
     def means(label: str) -> bool:
         return label in known if sets is None else known.issuperset(sets.split(label))
@@ -184,6 +198,7 @@ def _answers(
     model: Model,
     data: Dataset,
     given: list[str | None] | None,
+    classes: Sequence[str] | None,
     top: int,
     min_confidence: float | None,
     *,
@@ -206,7 +221,11 @@ def _answers(
         features = encoded.features if len(rows) else None
         return _sets(model, model.decision.sets, rows, features, given, own, top, min_confidence)
     other = np.zeros(n, bool)
-    if len(rows):
+    if len(rows) and classes is not None:
+        proba = model.proba_of(encoded.features, classes)
+        best[rows] = np.argsort(-proba, axis=1, kind="stable")[:, :top]
+        sure[rows] = np.take_along_axis(proba, best[rows], axis=1)
+    elif len(rows):
         logits = model.logits_of(encoded.features)
         proba = model.decision.proba(logits)
         best[rows] = model.decision.ranking(proba)[:, :top]
@@ -214,10 +233,11 @@ def _answers(
         other[rows] = model.rejects(encoded.features, logits)
     best[other, 1:], sure[other, 1:] = best[other, :-1], sure[other, :-1]  # "none of these" goes before the classes
     best[other, 0], sure[other, 0] = len(model.classes), np.nan
-    least = model.decision.threshold if min_confidence is None else min_confidence
+    usual = model.decision.threshold if classes is None else None
+    least = usual if min_confidence is None else min_confidence
     accepted = other | (sure[:, 0] >= (least or 0.0))  # False for NaN
     none = None if model.rejection is None else model.rejection.other
-    names = np.array([*model.classes, none, None], dtype=object)  # -1 is None
+    names = np.array([*(classes or model.classes), none, None], dtype=object)  # -1 is None
     labels = names[np.where(accepted, best[:, 0], -1)]
     if given is not None:
         labels[own] = np.array(given, dtype=object)[own]

@@ -149,15 +149,33 @@ def class_sentences(
         if sum(map(is_code, classes)) > 0.2 * len(classes):
             return {}
         return {c: _in_templates([readable(c)], templates) for c in classes if not is_code(c)}
-    given = as_labels(class_names if isinstance(class_names, Mapping) else read_class_names(class_names), classes)
+    given = as_labels(_given(class_names), classes)
     templates = () if only_sentences(class_names) else templates
-    texts = {c: [given[c]] if isinstance(given[c], str) else list(given[c]) for c in classes if c in given}
+    texts = {c: given[c] for c in classes if c in given}
     if not texts:
         raise BadInput(
             f"the class names speak of {', '.join(list(given)[:4])}, none of which is a label; "
             f"labels: {', '.join(classes[:4])}"
         )
-    return {c: _in_templates([str(t) for t in sentences], templates) for c, sentences in texts.items()}
+    return {c: _in_templates(sentences, templates) for c, sentences in texts.items()}
+
+
+def other_sentences(
+    class_names: str | Path | Mapping[str, str | Sequence[str]] | None,
+    classes: Sequence[str],
+    templates: Sequence[str] = (),
+) -> dict[str, list[str]]:
+    """As `class_sentences`, of what is named but none of ``classes``, in the order of their labels."""
+    if class_names is None:
+        return {}
+    given = as_labels(_given(class_names), classes)
+    templates = () if only_sentences(class_names) else templates
+    return {c: _in_templates(given[c], templates) for c in sorted(given.keys() - set(classes))}
+
+
+def _given(class_names: str | Path | Mapping[str, str | Sequence[str]]) -> dict[str, list[str]]:
+    found = class_names if isinstance(class_names, Mapping) else read_class_names(class_names)
+    return {str(c): [texts] if isinstance(texts, str) else [str(t) for t in texts] for c, texts in found.items()}
 
 
 def as_labels(given: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:

@@ -104,20 +104,28 @@ class AdamW:
     amsgrad: bool = False
     _moments: list[tuple[Tensor, ...]] = field(default_factory=list)
     _step: int = 0
+    _room: Tensor | None = field(default=None, repr=False)
 
     def __call__(self, parameters: list[Tensor], gradients: tuple[Tensor, ...], rate: float) -> None:
         """See `Update`."""
+        self.penalised(parameters, gradients, rate, 0.0)
+
+    def penalised(self, parameters: list[Tensor], gradients: tuple[Tensor, ...], rate: float, penalty: float) -> None:
+        """One step by ``gradients`` and those of ``penalty / 2 |p|^2``."""
         kept = self._kept
         self._moments = self._moments or [tuple(torch.zeros_like(p) for _ in range(kept)) for p in parameters]
         self._step += 1
         beta1, beta2 = self.betas
         for p, g, (m, v, *most) in zip(parameters, gradients, self._moments, strict=True):
+            room = self._room_for(p)
+            if penalty:
+                g = torch.add(g, p, alpha=penalty, out=room)
             m.lerp_(g, 1 - beta1)
             v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
             for largest in most:
                 v = torch.maximum(largest, v, out=largest)
             first, second = (1 - beta1**self._step, 1 - beta2**self._step) if self.debias else (1.0, 1.0)
-            spread = v.sqrt().div_(second**0.5).add_(self.eps)
+            spread = torch.sqrt(v, out=room).div_(second**0.5).add_(self.eps)
             if self.weight_decay:
                 p.mul_(1 - rate * self.weight_decay)
             p.addcdiv_(m, spread, value=-rate / first)
@@ -135,6 +143,13 @@ class AdamW:
     def _kept(self) -> int:
         return 3 if self.amsgrad else 2
 
+    def _room_for(self, p: Tensor) -> Tensor:
+        """Memory like ``p``, the same in every step: to ask for it anew takes longer than what is computed in it."""
+        room, n = self._room, p.numel()
+        if room is None or len(room) < n or (room.dtype, room.device) != (p.dtype, p.device):
+            self._room = room = torch.empty(n, dtype=p.dtype, device=p.device)
+        return room[:n].view(p.shape)
+
 
 @dataclass
 class Adam:
@@ -150,9 +165,7 @@ class Adam:
 
     def __call__(self, parameters: list[Tensor], gradients: tuple[Tensor, ...], rate: float) -> None:
         """See `Update`."""
-        if self.weight_decay:
-            gradients = tuple(g + self.weight_decay * p for p, g in zip(parameters, gradients, strict=True))
-        self._rule(parameters, gradients, rate)
+        self._rule.penalised(parameters, gradients, rate, self.weight_decay)
 
     def memory(self) -> list[Tensor]:
         """See `Optimiser`."""

@@ -10,6 +10,7 @@ import numpy as np
 from handful.core.intervals import Estimate
 
 if TYPE_CHECKING:
+    from handful.evaluate.generalised import Generalised
     from handful.evaluate.require import Verdict
 
 
@@ -73,6 +74,7 @@ class Assessment:
         confused: its non-zero cells off the diagonal, most frequent first.
         reliability: confidence against accuracy, bins of equal mass.
         verdicts: on the requirements that were stated, if any; not part of `as_dict`.
+        generalised: U, S and H where some of the items are of classes that the model has had no example of; likewise.
     """
 
     n: int
@@ -88,6 +90,7 @@ class Assessment:
     confused: tuple[Confused, ...]
     reliability: tuple[Bin, ...]
     verdicts: tuple[Verdict, ...] = ()
+    generalised: Generalised | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; every estimate is ``{"value", "low", "high"}``."""

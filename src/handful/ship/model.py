@@ -77,6 +77,43 @@ class Model:
         """Class names, sorted: the columns of `predict_proba`."""
         return tuple(str(c) for c in self.head.classes_)
 
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Names of classes without examples, sorted, that ``classes=`` may ask for: their text is all that is known."""
+        return tuple(str(c) for c in self.head.unseen_) if self.head.open_classes else ()
+
+    def among(self, classes: str | Sequence[str]) -> tuple[str, ...]:
+        """The classes that are meant by ``classes``.
+
+        Args:
+            classes: names; ``"all"``: `classes` and `unseen`; ``"new"``: `unseen`.
+
+        Raises:
+            BadInput: one that the model cannot answer for, none, one twice; a model of several labels an item.
+        """
+        if self.decision.sets is not None:
+            raise BadInput("several labels an item: leave out classes=, and take the columns you want")
+        everything = (*self.classes, *self.unseen)
+        words = {"all": everything, "new": self.unseen}
+        given = [classes] if isinstance(classes, str) else list(classes)
+        if len(given) == 1 and given[0] in words and given[0] not in everything:
+            if given[0] == "new" and not self.unseen:
+                raise BadInput(f"classes 'new': {self._no_more()}")
+            return words[given[0]]
+        if strange := next((name for name in given if name not in everything), None):
+            raise BadInput(f"class {strange!r} has no examples: {self._no_more()}")
+        if not given or len(set(given)) < len(given):
+            raise BadInput(f"classes to choose among are one or more different names, not {given}")
+        return tuple(given)
+
+    def _no_more(self) -> str:
+        """Why the model answers for no other classes."""
+        if self.unseen:
+            return f"beside its examples' classes the model knows {', '.join(self.unseen[:8])}"
+        if self.head.open_classes:
+            return "nor did its class names (fit --class-names) tell what it is"
+        return f"head {self.head.key!r} learns from examples only; fit with one of class text, such as 'gda' or 'lfa'"
+
     @cached_property
     def encoder(self) -> Encoder | None:
         """The encoder, loaded when first needed. Raises `BadInput` when it is not here or not the same, or when the
@@ -130,29 +167,25 @@ class Model:
         return self.encode(data, progress=progress).features
 
     def predict_proba(
-        self, items: Any, classes: Sequence[str] | None = None, *, progress: Progress | None = None
+        self, items: Any, classes: str | Sequence[str] | None = None, *, progress: Progress | None = None
     ) -> np.ndarray:
         """Probabilities ``[n, C]`` of n items (texts, images, features, a `Dataset`), columns as `classes`.
 
-        With ``classes`` they are among those, in their order; zero-shot heads take classes without examples too, if
-        they had class text. Such probabilities know nothing of a population or of costs. Of several labels an item
-        each has a probability of its own.
+        With ``classes`` (see `among`) they are among those, in their order; heads of class text take those of `unseen`
+        too. Such probabilities know nothing of a population or of costs. Of several labels an item each has a
+        probability of its own.
 
         Raises:
             BadInput: a class the model cannot answer for.
         """
-        features = self._features(items, progress)
-        if classes is None:
-            return self.proba_of(features)
-        if self.decision.sets is not None:
-            raise BadInput("several labels an item: leave out classes=, and take the columns you want")
-        logits = self.scale * np.asarray(self.head.logits(features, classes), dtype=np.float64)
-        p = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(p / p.sum(axis=1, keepdims=True))
+        names = None if classes is None else self.among(classes)
+        return self.proba_of(self._features(items, progress), names)
 
-    def proba_of(self, features: Features) -> np.ndarray:
-        """Probabilities ``[n, C]`` of encoded items."""
-        return self.decision.proba(self.logits_of(features))
+    def proba_of(self, features: Features, classes: Sequence[str] | None = None) -> np.ndarray:
+        """Probabilities ``[n, C]`` of encoded items, among the names ``classes`` where they are given."""
+        if classes is None:
+            return self.decision.proba(self.logits_of(features))
+        return Decision().proba(self.scale * np.asarray(self.head.logits(features, classes), dtype=np.float64))
 
     def logits_of(self, features: Features) -> np.ndarray:
         """Logits ``[n, C]`` of encoded items, scaled so that their softmax means what it says."""
@@ -164,7 +197,7 @@ class Model:
             return np.zeros(len(features), bool)
         return self.rejection.rejects(features, logits)
 
-    def predict(self, items: Any, classes: Sequence[str] | None = None) -> list[str]:
+    def predict(self, items: Any, classes: str | Sequence[str] | None = None) -> list[str]:
         """The class of each item: the most probable, or, where mistakes differ in cost, the one that costs least; what
         the model calls none of them (``rejection.other``), where it was fitted to.
 
@@ -174,7 +207,8 @@ class Model:
         if self.decision.sets is not None and classes is None:
             return [self.decision.sets.written(labels) for labels in self.predict_sets(items)]
         if classes is not None:
-            return [classes[i] for i in self.predict_proba(items, classes).argmax(axis=1)]
+            names = self.among(classes)
+            return [names[i] for i in self.predict_proba(items, names).argmax(axis=1)]
         features = self._features(items)
         logits = self.logits_of(features)
         best = [self.classes[i] for i in self.decision.ranking(self.decision.proba(logits))[:, 0]]
@@ -209,19 +243,24 @@ class Model:
         return self.assess(self._features(data), [str(label) for label in data.labels], data.groups)
 
     def assess(
-        self, features: Features, labels: Sequence[str], groups: Sequence[str] | None = None
+        self,
+        features: Features,
+        labels: Sequence[str],
+        groups: Sequence[str] | None = None,
+        classes: Sequence[str] | None = None,
     ) -> Assessment | LabelSetAssessment:
-        """`evaluate` on encoded items."""
+        """`evaluate` on encoded items, as answered among the names ``classes`` where they are given."""
         from handful.evaluate import assess
 
         if self.decision.sets is not None:
             from handful.ship.label_sets import assess_sets
 
             return assess_sets(self, self.decision.sets, features, labels, groups)
-        unknown = sorted(set(labels) - set(self.classes))
-        if unknown:
-            raise BadInput(f"label {unknown[0]!r} is none of the model's classes: {', '.join(self.classes[:8])}")
-        return assess(np.asarray(labels), self.proba_of(features), self.classes, groups=groups)
+        names = self.classes if classes is None else tuple(classes)
+        if unknown := sorted(set(labels) - set(names)):
+            whose = "the model's classes" if classes is None else "the classes that are asked for"
+            raise BadInput(f"label {unknown[0]!r} is none of {whose}: {', '.join(names[:8])}")
+        return assess(np.asarray(labels), self.proba_of(features, classes), names, groups=groups)
 
     def transductive(self) -> Model:
         """The model whose answers sway each other when they are asked for together.
@@ -254,8 +293,8 @@ class Model:
             "reject": None if self.rejection is None else self.rejection.as_dict(),
             "card": self.card,
         }
-        if self.head.open_classes and len(self.head.unseen_):
-            description["unseen"] = [str(c) for c in self.head.unseen_]
+        if self.unseen:
+            description["unseen"] = list(self.unseen)
         more = {} if self.rejection is None else self.rejection.tensors()
         if self.delta is not None:
             description["encoder"]["delta"], changes = self.delta

@@ -238,7 +238,14 @@ _CARD = _record(
         ),
         "label_sets": _LABEL_SETS,
         "candidates": _list(_table(_anything)),
-        "class_text": _record(may={"used": _flag, "weight": _number, "reason": _text}),
+        "class_text": _record(
+            may={
+                "used": _flag,
+                "weight": _number,
+                "reason": _text,
+                "others": _record(may={"names": _TEXTS, "answered": _flag, "reason": _text}),
+            }
+        ),
         "unlabelled": _record(
             may={
                 **dict.fromkeys(("n", "dropped", "skipped"), _count),
