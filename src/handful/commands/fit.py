@@ -159,16 +159,16 @@ def fit(
         refuse_beside_label_sets(
             {"target_precision": target_precision, "cost": cost, "reject": reject, "unlabelled": unlabelled,
              "class_prior": None if class_prior == "labels" else class_prior, "transductive": transductive,
-             "zero_shot": zero_shot, "class_names": class_names, "private": private, "tune": tune, "shots": shots,
+             "zero_shot": zero_shot, "class_names": class_names, "private": private, "shots": shots,
              "negatives": negatives},
-            kind,
+            kind, tune,
         )  # fmt: skip
         everything = read_source(
             sources, labels, how, merge_labels=merge_labels, skip_bad=skip_bad, require_labels=True
         )
         model = fit_label_sets(
             everything, head, tower_of(everything, encoder, long, crop, tiles), test, how, near_duplicates,
-            seed=seed or 0, metric=metric, examples=examples and report is not None, standalone=standalone,
+            seed=seed or 0, tune=tune, metric=metric, examples=examples and report is not None, standalone=standalone,
             merge_labels=merge_labels, skip_bad=skip_bad, cache=cache, progress=progress, command=command, out=out,
             clock=clock,
         )  # fmt: skip
