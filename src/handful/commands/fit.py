@@ -216,7 +216,7 @@ def fit(
         refuse_unknown(held, learn)
     clock.lap("read")
 
-    tower = tower_of(learn, encoder, long, crop, tiles)
+    tower = tower_of(learn, encoder, long, crop, tiles, tune)
     views = (learner or kind).needs.views
     encoded = encode_dataset(learn, tower, views=views, cache=cache, skip_bad=skip_bad, progress=progress)
     learn = learn.take(encoded.kept)
@@ -259,7 +259,7 @@ def fit(
     if tune is not None:
         groups = units if len(np.unique(units)) < len(units) else None
         outcome = tuned(
-            tune, estimator, tower, learn.items, features, names, groups, sentences if has_text else {},
+            tune, estimator, tower, learn.items, features, names, groups, sentences, has_text,
             pool=() if shared is None else shared.items, asked=none_there,
             seed=seed, left=clock.left(),
         )  # fmt: skip

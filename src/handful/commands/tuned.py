@@ -22,6 +22,7 @@ from handful.adapt.base import Features, Head
 from handful.adapt.inputs import read_label_sets
 from handful.adapt.logistic import Logistic
 from handful.adapt.reject import REJECTERS, rejecter
+from handful.encode.asking import Answers
 from handful.errors import BadInput
 from handful.evaluate.crossfit import CrossFit, cross_fit
 from handful.evaluate.curve import shots_curve
@@ -223,6 +224,7 @@ def tuned(
     labels: np.ndarray,
     groups: np.ndarray | None,
     sentences: Mapping[str, Sequence[str]],
+    has_text: bool,
     *,
     pool: Sequence[Any] = (),
     asked: Sequence[Any] = (),
@@ -236,7 +238,8 @@ def tuned(
         head: fitted on ``features``, those of the frozen encoder.
         base: the encoder.
         items, features, labels, groups: what is learnt from, n each.
-        sentences: class text, where the head has some.
+        sentences: that describe classes.
+        has_text: whether the head takes them as class text.
         pool: items without labels that the head learns from.
         asked: further items, of none of the classes.
         seed: of every draw.
@@ -250,7 +253,8 @@ def tuned(
     chosen = AUTO[base.modality] if key == "auto" else key
     tower = made.tower()
     documents = _documents(made, labels, sentences)
-    material = Material(base, tower, [*items, *asked], made.inputs(items), sentences, recipe(chosen), documents, pool)
+    given, text = [*items, *asked], sentences if has_text else {}
+    material = Material(base, tower, given, made.inputs(items), text, recipe(chosen), documents, pool)
     rows = replace(features, views={**features.views, ROW: np.arange(len(items))[:, None]})
     tuner, card = tuned_once(Tuner(head, material, seed), rows, labels, chosen, key)
     took = card["seconds"]
@@ -270,7 +274,7 @@ def tuned(
         deals = [judged if key != "auto" else _by_the_others(frozen, judged, gain)]
         card |= {"kept": kept, "frozen": _accuracy(frozen, codes), "tuned": _accuracy(judged, codes)}
         card["why"] = f"log loss {'fell' if np.nansum(gain) > 0 else 'did not fall'} on items left out"
-    card["sentence"] = sentence(card)
+    card["sentence"] = sentence(card) + _shown(tuner.reading_)
     curve = partial(shots_curve, head, features, labels, groups, seed=seed)
     quoted = partial(_quoted, deals, labels, groups, curve)
     if kept:
@@ -319,6 +323,12 @@ def sentence(card: Mapping[str, Any], score: str = "right") -> str:
         return f"{what}; {'kept as asked for' if card['kept'] else 'not kept'}: {card['why']}"
     brought = f"{100 * card['frozen']:.1f} % {score} without and {100 * card['tuned']:.1f} % with it on items left out"
     return f"{what}; {brought}; {'kept' if card['kept'] else 'not kept'}: {card['why']}"
+
+
+def _shown(reading: object) -> str:
+    """What to know of examples that go into the file."""
+    shown = reading.shown if isinstance(reading, Answers) else ()
+    return f"; {len(shown):,} examples stand in the model as text" if shown else ""
 
 
 def _quoted(

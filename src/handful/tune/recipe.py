@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.core.train import AdamW, Optimiser
+from handful.encode.asking import Asking
 from handful.encode.reading import LateInteraction
 from handful.errors import BadInput
 from handful.tune.delta import Delta, Placed
@@ -112,7 +113,7 @@ class Shipped:
 
     weight: Tensor
     bias: Tensor
-    reading: LateInteraction | None = None
+    reading: LateInteraction | Asking | None = None
 
 
 class Readout(nn.Module, ABC):
