@@ -22,7 +22,7 @@ from handful.adapt.base import Features, Head
 from handful.adapt.inputs import read_label_sets
 from handful.adapt.logistic import Logistic
 from handful.adapt.reject import REJECTERS, rejecter
-from handful.encode.asking import Answers
+from handful.encode.asking import Answers, Masks, Words
 from handful.errors import BadInput
 from handful.evaluate.crossfit import CrossFit, cross_fit
 from handful.evaluate.curve import shots_curve
@@ -174,6 +174,7 @@ class Outcome:
         why: how the head came to be, where it was not chosen as usual.
         pool: features of the unlabelled items by the encoder that ships.
         refit: what learns as this did, and what from; asked items stand behind in the order that `tuned` was given.
+        class_text: for the model's card, where the recipe itself makes something of class names.
     """
 
     head: Head
@@ -185,6 +186,7 @@ class Outcome:
     why: str | None = None
     pool: Features | None = None
     refit: tuple[Tuner, Features] | None = None
+    class_text: dict[str, Any] | None = None
 
 
 SEEN = "chosen on examples that the tuned encoder has seen, so without numbers"
@@ -282,7 +284,7 @@ def tuned(
         why = OWN if tuner.own_ else SEEN
         return Outcome(
             tuner.head_, tuner.features_, tuner.encoder_, delta, quoted, card, why, tuner.pool_,
-            (tuner, rows),
+            (tuner, rows), _said(tuner.reading_),
         )  # fmt: skip
     return Outcome(head, features, base, None, quoted, card)
 
@@ -323,6 +325,15 @@ def sentence(card: Mapping[str, Any], score: str = "right") -> str:
         return f"{what}; {'kept as asked for' if card['kept'] else 'not kept'}: {card['why']}"
     brought = f"{100 * card['frozen']:.1f} % {score} without and {100 * card['tuned']:.1f} % with it on items left out"
     return f"{what}; {brought}; {'kept' if card['kept'] else 'not kept'}: {card['why']}"
+
+
+def _said(reading: object) -> dict[str, Any] | None:
+    """What a recipe that asks a language model makes of class names."""
+    if isinstance(reading, Masks):
+        return {"used": False, "weight": 0.0, "reason": "the recipe asks a language model without words"}
+    if isinstance(reading, Words | Answers):
+        return {"used": True, "weight": 1.0, "reason": "they are what the language model answers with"}
+    return None
 
 
 def _shown(reading: object) -> str:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from handful.encode.hf import quiet
 from handful.encode.language_tower import normalised
 from handful.encode.lm import LanguageModel
 from handful.encode.prompt import LabelWords, Prompt, Question, masked
@@ -145,7 +146,7 @@ class Answers(_Plain):
         room = model.most - len(front) - max(map(len, answers))
         if front and room <= len(template.encode(model.tokenizer, [""]).ids):
             raise BadInput(
-                f"{len(self.shown)} examples are {len(front)} tokens, and the model reads {model.most}: show fewer"
+                f"the examples shown are {len(front)} tokens, and the model reads {model.most}: show fewer (shots=)"
             )
         prompts = filled(template, model, texts, min(self.length, room))
         if front:
@@ -250,7 +251,8 @@ def asked_of(template: str, model: LanguageModel) -> Template:
 def filled(template: Template, model: LanguageModel, texts: Sequence[str], most: int) -> list[Prompt]:
     """Each text in the template, cut so that all of the prompt fits into ``most`` tokens."""
     room = template.room(model.tokenizer, most)
-    return [template.encode(model.tokenizer, [text], first=room) for text in texts]
+    with quiet():  # it would warn of long texts
+        return [template.encode(model.tokenizer, [text], first=room) for text in texts]
 
 
 def context_of(
@@ -259,9 +261,10 @@ def context_of(
     """The tokens of examples in front of a question: each text in the template, its answer, ``separator``."""
     between = tuple(model.tokenizer.encode(separator, add_special_tokens=False)) if separator else ()
     ids: list[int] = []
-    for text, answer in shown:
-        asked = template.encode(model.tokenizer, [text] if isinstance(text, str) else list(text)).ids
-        ids += [*asked, *model.answer(answer), *between]
+    with quiet():
+        for text, answer in shown:
+            asked = template.encode(model.tokenizer, [text] if isinstance(text, str) else list(text)).ids
+            ids += [*asked, *model.answer(answer), *between]
     return tuple(ids)
 
 

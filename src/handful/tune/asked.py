@@ -72,9 +72,10 @@ class Asked(Readout):
 
     def begin(self, model: nn.Module, data: Data, generator: torch.Generator) -> None:
         """Make the question. Raises `BadInput` for what the model cannot be asked."""
+        asked = speaker(model).model
         if self.whole:
             refuse_bare(model)
-        self.asking = self.make(speaker(model).model, data)
+        self.asking = self.make(asked, data)
 
     def look(self, model: nn.Module, inputs: Sequence[str]) -> Tensor:
         return self.asking.look(speaker(model).model, inputs)
