@@ -134,11 +134,23 @@ class Answers(_Plain):
         return len(self.answers)
 
     def look(self, model: LanguageModel, texts: Sequence[str]) -> Tensor:
-        """``log p`` of each token of each answer ``[n, C, T]``; ``-inf`` where there is none."""
-        return model.tower(self.questions(model, texts))  # type: ignore[no-any-return]
+        """``log p`` of each token of each answer ``[n, C, T]``; ``-inf`` where there is none.
 
-    def questions(self, model: LanguageModel, texts: Sequence[str]) -> list[Question]:
-        """What the model is asked. Raises `BadInput` where examples leave no room for a text."""
+        A causal model reads the examples once for all texts.
+        """
+        front, questions = self.questions(model, texts)
+        if front and model.kind == "causal" and not model.tower.front.used:
+            with model.tower.front.holding(model.tower.kept(front)):
+                return model.tower(questions)  # type: ignore[no-any-return]
+        whole = [Question(Prompt.of((*front, *q.prompt.ids), None), q.answers) if front else q for q in questions]
+        return model.tower(whole)  # type: ignore[no-any-return]
+
+    def questions(self, model: LanguageModel, texts: Sequence[str]) -> tuple[tuple[int, ...], list[Question]]:
+        """The tokens of the examples, and what the model is asked behind them.
+
+        Raises:
+            BadInput: the examples leave no room for a text; they are shown to a masked model.
+        """
         template, answers = asked_of(self.template, model), model.answers(1, self.answers)[0]
         if self.shown and model.kind == "masked":
             raise BadInput("a masked model is not prompted with examples: take a causal or seq2seq one")
@@ -149,9 +161,7 @@ class Answers(_Plain):
                 f"the examples shown are {len(front)} tokens, and the model reads {model.most}: show fewer (shots=)"
             )
         prompts = filled(template, model, texts, min(self.length, room))
-        if front:
-            prompts = [Prompt.of((*front, *prompt.ids), None) for prompt in prompts]
-        return [Question(prompt, tuple(answers)) for prompt in prompts]
+        return front, [Question(prompt, tuple(answers)) for prompt in prompts]
 
     def logits(self, said: Tensor) -> Tensor:
         return normalised(said, self.length_norm)

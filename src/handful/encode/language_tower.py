@@ -175,6 +175,12 @@ class LanguageTower(nn.Module):
         absent = float("-inf")
         return found.new_full(shape, absent).index_put((owner, place), torch.where(there, found, absent))
 
+    def kept(self, ids: Sequence[int]) -> Tensor:
+        """Keys and values of tokens that a causal model has read ``[m, layers 2 heads w]``, for `Fronts.holding`."""
+        base: Any = getattr(self.body, "base_model", self.body)
+        found = base(input_ids=torch.tensor([list(ids)]), use_cache=True).past_key_values
+        return self.front.keys_of(found)[0]
+
     def layers(self, prompts: Sequence[Prompt]) -> Tensor:
         """Hidden states of every layer at the last token of each prompt ``[layers + 1, B, d]``, embeddings first."""
         if self.kind == "seq2seq":

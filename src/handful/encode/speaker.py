@@ -29,7 +29,7 @@ from handful.errors import BadInput
 
 MOST_TOKENS = 512
 """Read of a text for its vector, at most."""
-BATCH = 8
+BATCH = 16
 """Texts at a time."""
 
 
