@@ -21,7 +21,7 @@ from torch.nn import functional
 from handful.encode.asking import Asking
 from handful.encode.base import Batch, FeatureEncoder, Job
 from handful.encode.hf import Source, quiet
-from handful.encode.language_tower import LanguageTower, there
+from handful.encode.language_tower import LanguageTower
 from handful.encode.lm import LanguageModel, model_of
 from handful.encode.prompt import Prompt
 from handful.encode.texts import text_content, texts_of
@@ -57,11 +57,7 @@ class Speaker(nn.Module):
     def forward(self, texts: Sequence[str]) -> Tensor:
         """The mean of the last states of each text's tokens."""
         ids = self.tokens(texts, min(self.model.most, MOST_TOKENS))
-        body: Any = self.tower.body
-        reads = body.get_encoder() if self.tower.kind == "seq2seq" else getattr(body, "base_model", body)
-        h = reads(**self.tower.inputs([Prompt.of(some, None) for some in ids])).last_hidden_state
-        mask = there(list(map(len, ids)))[..., None]
-        return (h[:, self.tower.front.ahead :] * mask).sum(1) / mask.sum(1)  # type: ignore[no-any-return]
+        return self.tower.mean([Prompt.of(some, None) for some in ids])
 
     def tokens(self, texts: Sequence[str], most: int | None = None) -> list[list[int]]:
         """The tokens of each text, the first ``most`` of them."""
