@@ -235,7 +235,7 @@ def test_the_metric_chooses_thresholds(source: Path) -> None:
         ({"zero_shot": True}, "--zero-shot does not go with --multi-label"),
         ({"class_names": {"a": "b"}}, "--class-names does not go with --multi-label"),
         ({"private": 1.0}, "--private does not go with --multi-label"),
-        ({"tune": "lora"}, "--tune does not go with --multi-label"),
+        ({"tune": "lora"}, "recipe 'lora' learns which one class an item is of; those for several labels"),
         ({"shots": 2}, "--shots does not go with --multi-label"),
         ({"metric": "accuracy"}, "--metric accuracy does not go with --multi-label; there are: micro-f1"),
         ({"head": "gda"}, "head 'gda' gives one label an item; those that give several: multi-label-logistic, laso"),

@@ -25,7 +25,9 @@ def show_fit(model: Model, out: str | None, report: str | None) -> None:
     card = model.card
     show(strong(headline(card)), "", facts([*trust(card), *decisions(card), *about(card), *places(model, out, report)]))
     if out is not None and not card.get("experiment"):
-        show("", f"Use it:  handful predict {visible(shlex.quote(out))} NEW.csv --out labelled.csv")
+        where = model.encoder_name or ""
+        name = f" --encoder {visible(shlex.quote(where))}" if where.startswith("hf:") and not model.standalone else ""
+        show("", f"Use it:  handful predict {visible(shlex.quote(out))} NEW.csv{name} --out labelled.csv")
 
 
 def headline(card: Mapping[str, Any]) -> str:

@@ -41,7 +41,7 @@ def _what(found: Mapping[str, Any]) -> list[tuple[str, Lines]]:
         ("Encoder", _encoder(encoder)),
         ("Head", [key if key == choice else f"{key}: {choice}"]),
     ]
-    rows.append(("Tuning", _lines([found["tuning"]])))
+    rows += [("Tuning", _lines([found["tuning"]])), ("Asked", _asked(found["asked"]))]
     if found["compressed"] is not None:
         small = found["compressed"]
         kept = f"{100 * small['density']:.3g} % of its numbers kept, {small['ratio']:.1f} times smaller than in 16 bits"
@@ -57,6 +57,16 @@ def _what(found: Mapping[str, Any]) -> list[tuple[str, Lines]]:
     rows.append(("Labels", _sets(found)))
     rows.append(("Speaks for", _lines([found["population"]])))
     return [*rows, ("None", _none(found["reject"]))]
+
+
+def _asked(asked: Mapping[str, Any] | None) -> list[str]:
+    """How a language model is asked."""
+    if asked is None:
+        return []
+    shown = [f"{count(asked['shown'], 'example')} shown with every question"] if asked["shown"] else []
+    if asked["template"] is None:
+        return ["at masks behind the text", *shown]
+    return [repr(visible(asked["template"], PATH)), f"answers: {some(asked['answers'])}", *shown]
 
 
 def _sets(found: Mapping[str, Any]) -> list[str]:
@@ -124,6 +134,8 @@ def _personal(found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         alone = count(has["single_examples"], "class has", "classes have")
         vectors = [f"{alone} a single example, and may show its vector"]
     nothing = "no texts and no pictures: the format has no place for them"
+    if has["texts"]:
+        nothing = f"{count(has['texts'], 'example')} as text, word for word: a language model is shown them"
     nothing += ", but see the foreign members" * bool(found["foreign"])
     foreign = f"{count(len(found['foreign']), 'member')} no model has, never read: {some(found['foreign'], 3)}"
     return [

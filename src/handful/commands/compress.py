@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from handful.commands.fitted import read_for
+from handful.commands.fitted import read_for, refuse_label_sets
 from handful.commands.sources import Columns
 from handful.errors import BadInput
 from handful.files import refuse_existing
@@ -69,6 +69,7 @@ def compress(
     if not 0 < density <= 1:
         raise BadInput(f"density is a share above 0, at most 1, not {density}")
     model = model if isinstance(model, Model) else Model.load(model, encoder)
+    refuse_label_sets(model, "compress")
     if model.delta is None or model.encoder_name is None:
         raise BadInput("the model's encoder was not tuned, so that its file holds no changes to compress")
     data, _ = read_for(model, source, Columns(text, image), skip_bad=skip_bad)

@@ -160,16 +160,16 @@ def fit(
         refuse_beside_label_sets(
             {"target_precision": target_precision, "cost": cost, "reject": reject, "unlabelled": unlabelled,
              "class_prior": None if class_prior == "labels" else class_prior, "transductive": transductive,
-             "zero_shot": zero_shot, "class_names": class_names, "private": private, "tune": tune, "shots": shots,
+             "zero_shot": zero_shot, "class_names": class_names, "private": private, "shots": shots,
              "negatives": negatives},
-            kind,
+            kind, tune,
         )  # fmt: skip
         everything = read_source(
             sources, labels, how, merge_labels=merge_labels, skip_bad=skip_bad, require_labels=True
         )
         model = fit_label_sets(
             everything, head, tower_of(everything, encoder, long, crop, tiles), test, how, near_duplicates,
-            seed=seed or 0, metric=metric, examples=examples and report is not None, standalone=standalone,
+            seed=seed or 0, tune=tune, metric=metric, examples=examples and report is not None, standalone=standalone,
             merge_labels=merge_labels, skip_bad=skip_bad, cache=cache, progress=progress, command=command, out=out,
             clock=clock,
         )  # fmt: skip
@@ -217,7 +217,7 @@ def fit(
         refuse_unknown(held, learn)
     clock.lap("read")
 
-    tower = tower_of(learn, encoder, long, crop, tiles)
+    tower = tower_of(learn, encoder, long, crop, tiles, tune)
     views = (learner or kind).needs.views
     encoded = encode_dataset(learn, tower, views=views, cache=cache, skip_bad=skip_bad, progress=progress)
     learn = learn.take(encoded.kept)
@@ -262,7 +262,7 @@ def fit(
     if tune is not None:
         groups = units if len(np.unique(units)) < len(units) else None
         outcome = tuned(
-            tune, estimator, tower, learn.items, features, names, groups, described,
+            tune, estimator, tower, learn.items, features, names, groups, sentences | described, has_text,
             pool=() if shared is None else shared.items, asked=none_there,
             seed=seed, left=clock.left(),
         )  # fmt: skip
@@ -297,6 +297,7 @@ def fit(
     if outcome is not None and outcome.delta is not None:  # the head chose among examples that the encoder had seen
         model.card["candidates"], model.card["certificate"] = [], None
         model.card["head"]["why"] = outcome.why
+        model.card["class_text"] = outcome.class_text or model.card["class_text"]
     answers = judge(
         model,
         learn,

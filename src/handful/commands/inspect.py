@@ -30,6 +30,8 @@ def inspect(model: str | Path) -> dict[str, Any]:
         - ``accuracy, method, population``: the number that is quoted for it, how it was found, whom it speaks for;
         - ``label_sets``: of a model of several labels an item its ``separator``, what stands for ``none`` of them, its
           ``micro_f1``, ``macro_f1`` and ``exact_match``; ``None`` for one label an item;
+        - ``asked``: of a language model that is asked, its ``template`` and the ``answers`` (both ``None`` where it is
+          asked at masks), and how many examples are ``shown`` to it with every question; ``None`` for other models;
         - ``reject``: how it answers that an item is none of its classes, and what that is worth, or ``None``;
         - ``private, certificate``: the privacy that was promised and what is withheld for it, and what is certified of
           its error; ``None`` for most models;
@@ -43,7 +45,8 @@ def inspect(model: str | Path) -> dict[str, Any]:
         are there as vectors; their words are not), ``example_vectors`` (how many examples have a vector of their own:
         who has the encoder can test whether a given text or picture was among them), ``example_tensors`` (those with a
         row an example, be it its vector or its label), ``single_examples`` (classes of one example, whose class vector
-        is that of the example). ``texts`` and ``pictures`` are false: the format has no place for them.
+        is that of the example), ``texts`` (how many examples are there as text: those that a language model is shown
+        with every question; none in other models). ``pictures`` is false: the format has no place for them.
 
     Raises:
         BadInput: no such file, not a model, damaged, or from a newer version.
@@ -100,6 +103,20 @@ def _what(description: Mapping[str, Any], inside: bool) -> dict[str, Any]:
         "unlabelled": _unlabelled(card.get("unlabelled")),
         "tuning": _text((card.get("tuning") or {}).get("sentence")),
         "compressed": _compressed(card.get("compressed")),
+        "asked": _asked(description),
+    }
+
+
+def _asked(description: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How a language model is asked."""
+    reading = (description["encoder"].get("delta") or {}).get("reading") or {}
+    if reading.get("kind") not in ("words", "answers", "masks"):
+        return None
+    given = reading.get("words") or reading.get("answers")
+    return {
+        "template": _text(reading.get("template")),
+        "answers": given and [str(word) for word in given],
+        "shown": len(reading.get("shown") or ()),
     }
 
 
@@ -233,7 +250,7 @@ def _personal(layout: Layout) -> dict[str, Any]:
         "example_vectors": int(task["n"]) if rows else 0,
         "example_tensors": rows,
         "single_examples": single,
-        "texts": False,
+        "texts": (_asked(layout.description) or {}).get("shown", 0),
         "pictures": False,
     }
 

@@ -18,6 +18,7 @@ from handful.errors import BadInput
 from handful.protocols import Encoder, Progress
 from handful.read import Dataset
 from handful.ship.model import Encoded, Model, encode_dataset
+from handful.tune.recipes import asks
 
 
 def refuse_overwriting(out: Path, experiment: bool) -> None:
@@ -47,8 +48,15 @@ def tower_of(
     long: Literal["first", "mean"],
     crop: str | Sequence[float] | None,
     tiles: str | Sequence[int] | None,
+    tune: str | None = None,
 ) -> Encoder | None:
-    """The encoder that was asked for, or the one for such items; ``None`` for features."""
+    """The encoder that was asked for, or the one for such items; ``None`` for features.
+
+    Recipes that ask a language model (``tune``) take the encoder as one.
+    """
+    speaks = tune is not None and tune != "auto" and asks(tune)
+    if speaks and name is None:
+        raise BadInput(f"--tune {tune} asks a language model: name it with --encoder hf:FOLDER, hf:NAME or smollm2")
     if data.modality == "features":
         asked = {"--encoder": name, "--crop": crop, "--tiles": tiles, "--long": None if long == "first" else long}
         for option, value in asked.items():
@@ -57,7 +65,8 @@ def tower_of(
         return None
     if name is None:
         name = default_encoder(data.modality).name
-    return make_encoder(name, long=long, crop=numbers_of(crop, "--crop", ","), tiles=numbers_of(tiles, "--tiles", "x"))
+    crop, tiles = numbers_of(crop, "--crop", ","), numbers_of(tiles, "--tiles", "x")
+    return make_encoder(name, long=long, crop=crop, tiles=tiles, language_model=speaks)
 
 
 def numbers_of(given: str | Sequence[float] | None, option: str, between: str) -> tuple[Any, ...] | None:

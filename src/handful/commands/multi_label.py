@@ -14,10 +14,11 @@ from handful.adapt.base import Features, Head
 from handful.adapt.multi_label import MultiLabelLogistic
 from handful.commands.card import blind_spots_card, evidence_of, make_card
 from handful.commands.clock import Clock
-from handful.commands.judging import duplicates_card, groups_card
+from handful.commands.judging import NOT_JUDGED, duplicates_card, groups_card
 from handful.commands.kept_apart import copies_of, kept_apart
 from handful.commands.making import estimator_of, model_of, refuse_overwriting, refuse_unknown
 from handful.commands.sources import Columns, labelled, read_source
+from handful.commands.tuned_label_sets import tuned_label_sets
 from handful.errors import BadInput
 from handful.evaluate.duplicates import merge_units
 from handful.evaluate.label_set_estimate import EstimatedSets, estimate_label_sets
@@ -27,6 +28,7 @@ from handful.read import Dataset
 from handful.read.labels import LabelSets
 from handful.ship.decision import Decision
 from handful.ship.model import Model, encode_dataset
+from handful.tune.label_sets import for_label_sets
 
 METRICS = ("micro-f1", "macro-f1", "mean-average-precision", "exact-match")
 STRENGTH = 100.0
@@ -43,20 +45,21 @@ _CANNOT = {
     "zero_shot": "no head of several labels learns from class names alone",
     "class_names": "no head of several labels reads class names",
     "private": "the private head gives one label an item",
-    "tune": "recipes learn one label an item",
     "shots": "an item counts for each of its labels; to learn from fewer, split the data and test with --test",
 }
 
 
-def refuse_beside_label_sets(asked: Mapping[str, Any], kind: type[Head]) -> None:
-    """Raise `BadInput` for an option of `fit` (those ``asked`` for are not ``None`` or false) or a head that has no
-    meaning where items have several labels."""
+def refuse_beside_label_sets(asked: Mapping[str, Any], kind: type[Head], tune: str | None) -> None:
+    """Raise `BadInput` for an option of `fit` (those ``asked`` for are not ``None`` or false), a head or a recipe that
+    has no meaning where items have several labels."""
     for name, value in asked.items():
         if value is not None and value is not False:
             raise BadInput(f"--{name.replace('_', '-')} does not go with --multi-label: {_CANNOT[name]}")
     if kind.key != "auto" and not kind.needs.multi_label:
         able = [key for key in HEADS if head_class(key).needs.multi_label]
         raise BadInput(f"head {kind.key!r} gives one label an item; those that give several: {', '.join(able)}")
+    if tune is not None and tune != "auto":
+        for_label_sets(tune)
 
 
 def fit_label_sets(
@@ -68,6 +71,7 @@ def fit_label_sets(
     near_duplicates: bool,
     *,
     seed: int,
+    tune: str | None,
     metric: str | None,
     examples: bool,
     standalone: bool,
@@ -112,26 +116,40 @@ def fit_label_sets(
     clock.lap("encode")
 
     labels, chosen = list(learn.classes), _head(head, tower, metric, seed)
-    y = sets.table(learn.labels, labels)
-    fitted = chosen.fit(features, [set(sets.split(str(cell))) for cell in learn.labels])
+    y, given = sets.table(learn.labels, labels), [set(sets.split(str(cell))) for cell in learn.labels]
+    fitted = chosen.fit(features, given)
     if head == "auto":
         fitted.why_ = WHY
-    model = model_of(fitted, tower, standalone)
+    groups = units if len(np.unique(units)) < len(units) else None
+    outcome, base = None, tower
+    if tune is not None:
+        outcome = tuned_label_sets(
+            tune, fitted, tower, learn.items, features, given, y, labels, groups, seed=seed, left=clock.left()
+        )
+        fitted, tower, features = outcome.head, outcome.encoder, outcome.features
+        if held is not None and outcome.delta is not None:
+            seen = encode_dataset(held, tower, views=views, cache=cache, skip_bad=skip_bad, progress=progress)
+        clock.lap("tune")
+    model = model_of(fitted, base, standalone)
+    if outcome is not None:
+        model.tuned_by(outcome.delta, outcome.encoder)
     model.decision = Decision(sets=sets)
     clock.lap("fit")
 
     model.card = make_card(
         model, learn, len(everything.pool), seed, metric, encoded.skipped, command, getattr(tower, "revision", None)
     )
-    groups = units if len(np.unique(units)) < len(units) else None
-    found, why_not = _estimate(fitted, features, y, labels, groups, seed, clock.left(), clock.laps["fit"])
+    if outcome is not None:
+        found, why_not = outcome.found, NOT_JUDGED
+    else:
+        found, why_not = _estimate(fitted, features, y, labels, groups, seed, clock.left(), clock.laps["fit"])
     if found is not None:
         model.scale, model.decision = found.spread, Decision((found.shift,) * len(labels), sets=sets)
     clock.lap("estimate")
     rests_on = None
     if groups is not None and found is not None:
         rests_on = groups_card(units, how.group or how.group_regex, near_duplicates)
-    model.card |= _nothing_said(learn, copies)
+    model.card |= _nothing_said(learn, copies) | {"tuning": None if outcome is None else outcome.card}
     model.card["blind_spots"] = blind_spots_card(tower, learn)
     model.card["label_sets"] = {
         "separator": sets.separator,
@@ -227,7 +245,6 @@ def _nothing_said(learn: Dataset, copies: np.ndarray) -> dict[str, Any]:
         "unlabelled": None,
         "reject": None,
         "private": None,
-        "tuning": None,
         "certificate": None,
         "selective": None,
         "cost": None,

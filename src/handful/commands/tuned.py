@@ -19,8 +19,10 @@ from sklearn.base import BaseEstimator, clone
 from torch import Tensor, nn
 
 from handful.adapt.base import Features, Head
+from handful.adapt.inputs import read_label_sets
 from handful.adapt.logistic import Logistic
 from handful.adapt.reject import REJECTERS, rejecter
+from handful.encode.asking import Answers, Masks, Words
 from handful.errors import BadInput
 from handful.evaluate.crossfit import CrossFit, cross_fit
 from handful.evaluate.curve import shots_curve
@@ -96,13 +98,20 @@ class Tuner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         """Those of the head."""
         return self.head.needs
 
-    def fit(self, rows: Features, labels: np.ndarray) -> Tuner:
-        """See the class; ``rows`` carry the view `ROW`."""
+    def fit(self, rows: Features, labels: Any) -> Tuner:
+        """See the class; ``rows`` carry the view `ROW`.
+
+        Args:
+            rows: n items.
+            labels: of each; for a head of several labels an item a set of each, or a matrix of 0 and 1.
+        """
         material, index = self.material, rows.views[ROW][:, 0].astype(int).tolist()
-        classes, codes = np.unique(labels, return_inverse=True)
+        sets = read_label_sets(labels, len(rows)) if self.needs.multi_label else None
+        codes, classes = np.unique(labels, return_inverse=True)[::-1] if sets is None else sets
+        targets = torch.as_tensor(codes, dtype=torch.long if sets is None else torch.float32)
         names = tuple(map(str, classes))
         documents = [material.documents[name] for name in names] if material.documents else []
-        data = Data(rows_of(material.inputs, index), torch.as_tensor(codes), names, documents=documents)
+        data = Data(rows_of(material.inputs, index), targets, names, documents=documents)
         found = tune(material.tower, data, material.recipe, seed=self.random_state)
         self.delta_: Delta = found.delta
         self.pool_: Features | None = None
@@ -114,7 +123,7 @@ class Tuner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         self.head_: Head = self._fitted(labels) if own is None else linear_head(classes, own.weight, own.bias)
         return self
 
-    def _fitted(self, labels: np.ndarray) -> Head:
+    def _fitted(self, labels: Any) -> Head:
         head = clone(self.head)
         if self.material.pool:
             self.pool_ = _encoded(self.encoder_, self.material.pool, self.features_)
@@ -131,6 +140,10 @@ class Tuner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     def logits(self, rows: Features) -> Tensor | np.ndarray:
         """``[n, C]``."""
         return self.head_.logits(self.material.encoded(self.encoder_, rows))
+
+    def predict(self, rows: Features) -> np.ndarray:
+        """As `handful.adapt.base.Head.predict`."""
+        return self.head_.predict(self.material.encoded(self.encoder_, rows))
 
 
 def _encoded(encoder: Encoder, items: Sequence[Any], like: Features) -> Features:
@@ -161,6 +174,7 @@ class Outcome:
         why: how the head came to be, where it was not chosen as usual.
         pool: features of the unlabelled items by the encoder that ships.
         refit: what learns as this did, and what from; asked items stand behind in the order that `tuned` was given.
+        class_text: for the model's card, where the recipe itself makes something of class names.
     """
 
     head: Head
@@ -172,6 +186,7 @@ class Outcome:
     why: str | None = None
     pool: Features | None = None
     refit: tuple[Tuner, Features] | None = None
+    class_text: dict[str, Any] | None = None
 
 
 SEEN = "chosen on examples that the tuned encoder has seen, so without numbers"
@@ -211,6 +226,7 @@ def tuned(
     labels: np.ndarray,
     groups: np.ndarray | None,
     sentences: Mapping[str, Sequence[str]],
+    has_text: bool,
     *,
     pool: Sequence[Any] = (),
     asked: Sequence[Any] = (),
@@ -224,7 +240,8 @@ def tuned(
         head: fitted on ``features``, those of the frozen encoder.
         base: the encoder.
         items, features, labels, groups: what is learnt from, n each.
-        sentences: class text, where the head has some.
+        sentences: that describe classes.
+        has_text: whether the head takes them as class text.
         pool: items without labels that the head learns from.
         asked: further items, of none of the classes.
         seed: of every draw.
@@ -238,13 +255,11 @@ def tuned(
     chosen = AUTO[base.modality] if key == "auto" else key
     tower = made.tower()
     documents = _documents(made, labels, sentences)
-    material = Material(base, tower, [*items, *asked], made.inputs(items), sentences, recipe(chosen), documents, pool)
+    given, text = [*items, *asked], sentences if has_text else {}
+    material = Material(base, tower, given, made.inputs(items), text, recipe(chosen), documents, pool)
     rows = replace(features, views={**features.views, ROW: np.arange(len(items))[:, None]})
-    tuner, began = Tuner(head, material, seed), time.monotonic()
-    tuner.fit(rows, labels)
-    took = time.monotonic() - began
-    card: dict[str, Any] = {"recipe": chosen, "asked": key, "kept": True, "why": None, "frozen": None}
-    card |= {"changed": tuner.delta_.trainable(), "of": sum(p.numel() for p in tower.parameters()), "seconds": took}
+    tuner, card = tuned_once(Tuner(head, material, seed), rows, labels, chosen, key)
+    took = card["seconds"]
     frozen = cross_fit(head, features, labels, groups, folds=FOLDS, seed=seed)
     judged = None
     if frozen is not None and left > took * (FOLDS + 1):
@@ -261,7 +276,7 @@ def tuned(
         deals = [judged if key != "auto" else _by_the_others(frozen, judged, gain)]
         card |= {"kept": kept, "frozen": _accuracy(frozen, codes), "tuned": _accuracy(judged, codes)}
         card["why"] = f"log loss {'fell' if np.nansum(gain) > 0 else 'did not fall'} on items left out"
-    card["sentence"] = _sentence(card)
+    card["sentence"] = sentence(card) + _shown(tuner.reading_)
     curve = partial(shots_curve, head, features, labels, groups, seed=seed)
     quoted = partial(_quoted, deals, labels, groups, curve)
     if kept:
@@ -269,9 +284,27 @@ def tuned(
         why = OWN if tuner.own_ else SEEN
         return Outcome(
             tuner.head_, tuner.features_, tuner.encoder_, delta, quoted, card, why, tuner.pool_,
-            (tuner, rows),
+            (tuner, rows), _said(tuner.reading_),
         )  # fmt: skip
     return Outcome(head, features, base, None, quoted, card)
+
+
+def tuned_once(tuner: Tuner, rows: Features, labels: Any, chosen: str, asked: str) -> tuple[Tuner, dict[str, Any]]:
+    """The tuner fitted, and what its card begins with.
+
+    Args:
+        tuner: unfitted.
+        rows, labels: see `Tuner.fit`.
+        chosen: the recipe.
+        asked: what was asked for.
+    """
+    began = time.monotonic()
+    tuner.fit(rows, labels)
+    of, took = sum(p.numel() for p in tuner.material.tower.parameters()), time.monotonic() - began
+    return tuner, {
+        "recipe": chosen, "asked": asked, "kept": True, "why": None, "frozen": None,
+        "changed": tuner.delta_.trainable(), "of": of, "seconds": took,
+    }  # fmt: skip
 
 
 def _documents(made: Tunable, labels: np.ndarray, sentences: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -283,15 +316,30 @@ def _documents(made: Tunable, labels: np.ndarray, sentences: Mapping[str, Sequen
     return dict(zip(names, made.inputs(texts), strict=True))
 
 
-def _sentence(card: Mapping[str, Any]) -> str:
-    """What was changed, what it brought and whether it stayed, in words."""
+def sentence(card: Mapping[str, Any], score: str = "right") -> str:
+    """What was changed, what it brought and whether it stayed, in words; ``score``: what numbers it has are of."""
     share = 100 * card["changed"] / card["of"]
     part = f"{share:.2g}" if share < 10 else f"{share:.0f}"
     what = f"{card['recipe']}, {card['changed']:,} numbers learnt ({part} % of the encoder's)"
     if card["frozen"] is None:
         return f"{what}; {'kept as asked for' if card['kept'] else 'not kept'}: {card['why']}"
-    brought = f"{100 * card['frozen']:.1f} % right without and {100 * card['tuned']:.1f} % with it on items left out"
+    brought = f"{100 * card['frozen']:.1f} % {score} without and {100 * card['tuned']:.1f} % with it on items left out"
     return f"{what}; {brought}; {'kept' if card['kept'] else 'not kept'}: {card['why']}"
+
+
+def _said(reading: object) -> dict[str, Any] | None:
+    """What a recipe that asks a language model makes of class names."""
+    if isinstance(reading, Masks):
+        return {"used": False, "weight": 0.0, "reason": "the recipe asks a language model without words"}
+    if isinstance(reading, Words | Answers):
+        return {"used": True, "weight": 1.0, "reason": "they are what the language model answers with"}
+    return None
+
+
+def _shown(reading: object) -> str:
+    """What to know of examples that go into the file."""
+    shown = reading.shown if isinstance(reading, Answers) else ()
+    return f"; {len(shown):,} examples stand in the model as text" if shown else ""
 
 
 def _quoted(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["default_encoder", "encoder", "encoder_from_parts", "list_encoders"]
 
 HUB = "hf:"
+SMOLLM2 = "smollm2"
 
 
 def _minilm(precision: Precision, options: Options) -> FeatureEncoder:
@@ -65,11 +66,13 @@ def encoder(
     long: Long = "first",
     crop: Sequence[float] | None = None,
     tiles: Sequence[int] | None = None,
+    language_model: bool = False,
 ) -> Encoder:
     """The encoder of that name.
 
     Args:
-        name: ``"minilm"``, ``"efficientnet-lite0"``, ``"hf:NAME"``, ``"hf:NAME@REVISION"`` or ``"hf:FOLDER"``.
+        name: ``"minilm"``, ``"efficientnet-lite0"``, ``"hf:NAME"``, ``"hf:NAME@REVISION"`` or ``"hf:FOLDER"``; of
+            language models ``"smollm2"`` too.
         precision: ``"float32"``, ``"bfloat16"`` or ``"auto"``, the faster of the two on this machine (``hf:`` models:
             float32). It changes the features by rounding, and so the ``fingerprint``, but not the ``identity``.
         long: of a text with more tokens than are read at once, ``"first"`` reads the beginning, ``"mean"`` all of it in
@@ -78,13 +81,16 @@ def encoder(
             width and height when none is above 1.
         tiles: rows and columns; each image is seen as a whole and tile by tile, which keeps small details
             (`handful.encode.frames` says how).
+        language_model: a masked, causal or seq2seq model with its head for words, which can be tuned to be asked.
 
     Raises:
         BadInput: no such encoder, or it is not installed; an option makes no sense, or is for another kind of item.
     """
     from handful.encode.options import Options
 
-    options = Options.of(long, crop, tiles)
+    options = Options.of(long, crop, tiles, language_model)
+    if language_model and not name.startswith(HUB):
+        return _speaks(name)
     if name.startswith(HUB):
         from handful.encode.hf import hub_encoder
 
@@ -94,6 +100,15 @@ def encoder(
         raise BadInput(f"there is no encoder {name!r}{hint}")
     options.check(name, _EMBEDDED[name].modality)
     return cast(Encoder, _EMBEDDED[name].make(precision, options))
+
+
+def _speaks(name: str) -> Encoder:
+    """The language model that comes in a wheel. Raises `BadInput` for another name."""
+    if name != SMOLLM2:
+        raise BadInput(f"encoder {name!r} is no language model: give {HUB}FOLDER, {HUB}NAME or {SMOLLM2}")
+    from handful.encode.smollm2 import smollm2_encoder
+
+    return cast(Encoder, smollm2_encoder())
 
 
 def default_encoder(

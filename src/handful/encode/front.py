@@ -7,6 +7,8 @@ keys      [m, layers 2 heads w]     keys and values that every layer's attention
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -72,6 +74,15 @@ class Fronts(nn.Module):
     def used(self) -> bool:
         """Whether anything is in front."""
         return bool(len(self.words.vectors) or len(self.keys.vectors))
+
+    @contextmanager
+    def holding(self, keys: Tensor) -> Iterator[None]:
+        """With keys and values ``[m, layers 2 heads w]`` in front inside the block; nothing else may be there."""
+        handle = self.keys.register_forward_hook(lambda module, given, out: torch.cat([out, keys]))
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def join(self, inputs: dict[str, Any], body: Any) -> dict[str, Any]:
         """What the body is called with, from what it would be called with if nothing stood in front.

@@ -96,6 +96,10 @@ def _encoder(source: Source, precision: Precision, options: Options) -> FeatureE
 
 def _built(source: Source, precision: Precision, options: Options) -> FeatureEncoder:
     check_files(source)
+    if options.language_model:
+        from handful.encode.speaker import language_encoder
+
+        return language_encoder(source)
     arithmetic = chosen(precision, fast=False)
     if (source.folder / "modules.json").is_file() or not source.reads_images:
         from handful.encode.hf_sentence import sentence_recipe

@@ -23,7 +23,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from handful.encode.front import Fronts
+from handful.encode.front import Fronts, cache_name
 from handful.encode.prompt import Prompt, Question, padded
 from handful.encode.rows import Row, block_mask
 from handful.errors import BadInput
@@ -174,6 +174,20 @@ class LanguageTower(nn.Module):
         shape = (len(prompts), max(map(len, choices)), targets.shape[1])
         absent = float("-inf")
         return found.new_full(shape, absent).index_put((owner, place), torch.where(there, found, absent))
+
+    def mean(self, prompts: Sequence[Prompt]) -> Tensor:
+        """The mean of the last hidden states over the tokens of each prompt ``[B, d]``; a seq2seq model's reader's."""
+        body: Any = self.body
+        reads = body.get_encoder() if self.kind == "seq2seq" else getattr(body, "base_model", body)
+        h = reads(**self.inputs(prompts)).last_hidden_state[:, self.front.ahead :]
+        mask = there([len(prompt.ids) for prompt in prompts])[..., None]
+        return (h * mask).sum(1) / mask.sum(1)  # type: ignore[no-any-return]
+
+    def kept(self, ids: Sequence[int]) -> Tensor:
+        """Keys and values of tokens that a causal model has read ``[m, layers 2 heads w]``, for `Fronts.holding`."""
+        base: Any = getattr(self.body, "base_model", self.body)
+        found = base(input_ids=torch.tensor([list(ids)]), use_cache=True)
+        return self.front.keys_of(found[cache_name(self.body)])[0]
 
     def layers(self, prompts: Sequence[Prompt]) -> Tensor:
         """Hidden states of every layer at the last token of each prompt ``[layers + 1, B, d]``, embeddings first."""

@@ -11,6 +11,7 @@ Masked, causal and seq2seq models of `transformers` from a folder or the hub; th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any, get_args
 
 import torch
@@ -50,11 +51,15 @@ def language_model(name: str, kind: Kind | None = None) -> LanguageModel:
         return smollm2()
     if not name.startswith(PREFIX):
         raise BadInput(f"there is no language model {name!r}; give hf:FOLDER, hf:NAME or smollm2")
-    source = find(name)
+    return model_of(find(name), kind)
+
+
+def model_of(source: Source, kind: Kind | None = None) -> LanguageModel:
+    """The language model of these files; see `language_model`."""
     check_files(source)
     kind = kind or _kind(source)
     body = source.load_model("float32", loader=_CLASS[kind])
-    return LanguageModel(body, source.load("AutoTokenizer"), kind, name)
+    return LanguageModel(body, source.load("AutoTokenizer"), kind, source.name)
 
 
 class LanguageModel:
@@ -74,6 +79,12 @@ class LanguageModel:
         pad = tokenizer.pad_token_id
         self.tower = LanguageTower(body, kind, 0 if pad is None else int(pad)).eval()
         self.most = min(int(tokenizer.model_max_length), places(body.config) or int(tokenizer.model_max_length))
+
+    def with_tower(self, tower: LanguageTower) -> LanguageModel:
+        """The same model with the network ``tower``."""
+        other = copy(self)
+        other.tower = tower
+        return other
 
     def prompt(self, text: Asked) -> Prompt:
         """A text as token ids, with the special tokens of its model. Raises `BadInput` when it is too long."""

@@ -10,22 +10,30 @@ from handful.encode.frames import WHOLE, Frame
 from handful.encode.texts import Long, checked_long
 from handful.errors import BadInput, nearest
 
-NAMES = ("long", "crop", "tiles")
+NAMES = ("long", "crop", "tiles", "language_model")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is read of long texts and what is shown of images; the defaults are the usual way."""
+    """What is read of long texts, what is shown of images, and whether a language model is meant as such."""
 
     long: Long = "first"
     frame: Frame = WHOLE
+    language_model: bool = False
 
     @classmethod
     def of(
-        cls, long: str = "first", crop: Sequence[float] | None = None, tiles: Sequence[int] | None = None
+        cls,
+        long: str = "first",
+        crop: Sequence[float] | None = None,
+        tiles: Sequence[int] | None = None,
+        language_model: bool = False,
     ) -> Options:
         """As a user asks for them. Raises `BadInput` for values that make no sense."""
-        return cls(checked_long(long), Frame.of(crop, tiles))
+        made = cls(checked_long(long), Frame.of(crop, tiles), language_model is True)
+        if made.language_model and made != cls(language_model=True):
+            raise BadInput("a language model reads the beginning of a text; leave out --long, --crop and --tiles")
+        return made
 
     @classmethod
     def of_mapping(cls, options: Mapping[str, Any]) -> Options:
@@ -33,7 +41,8 @@ class Options:
         unknown = sorted(set(options) - set(NAMES))
         if unknown:
             raise BadInput(f"encoders have no option {str(unknown[0])[:80]!r}{nearest(str(unknown[0]), NAMES)}")
-        return cls.of(options.get("long", "first"), options.get("crop"), options.get("tiles"))
+        speaks = options.get("language_model", False)
+        return cls.of(options.get("long", "first"), options.get("crop"), options.get("tiles"), speaks)
 
     def check(self, encoder: str, modality: str) -> None:
         """Raise `BadInput` when an option is meant for another kind of item than the encoder reads."""

@@ -27,6 +27,8 @@ _DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 
 def from_parts(name: str, parts: Parts, options: Options) -> FeatureEncoder:
     """As `handful.encode.encoder_from_parts`."""
+    if options.language_model and name in ("minilm", "efficientnet-lite0"):
+        raise BadInput(f"encoder {name!r} is no language model")
     if name in _EMBEDDED:
         return _EMBEDDED[name](name, parts, options)
     if not name.startswith("hf:"):
@@ -67,9 +69,16 @@ def _lite0(name: str, parts: Parts, options: Options) -> FeatureEncoder:
     return Lite0(frame=options.frame, files=dict(parts))
 
 
+def _smollm2(name: str, parts: Parts, options: Options) -> FeatureEncoder:
+    from handful.encode.smollm2 import smollm2_of_parts
+
+    return smollm2_of_parts(parts)
+
+
 _EMBEDDED: Mapping[str, Callable[[str, Parts, Options], FeatureEncoder]] = {
     "minilm": _minilm,
     "efficientnet-lite0": _lite0,
+    "smollm2": _smollm2,
 }
 
 

@@ -133,6 +133,41 @@ class LabelWords:
         return torch.tensor([own[0] for own in self.ids])
 
 
+def masked(tokenizer: Any, texts: Sequence[str], masks: int, *, position: int = 1, most: int = 128) -> Prompt:
+    """A text, or two, with ``masks`` masks; the longest text is shortened until all is at most ``most`` tokens.
+
+    Args:
+        tokenizer: with a mask.
+        texts: one or two.
+        masks: M.
+        position: of two texts a and b with masks m: 0 ``a b m``, 1 ``a m b``, both in one segment; 2 ``a | m b``,
+            3 ``a | b m``, in two.
+        most: tokens at most.
+
+    Raises:
+        BadInput: no mask in the tokenizer; M below 1; more than two texts; no room for text.
+    """
+    if tokenizer.mask_token_id is None:
+        raise BadInput("the tokenizer has no mask token, which this method asks at")
+    if masks < 1 or position not in range(4) or len(texts) not in (1, 2):
+        raise BadInput(f"one mask at least, position 0 to 3, one or two texts; not {masks}, {position}, {len(texts)}")
+    parts = [list(tokenizer.encode(text, add_special_tokens=False)) for text in texts]
+    ends = 3 if len(parts) == 2 and position > 1 else 2
+    room = most - masks - ends
+    if room < 1:
+        raise BadInput(f"{most} tokens leave no room for text beside {masks} masks")
+    while sum(map(len, parts)) > room:
+        max(parts, key=len).pop()
+    a, b, m = parts[0], parts[1] if len(parts) == 2 else [], [tokenizer.mask_token_id] * masks
+    first, second = [(a + b + m, []), (a + m + b, []), (a, m + b), (a, b + m)][position if len(parts) == 2 else 0]
+    ids = [tokenizer.cls_token_id, *first, tokenizer.sep_token_id]
+    kinds = [0] * len(ids)
+    if second:
+        ids += [*second, tokenizer.sep_token_id]
+        kinds += [1] * (len(ids) - len(kinds))
+    return Prompt.of(ids, tokenizer.mask_token_id, kinds)
+
+
 def padded(lists: Sequence[Sequence[int]], fill: int) -> Tensor:
     """``[n, longest]``, filled up on the right."""
     out = torch.full((len(lists), max(map(len, lists), default=0)), fill)

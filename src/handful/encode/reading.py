@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch.nn import functional
 
 from handful.core.late_interaction import Tokens, token_similarity
 from handful.errors import BadInput
+
+if TYPE_CHECKING:
+    from handful.encode.asking import Asking
 
 Direction = Literal["doc", "query", "both"]
 DIRECTIONS = ("doc", "query", "both")
@@ -81,8 +84,12 @@ class LateInteraction:
         return {"projection": self.projection, "documents": self.documents, "mask": self.mask}
 
 
-def reading_of(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LateInteraction:
+def reading_of(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LateInteraction | Asking:
     """What `described` and `tensors` are of. Raises `BadInput` where they are of nothing known."""
+    from handful.encode.asking import asking_of
+
+    if (asked := asking_of(described, tensors)) is not None:
+        return asked
     if described.get("kind") != "late-interaction" or tensors.keys() != {"projection", "documents", "mask"}:
         raise BadInput(f"there is no reading {str(described.get('kind'))[:80]!r} with tensors {sorted(tensors)[:4]}")
     return LateInteraction(**tensors, direction=described.get("direction", "doc"))

@@ -62,6 +62,33 @@ class EstimatedSets:
     method: str
 
 
+@dataclass(frozen=True)
+class Dealt:
+    """Items dealt out to folds.
+
+    Attributes:
+        units: which items belong together ``[n]``.
+        judged: which labels can be judged ``[L]``: those that two units hold.
+        fold: of each item ``[n]``.
+    """
+
+    units: np.ndarray
+    judged: np.ndarray
+    fold: np.ndarray
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Logits and answers ``[n, L]`` of each item by a fit without its fold; NaN and 0 for labels it did not know."""
+
+    logits: np.ndarray
+    said: np.ndarray
+
+
+Halves = Sequence[tuple[LabelSetAssessment, np.ndarray]]
+"""Of fits that know about half: what they are worth, and the share of each label's items that they knew ``[L]``."""
+
+
 def estimate_label_sets(
     head: Head, features: Features, y: np.ndarray, labels: list[str], groups: np.ndarray | None, *, seed: int = 0
 ) -> EstimatedSets | None:
@@ -75,35 +102,69 @@ def estimate_label_sets(
         groups: ``[n]``, items that belong together, near-duplicates among them.
         seed: of the folds and of the replicates.
     """
+    dealt = deal_out(y, groups, FOLDS if len(y) <= LARGE else FEW, seed)
+    if dealt is None:
+        return None
+    halves = by_halves(head, features, y, labels, groups, seed=seed)
+    return estimated(left_out(head, features, y, dealt.fold), dealt, halves, y, labels, groups, seed=seed)
+
+
+def deal_out(y: np.ndarray, groups: np.ndarray | None, folds: int, seed: int) -> Dealt | None:
+    """At most so many folds; ``None`` where fewer than two labels can be judged."""
     units = as_units(groups, len(y))
     judged = units_with(y, units) >= 2
-    if judged.sum() < 2:
-        return None
-    truth, names = y[:, judged], [label for label, known in zip(labels, judged, strict=True) if known]
+    return None if judged.sum() < 2 else Dealt(units, judged, deal_sets(y, units, judged, folds, seed))
 
-    def counted(folds: int, seed: int) -> tuple[LabelSetAssessment, np.ndarray, np.ndarray, np.ndarray, int]:
-        """The assessment by so many folds, the share of each label they knew, logits, answers, how many they are."""
-        fold = deal_sets(y, units, judged, folds, seed)
-        logits, said = left_out(head, features, y, fold)
-        found = assess_label_sets(truth, logits[:, judged], said[:, judged], names, groups=groups, seed=seed)
-        return found, known_share(truth, units, fold), logits, said, int(fold.max()) + 1
 
-    found, known, logits, said, folds = counted(FOLDS if len(y) <= LARGE else FEW, seed)
-    halves = [counted(2, seed + i)[:2] for i in range(HALVES)]
-    told = quoted(found, known, halves, len(np.unique(units)))
+def by_halves(
+    head: Head, features: Features, y: np.ndarray, labels: list[str], groups: np.ndarray | None, *, seed: int = 0
+) -> Halves:
+    """What fits of ``head`` on about half of the items are worth, which says how fast errors fall."""
+    found = []
+    for at in range(seed, seed + HALVES):
+        dealt = deal_out(y, groups, 2, at)
+        if dealt is not None:
+            answers = left_out(head, features, y, dealt.fold)
+            found.append((assessed(answers, dealt, y, labels, groups, seed=at), known_of(dealt, y)))
+    return found
+
+
+def estimated(
+    answers: Answers, dealt: Dealt, halves: Halves, y: np.ndarray, labels: list[str], groups: np.ndarray | None, *,
+    seed: int = 0,
+) -> EstimatedSets:  # fmt: skip
+    """What answers to items left out say of a head that learns from all items; arguments as above."""
+    judged, truth = dealt.judged, y[:, dealt.judged]
+    found, shares = assessed(answers, dealt, y, labels, groups, seed=seed), known_of(dealt, y)
+    told = quoted(found, shares, halves, len(np.unique(dealt.units)))
+    logits, said = answers.logits.copy(), answers.said.copy()
     logits[:, ~judged], said[:, ~judged] = np.nan, 0
     spread, shift = spread_of(logits[:, judged], truth)
-    pooled = float(np.average(known, weights=truth.sum(0)))
+    pooled = float(np.average(shares, weights=truth.sum(0)))
     method = (
-        f"{folds} fits, each without one part of the examples and judged by it; corrected from {100 * pooled:.0f} % of "
-        "the labels to all of them, by fits that know half"
+        f"{int(dealt.fold.max()) + 1} fits, each without one part of the examples and judged by it; corrected from "
+        f"{100 * pooled:.0f} % of the labels to all of them, by fits that know half"
     )
     return EstimatedSets(found, told, judged, logits, said, spread, shift, method)
 
 
-def left_out(head: Head, features: Features, y: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and answers ``[n, L]`` of each item by a fit without its ``fold [n]``; NaN and 0 for labels it did not
-    know."""
+def assessed(
+    answers: Answers, dealt: Dealt, y: np.ndarray, labels: list[str], groups: np.ndarray | None, *, seed: int = 0
+) -> LabelSetAssessment:
+    """The answers as counted, for labels that can be judged."""
+    judged = dealt.judged
+    names = [label for label, can in zip(labels, judged, strict=True) if can]
+    logits, said = answers.logits[:, judged], answers.said[:, judged]
+    return assess_label_sets(y[:, judged], logits, said, names, groups=groups, seed=seed)
+
+
+def known_of(dealt: Dealt, y: np.ndarray) -> np.ndarray:
+    """`known_share` of the labels that can be judged."""
+    return known_share(y[:, dealt.judged], dealt.units, dealt.fold)
+
+
+def left_out(head: Head, features: Features, y: np.ndarray, fold: np.ndarray) -> Answers:
+    """Answers to each item by a copy of ``head`` that was fitted without its ``fold [n]``."""
     logits, said = np.full(y.shape, np.nan), np.zeros(y.shape, dtype=int)
     for part in range(fold.max() + 1):
         held, rest = np.flatnonzero(fold == part), np.flatnonzero(fold != part)
@@ -112,13 +173,13 @@ def left_out(head: Head, features: Features, y: np.ndarray, fold: np.ndarray) ->
         there = features.take(held)
         logits[np.ix_(held, told)] = fitted.logits(there)
         said[np.ix_(held, told)] = fitted.predict(there)
-    return logits, said
+    return Answers(logits, said)
 
 
 def quoted(
     found: LabelSetAssessment,
     known: np.ndarray,
-    halves: Sequence[tuple[LabelSetAssessment, np.ndarray]],
+    halves: Halves,
     items: int,
 ) -> dict[str, Estimate]:
     """The measures of a head that learns from all items.

@@ -3,7 +3,8 @@
     score_y(x) = alpha log P(y | x) + (1 - alpha) mean_j log P(y | z_j)      z_j rewrites of x
     loss       = - mean_x score of the class
 
-`RephrasedClassifier` is a language model that is asked at a mask, where P is its softmax over the whole vocabulary.
+`RephrasedClassifier` is a language model that is asked at a mask, where P is its softmax over the whole vocabulary; or,
+with ``hidden``, a small network on the mean of its last states, softmax(W2 gelu(W1 h + b1) + b2), which alone learns.
 `ParaphraseAugmented` is any classifier that takes weights: a text counts alpha, each of its m rewrites (1 - alpha) / m,
 which is the same loss.
 """
@@ -11,6 +12,7 @@ which is the same loss.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -18,8 +20,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from handful.core.train import AdamW
+from handful.encode.language_tower import LanguageTower
 from handful.encode.lm import LanguageModel
 from handful.encode.prompt import LabelWords, Prompt
 from handful.encode.template import Template
@@ -27,7 +31,7 @@ from handful.errors import BadInput
 from handful.tune.delta import Placed
 from handful.tune.loop import tune
 from handful.tune.prompting import Words, everything, one_hot
-from handful.tune.recipe import Data, Recipe, Seen, Stage
+from handful.tune.recipe import Data, Readout, Recipe, Seen, Stage
 from handful.tune.tuned import Tuned
 
 By = Literal["both", "original", "rewrites"]
@@ -68,6 +72,43 @@ class Voted(Words):
         return vote(features, self.alpha, self.by)
 
 
+class VotedMean(Readout):
+    """The scores of texts with their rewrites by a network on mean states, which begins as ``nn.Linear`` does.
+
+    Args:
+        hidden: units of the network.
+        alpha, by: as of `Voted`.
+    """
+
+    def __init__(self, hidden: int = 128, alpha: float = 0.5, by: By = "both") -> None:
+        super().__init__()
+        self.hidden, self.alpha, self.by = hidden, alpha, by
+
+    def begin(self, model: nn.Module, data: Data, generator: torch.Generator) -> None:
+        with torch.no_grad():
+            width = self.mean(model, [item[:1] for item in data.take(torch.arange(1))]).shape[-1]
+
+        def drawn(into: int, *shape: int) -> nn.Parameter:
+            return nn.Parameter((torch.rand(shape, generator=generator) * 2 - 1) / into**0.5)
+
+        self.w1, self.b1 = drawn(width, self.hidden, width), drawn(width, self.hidden)
+        ways = len(data.classes)
+        self.w2, self.b2 = drawn(self.hidden, ways, self.hidden), drawn(self.hidden, ways)
+
+    def mean(self, model: nn.Module, inputs: Sequence[Sequence[Prompt]]) -> Tensor:
+        """Mean states of every prompt of n items ``[n, 1 + m, d]``."""
+        assert isinstance(model, LanguageTower)
+        flat = [prompt for item in inputs for prompt in item]
+        return model.mean(flat).view(len(inputs), len(inputs[0]), -1)
+
+    def look(self, model: nn.Module, inputs: Sequence[Sequence[Prompt]]) -> Tensor:
+        inner = functional.gelu(functional.linear(self.mean(model, inputs), self.w1, self.b1))
+        return functional.linear(inner, self.w2, self.b2).log_softmax(-1)
+
+    def forward(self, features: Tensor, model: nn.Module) -> Tensor:
+        return vote(features, self.alpha, self.by)
+
+
 @dataclass(frozen=True)
 class Score:
     """``- sum_c t_c score_c``, the mean over items by weight; scores are no logits: they are not made to sum to 1."""
@@ -92,7 +133,9 @@ class RephrasedClassifier:
         alpha: share of the text itself.
         lr, batch, epochs, weight_decay: of training, by AdamW with AMSGrad at one rate.
         check: steps between two scores on held-out examples.
-        changes: what learns; by default every weight.
+        changes: what learns; by default every weight, with ``hidden`` none.
+        hidden: units of a network on the mean of the states, which answers in place of words (the paper: 128, at a rate
+            of 1e-3).
         length: tokens of a prompt at most.
         seed: of every draw.
     """
@@ -108,6 +151,7 @@ class RephrasedClassifier:
     weight_decay: float = 1e-4
     check: int = 8
     changes: tuple[Placed, ...] | None = None
+    hidden: int | None = None
     length: int = 128
     seed: int = 0
     tuned: Tuned | None = field(default=None, init=False)
@@ -118,6 +162,8 @@ class RephrasedClassifier:
             raise BadInput(f"template {self.template!r} has no mask; put *mask* where the model is to answer")
         if not 0 <= self.alpha <= 1:
             raise BadInput(f"alpha is a share from 0 to 1, not {self.alpha}")
+        if self.hidden is not None and self.hidden < 1:
+            raise BadInput(f"hidden is a number of units, at least 1, not {self.hidden}")
         words = LabelWords.of(self.model.tokenizer, self.words)
         self._ids = torch.tensor([own[0] for own in words.ids])
         if len(set(self._ids.tolist())) < max(2, len(words.ids)):
@@ -151,10 +197,11 @@ class RephrasedClassifier:
             epochs=self.epochs, lr=self.lr, batch=self.batch, rate="constant", weight_decay=self.weight_decay,
             update=lambda decay: AdamW(weight_decay=decay, amsgrad=True),
         )  # fmt: skip
+        every = everything(self.model.tower) if self.hidden is None else ()
+        voted = partial(Voted, self._ids) if self.hidden is None else partial(VotedMean, self.hidden)
         recipe = Recipe(
-            self.changes if self.changes is not None else everything(self.model.tower), (Score(),), (stage,),
-            readout=partial(Voted, self._ids, self.alpha),
-        )  # fmt: skip
+            every if self.changes is None else self.changes, (Score(),), (stage,), readout=partial(voted, self.alpha)
+        )
         self.tuned = tune(self.model.tower, data, recipe, seed=self.seed, judge=judge, judge_every=self.check)
         return self
 
@@ -171,8 +218,13 @@ class RephrasedClassifier:
         return self.scores(texts, "original")
 
     def _scores(self, items: list[list[Prompt]], by: By, tuned: Tuned | None = None) -> Tensor:
-        used = tuned or self.tuned
-        tower, readout = self.model.tower, Voted(self._ids, self.alpha, by)
+        used, tower = tuned or self.tuned, self.model.tower
+        readout: Any = Voted(self._ids, self.alpha, by)
+        if self.hidden is not None:
+            if used is None:
+                raise BadInput("this classifier has not been fitted")
+            readout = copy(used.readout)
+            readout.by = by
         if used is None:
             with torch.inference_mode():
                 parts = [items[at : at + self.batch] for at in range(0, len(items), self.batch)]

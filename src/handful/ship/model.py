@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from handful.evaluate.label_set_assessment import LabelSetAssessment
     from handful.ship.evidence import Evidence
 
-EMBEDDED = ("minilm", "efficientnet-lite0")
-"""Encoders a model file may name: they come with the package."""
+EMBEDDED = ("minilm", "efficientnet-lite0", "smollm2")
+"""Encoders a model file may name: they come in wheels, whose files are known by their hashes."""
 DELTA = "delta."
 """What the names of a delta's tensors begin with in a model file."""
-OPTIONS = {"long", "crop", "tiles"}
+OPTIONS = {"long", "crop", "tiles", "language_model"}
 """What `handful.encode.encoder` may be asked for beside a name."""
 
 
@@ -349,7 +349,7 @@ class Model:
             if head.several_labels != (decision.sets is not None):
                 raise BadInput(f"{path} is not a whole Handful model: head and decision differ in labels an item")
             delta = tower.get("delta")
-            if not isinstance(delta, (dict, type(None))) or bool(changes) != (delta is not None):
+            if not isinstance(delta, (dict, type(None))) or (delta is None and changes):
                 raise BadInput(f"{path} is not a whole Handful model: what it changes of its encoder makes no sense")
             given, rejection = description.get("reject"), None
             if given is not None:

@@ -9,10 +9,12 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from torch import Tensor, nn
 
+from handful.encode.asking import Asking
 from handful.encode.reading import LateInteraction, reading_of
+from handful.encode.speaker import Speaker
 from handful.errors import BadInput
 from handful.protocols import Encoder
-from handful.tune.delta import Delta
+from handful.tune.delta import Delta, fingerprint_of
 from handful.tune.delta_file import delta_of, description, tensors
 
 READING = "reading"
@@ -33,7 +35,7 @@ class Tunable(Protocol):
         """Items as the tower takes them: a list that may be cut, or a tensor ``[n, …]``."""
         ...
 
-    def retuned(self, tower: Any, mark: str, reading: LateInteraction | None = None) -> Encoder:
+    def retuned(self, tower: Any, mark: str, reading: Any = None) -> Encoder:
         """The encoder with the weights of ``tower`` and, if given, another ``reading`` of what comes out of it.
 
         ``mark`` tells it from others.
@@ -51,17 +53,29 @@ def tunable(encoder: Encoder | None) -> Tunable:
 
 
 def tuned_encoder(
-    base: Encoder | None, tower: nn.Module, delta: Delta, reading: LateInteraction | None = None
+    base: Encoder | None, tower: nn.Module, delta: Delta, reading: LateInteraction | Asking | None = None
 ) -> Encoder:
-    """``base`` with ``delta`` in its weights; ``tower`` is one of its own, and is as it was afterwards."""
-    kept = delta.merge(tower)
+    """``base`` with ``delta`` in its weights; ``tower`` is one of its own, and is as it was afterwards.
+
+    Raises:
+        BadInput: a change has no weight form, and the base is no language model, which takes changes beside its weights
+            as well; the reading is not for such a base.
+    """
+    made, mark = tunable(base), mark_of(*as_file(delta, reading))
+    if reading is not None and isinstance(reading, LateInteraction) == isinstance(tower, Speaker):
+        raise BadInput(f"encoder {made.name!r} cannot be read as these changes ask: they are of another kind of model")
+    beside = Delta([h for h in delta.each() if isinstance(tower, Speaker) and "weight" not in h.change.modes], "")
+    inside = [holder for holder in delta.each() if holder not in beside.holders]
+    delta.check_base(tower)
+    kept = Delta(inside, fingerprint_of(tower, inside)).merge(tower)
     try:
-        return tunable(base).retuned(tower, mark_of(*as_file(delta, reading)), reading)
+        with beside.attached(tower):  # hooks, which a language model keeps
+            return made.retuned(tower, mark, reading)
     finally:
         kept.undo()
 
 
-def as_file(delta: Delta, reading: LateInteraction | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def as_file(delta: Delta, reading: LateInteraction | Asking | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What `encoder_with` takes: a description, JSON-able, and tensors."""
     described, state = description(delta), tensors(delta)
     if reading is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ class AsIs(Readout):
 
 class Linear(Readout):
     """``W h + b``, which begins as ``nn.Linear`` does."""
+
+    independent: ClassVar[bool] = True
 
     weight: nn.Parameter
     bias: nn.Parameter
@@ -75,6 +78,32 @@ class CrossEntropy:
         targets = (1 - self.smoothing) * seen.targets + self.smoothing / seen.targets.shape[1]
         each = -(targets * seen.logits.log_softmax(-1)).sum(-1)
         return (seen.weight * each).sum() / seen.weight.sum()
+
+    def each_label(self) -> EachLabel:
+        """See `handful.tune.label_sets`."""
+        return EachLabel(self.smoothing)
+
+
+@dataclass(frozen=True)
+class EachLabel:
+    """Binary cross-entropy of every label, for items with several: the mean over labels, and over items by weight.
+
+    Args:
+        smoothing: share of each target that is spread over yes and no.
+    """
+
+    smoothing: float = 0.0
+    name = "each-label"
+    separable = True
+
+    def __call__(self, seen: Seen) -> Tensor:
+        targets = (1 - self.smoothing) * seen.targets + self.smoothing / 2
+        each = functional.binary_cross_entropy_with_logits(seen.logits, targets, reduction="none").mean(1)
+        return (seen.weight * each).sum() / seen.weight.sum()
+
+    def each_label(self) -> EachLabel:
+        """Itself."""
+        return self
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from handful.encode.asking import context_of
 from handful.encode.language_tower import normalised
 from handful.encode.lm import LanguageModel, choices_of
 from handful.encode.prompt import Prompt, Question
@@ -142,11 +143,8 @@ class InContext:
         if not 0 <= shots <= len(texts):
             raise BadInput(f"{shots} examples are to be shown, but there are {len(texts)}")
         rows = np.random.default_rng(self.seed).permutation(len(texts))[:shots].tolist()
-        between = tuple(self.model.tokenizer.encode(self.separator, add_special_tokens=False)) if self.separator else ()
-        context: list[int] = []
-        for row in rows:
-            context += [*self._ask(texts[row]), *self.model.answer(labels[row]), *between]
-        self.shown, self._context = tuple(rows), tuple(context)
+        shown = [(texts[row], labels[row]) for row in rows]
+        self.shown, self._context = tuple(rows), context_of(self.model, self._template, shown, self.separator)
         return self
 
     def logits(

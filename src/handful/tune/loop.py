@@ -156,7 +156,7 @@ class _Run:
         losses: list[float] = []
         for number, stage in enumerate(self.recipe.stages):
             self.stage, steps = number, self.steps(stage)
-            groups = groups_of(stage, self.model, self.delta, self.readout)
+            groups = groups_of(stage, self.model, self.delta, self.readout) if steps else []
             first, losses = checkpoint.resume(number, self.kept, [g.update for g in groups], losses)
             rows = self.sampler(stage).draws(self.data, stage.batch, torch.Generator().manual_seed(self.seed + number))
             done += min(first, steps)

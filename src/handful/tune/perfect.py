@@ -11,7 +11,7 @@ answer    p_ci = mean of h_i over the examples of class c; the class with the la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from handful.encode.asking import OVER, Over, nearest_prototype
 from handful.encode.language_tower import LanguageTower
 from handful.encode.lm import LanguageModel
-from handful.encode.prompt import Prompt
+from handful.encode.prompt import Prompt, masked
 from handful.errors import BadInput
 from handful.tune.adapters import Adapter
 from handful.tune.delta import Placed
@@ -32,46 +33,6 @@ from handful.tune.own import Own
 from handful.tune.recipe import Data, Readout, Recipe, Seen, Stage
 from handful.tune.sites import Where
 from handful.tune.tuned import Tuned
-
-Over = Literal["max", "mean", "min", "sum"]
-_OVER: dict[str, Callable[[Tensor], Tensor]] = {
-    "max": lambda x: x.amax(1), "mean": lambda x: x.mean(1), "min": lambda x: x.amin(1), "sum": lambda x: x.sum(1),
-}  # fmt: skip
-
-
-def masked(tokenizer: Any, texts: Sequence[str], masks: int, *, position: int = 1, most: int = 128) -> Prompt:
-    """A text, or two, with ``masks`` masks; the longest text is shortened until all is at most ``most`` tokens.
-
-    Args:
-        tokenizer: with a mask.
-        texts: one or two.
-        masks: M.
-        position: of two texts a and b with masks m: 0 ``a b m``, 1 ``a m b``, both in one segment; 2 ``a | m b``,
-            3 ``a | b m``, in two.
-        most: tokens at most.
-
-    Raises:
-        BadInput: no mask in the tokenizer; M below 1; more than two texts; no room for text.
-    """
-    if tokenizer.mask_token_id is None:
-        raise BadInput("the tokenizer has no mask token, which this method asks at")
-    if masks < 1 or position not in range(4) or len(texts) not in (1, 2):
-        raise BadInput(f"one mask at least, position 0 to 3, one or two texts; not {masks}, {position}, {len(texts)}")
-    parts = [list(tokenizer.encode(text, add_special_tokens=False)) for text in texts]
-    ends = 3 if len(parts) == 2 and position > 1 else 2
-    room = most - masks - ends
-    if room < 1:
-        raise BadInput(f"{most} tokens leave no room for text beside {masks} masks")
-    while sum(map(len, parts)) > room:
-        max(parts, key=len).pop()
-    a, b, m = parts[0], parts[1] if len(parts) == 2 else [], [tokenizer.mask_token_id] * masks
-    first, second = [(a + b + m, []), (a + m + b, []), (a, m + b), (a, b + m)][position if len(parts) == 2 else 0]
-    ids = [tokenizer.cls_token_id, *first, tokenizer.sep_token_id]
-    kinds = [0] * len(ids)
-    if second:
-        ids += [*second, tokenizer.sep_token_id]
-        kinds += [1] * (len(ids) - len(kinds))
-    return Prompt.of(ids, tokenizer.mask_token_id, kinds)
 
 
 class MaskStates(nn.Module):
@@ -107,7 +68,7 @@ class LabelEmbeddings(Readout):
 
     def begin(self, model: nn.Module, data: Data, generator: torch.Generator) -> None:
         with torch.no_grad():
-            _, masks, width = model(data.take(torch.arange(1))).shape
+            _, masks, width = self.look(model, data.take(torch.arange(1))).shape
         self.weight = nn.Parameter(self.spread * torch.randn(len(data.classes), masks, width, generator=generator))
 
     def per_mask(self, features: Tensor) -> Tensor:
@@ -137,6 +98,19 @@ class PerMask:
         loss = functional.multi_margin_loss if self.kind == "hinge" else functional.cross_entropy
         each = loss(s.flatten(0, 1), labels, reduction="none").view(s.shape[:2]).mean(1)
         return (seen.weight * each).sum() / seen.weight.sum()
+
+
+def slots(
+    reduction: int, loss: Literal["hinge", "cross-entropy"], steps: int, lr: float, batch: int, embedding_lr: float
+) -> Recipe:
+    """Bottlenecks and norms, label embeddings, the loss at each mask; arguments as of `PerfectClassifier`."""
+    places = (
+        Placed(Adapter(reduction=reduction, activation="gelu-tanh", begins="linear"), Where(("down",))),
+        Placed(Own(), Where(("norm",))),
+        Placed(Own(), Where(("norm",), "bias"), needed=False),
+    )
+    stage = Stage(steps=steps, lr=lr, batch=batch, readout_lr=embedding_lr)
+    return Recipe(places, (PerMask(loss),), (stage,), readout=LabelEmbeddings)
 
 
 @dataclass
@@ -178,20 +152,12 @@ class PerfectClassifier:
     classes: tuple[Any, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
-        if self.over not in _OVER or self.similarity not in ("euclidean", "cosine"):
-            raise BadInput(
-                f"over is {', '.join(_OVER)}, similarity euclidean or cosine: {self.over}, {self.similarity}"
-            )
+        if self.over not in OVER or self.similarity not in ("euclidean", "cosine"):
+            raise BadInput(f"over is {', '.join(OVER)}, similarity euclidean or cosine: {self.over}, {self.similarity}")
 
     def recipe(self) -> Recipe:
-        """Bottlenecks and norms, label embeddings, the loss at each mask."""
-        places = (
-            Placed(Adapter(reduction=self.reduction, activation="gelu-tanh", begins="linear"), Where(("down",))),
-            Placed(Own(), Where(("norm",))),
-            Placed(Own(), Where(("norm",), "bias")),
-        )
-        stage = Stage(steps=self.steps, lr=self.lr, batch=self.batch, readout_lr=self.embedding_lr)
-        return Recipe(places, (PerMask(self.loss),), (stage,), readout=LabelEmbeddings)
+        """See `slots`."""
+        return slots(self.reduction, self.loss, self.steps, self.lr, self.batch, self.embedding_lr)
 
     def fit(
         self, texts: Sequence[str] | Sequence[Sequence[str]], labels: Sequence[Any],
@@ -247,16 +213,9 @@ class PerfectClassifier:
         h = self._states(prompts, tuned)
         if self.answer == "embeddings":
             assert isinstance(tuned.readout, LabelEmbeddings)
-            return _OVER[self.over](tuned.readout.per_mask(h).detach())
+            return OVER[self.over](tuned.readout.per_mask(h).detach())
         return nearest_prototype(h, prototypes, self.similarity, self.over)
 
     def _judged(self, prompts: list[Prompt], truth: Tensor, tuned: Tuned) -> float:
         tuned.model.eval()
         return float((self._scores(prompts, tuned, self._means(tuned)).argmax(1) == truth).float().mean())
-
-
-def nearest_prototype(h: Tensor, prototypes: Tensor, similarity: str = "euclidean", over: Over = "max") -> Tensor:
-    """How much ``h [B, M, d]`` is like each of ``prototypes [C, M, d]``: ``[B, C]``, both made unit first."""
-    h, p = functional.normalize(h, dim=-1), functional.normalize(prototypes, dim=-1)
-    cosine = torch.einsum("bmd,cmd->bmc", h, p)
-    return _OVER[over](cosine if similarity == "cosine" else (2 * cosine - 2).exp())

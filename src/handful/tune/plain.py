@@ -6,14 +6,20 @@
 
 SetFit contrasts the same pairs, sixteen at a time and each sentence read again for every pair; a batch here holds all
 pairs of its sentences for one reading each.
+
+With ``learns="classes"`` there are no pairs: a linear readout learns the classes, at a rate of its own since features
+most often have length 1, by cross-entropy; of several labels an item each by itself (`handful.tune.label_sets`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
+from handful.errors import BadInput
 from handful.tune.contrastive import AllPairs
 from handful.tune.delta import Placed
+from handful.tune.fillers import CrossEntropy, Linear
 from handful.tune.lora import LoRA
 from handful.tune.own import Own
 from handful.tune.recipe import Recipe, Stage
@@ -24,7 +30,17 @@ EVERYTHING = (Placed(Own(), Where(ROLES)), Placed(Own(), Where(ROLES, "bias")))
 """Full fine-tuning: every weight and bias at a site whose role is known."""
 
 
-def _contrast(changes: tuple[Placed, ...], steps: int, lr: float, batch: int) -> Recipe:
+Learns = Literal["pairs", "classes"]
+READOUT_LR = 0.1
+"""Of the linear readout, with ``learns="classes"``."""
+
+
+def _slots(changes: tuple[Placed, ...], steps: int, lr: float, batch: int, learns: Learns) -> Recipe:
+    if learns not in get_args(Learns):
+        raise BadInput(f"learns is {' or '.join(map(repr, get_args(Learns)))}, not {learns!r}")
+    if learns == "classes":
+        stage = Stage(steps=steps, lr=lr, batch=batch, readout_lr=READOUT_LR, warmup=0.1, weight_decay=0.01)
+        return Recipe(changes, (CrossEntropy(),), (stage,), readout=Linear)
     stage = Stage(steps=steps, lr=lr, batch=batch, trains=("delta",), warmup=0.1, weight_decay=0.01)
     return Recipe(changes, (AllPairs(),), (stage,), sampler=ByClass())
 
@@ -39,6 +55,7 @@ class Lora:
         steps: of training.
         lr: learning rate.
         batch: examples a step.
+        learns: ``"pairs"`` of examples, or their ``"classes"``.
     """
 
     rank: int = 8
@@ -46,10 +63,13 @@ class Lora:
     steps: int = 20
     lr: float = 1e-3
     batch: int = 32
+    learns: Learns = "pairs"
 
     def recipe(self) -> Recipe:
         """As slots."""
-        return _contrast((Placed(LoRA(self.rank, self.alpha), Where(LINEAR)),), self.steps, self.lr, self.batch)
+        return _slots(
+            (Placed(LoRA(self.rank, self.alpha), Where(LINEAR)),), self.steps, self.lr, self.batch, self.learns
+        )
 
 
 @dataclass(frozen=True)
@@ -59,10 +79,11 @@ class Full:
     steps: int = 20
     lr: float = 1e-4
     batch: int = 32
+    learns: Learns = "pairs"
 
     def recipe(self) -> Recipe:
         """As slots."""
-        return _contrast(EVERYTHING, self.steps, self.lr, self.batch)
+        return _slots(EVERYTHING, self.steps, self.lr, self.batch, self.learns)
 
 
 @dataclass(frozen=True)
@@ -72,11 +93,12 @@ class FiLM:
     steps: int = 20
     lr: float = 1e-3
     batch: int = 32
+    learns: Learns = "pairs"
 
     def recipe(self) -> Recipe:
         """As slots."""
         norms = tuple(Placed(Own(), Where(("norm",), parameter)) for parameter in ("weight", "bias"))
-        return _contrast(norms, self.steps, self.lr, self.batch)
+        return _slots(norms, self.steps, self.lr, self.batch, self.learns)
 
 
 @dataclass(frozen=True)
@@ -86,7 +108,8 @@ class BitFit:
     steps: int = 40
     lr: float = 3e-3
     batch: int = 32
+    learns: Learns = "pairs"
 
     def recipe(self) -> Recipe:
         """As slots."""
-        return _contrast((Placed(Own(), Where(ROLES, "bias")),), self.steps, self.lr, self.batch)
+        return _slots((Placed(Own(), Where(ROLES, "bias")),), self.steps, self.lr, self.batch, self.learns)

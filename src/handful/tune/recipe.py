@@ -14,12 +14,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from handful.core.train import AdamW, Optimiser
+from handful.encode.asking import Asking
 from handful.encode.reading import LateInteraction
 from handful.errors import BadInput
 from handful.tune.delta import Delta, Placed
@@ -112,11 +113,18 @@ class Shipped:
 
     weight: Tensor
     bias: Tensor
-    reading: LateInteraction | None = None
+    reading: LateInteraction | Asking | None = None
 
 
 class Readout(nn.Module, ABC):
-    """What turns the model's outputs into logits: a protocol with parameters of its own, or none."""
+    """What turns the model's outputs into logits: a protocol with parameters of its own, or none.
+
+    Attributes:
+        independent: whether each logit can stand for a label by itself, beside others; not where they are similarities,
+            of which the largest wins.
+    """
+
+    independent: ClassVar[bool] = False
 
     def begin(self, model: nn.Module, data: Data, generator: torch.Generator) -> None:
         """Make the parameters, once the data is known; nothing by default."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -17,16 +18,24 @@ RECIPES: Mapping[str, str] = {
     "fastfit": "handful.tune.late:FastFit",
     "film": "handful.tune.plain:FiLM",
     "full": "handful.tune.plain:Full",
+    "in-context": "handful.tune.asked:AskedInContext",
+    "lm-bff": "handful.tune.asked:AskedLMBFF",
     "lora": "handful.tune.plain:Lora",
     "lora-sb": "handful.tune.lora_sb:LoRASB",
     "lorma": "handful.tune.lorma:LoRMARecipe",
+    "perfect": "handful.tune.asked:AskedPerfect",
     "prolip": "handful.tune.prolip:ProLIP",
     "setfit": "handful.tune.setfit:SetFit",
     "setfit-gradient": "handful.tune.setfit_head:SetFitGradient",
     "stable": "handful.tune.stable:Stable",
+    "t-few": "handful.tune.asked:AskedTFew",
     "taps": "handful.tune.taps:TAPS",
 }
 """Where the recipe of each key is; a dataclass of its settings with a method ``recipe()``."""
+
+
+_NEXT = re.compile(r",(?=\s*\w+\s*=)|,\s*$")
+"""Between two settings: a comma that no setting follows belongs to the value before it."""
 
 
 def list_recipes() -> list[dict[str, Any]]:
@@ -40,6 +49,11 @@ def list_recipes() -> list[dict[str, Any]]:
     return rows
 
 
+def asks(key: str) -> bool:
+    """Whether a recipe asks a language model, so that it takes one and none of the other encoders."""
+    return getattr(_kind(key.partition(":")[0]), "asks", False)
+
+
 def _kind(key: str) -> Any:
     if key not in RECIPES:
         raise BadInput(f"there is no recipe {key!r}{nearest(key, RECIPES)}")
@@ -50,7 +64,7 @@ def _kind(key: str) -> Any:
 def _read(key: str, written: str, defaults: Mapping[str, Any]) -> dict[str, object]:
     """Settings as they are typed, each of the type that its default has."""
     found: dict[str, object] = {}
-    for part in filter(None, written.split(",")):
+    for part in filter(None, _NEXT.split(written)):
         name, _, value = part.partition("=")
         default = defaults.get(name.strip())
         try:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from handful.errors import BadInput
-from handful.tune.fillers import CrossEntropy, Linear, Shuffled
+from handful.tune.fillers import CrossEntropy, EachLabel, Linear, Shuffled
 from handful.tune.recipe import Data, Part, Recipe, Seen, Shipped, Stage
 from handful.tune.setfit import SetFit, every_pair, in_batches, in_turn
 
@@ -47,18 +47,6 @@ class GradientHead(Linear):
 
     def ships(self, model: nn.Module) -> Shipped:
         return Shipped(self.weight.detach() / self.divisor, self.bias.detach() / self.divisor)
-
-
-@dataclass(frozen=True)
-class EachLabel:
-    """Binary cross-entropy of every label, for items with several: the mean over labels, and over items by weight."""
-
-    name = "each-label"
-    separable = True
-
-    def __call__(self, seen: Seen) -> Tensor:
-        each = functional.binary_cross_entropy_with_logits(seen.logits, seen.targets, reduction="none").mean(1)
-        return (seen.weight * each).sum() / seen.weight.sum()
 
 
 @dataclass(frozen=True)
