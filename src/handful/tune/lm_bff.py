@@ -47,7 +47,8 @@ class PromptClassifier:
         model: masked (the paper's), causal or seq2seq; its weights stay as they are.
         template: in the language of `handful.encode.template`; for a masked model with one mask.
         words: the answer of each class, one token each; of numbers those of the lower and the upper end.
-        demos: ``"none"``, ``"random"``, ``"filtered"`` (near examples only), or GPT-3's ``"head"`` and ``"tail"``.
+        demos: ``"none"``, ``"random"``, ``"filtered"`` (near examples only), or GPT-3's ``"head"`` and ``"tail"``,
+            which need ``steps=0``.
         samples: draws of examples whose logits are averaged (the paper: 16; 4 for MNLI, SNLI and QQP).
         bounds: the lowest and the highest number, for numbers instead of classes.
         steps: of training; 0 asks the model as it is.
@@ -55,7 +56,7 @@ class PromptClassifier:
         check: steps between two scores on them.
         smoothing: share of each target that is spread over all classes.
         warmup: share of the steps in which the rate rises.
-        changes: what learns; by default every weight.
+        changes: what learns; by default every weight. Gradients longer than 1 together are shortened to it.
         encoder: whose vectors say which examples are near; by default the embedded sentence encoder.
         keep: share of a class' examples that are near enough.
         shown: examples of ``"head"`` and ``"tail"``.
@@ -97,6 +98,8 @@ class PromptClassifier:
             raise BadInput(f"{len(words.ids)} words: classes need two at least, numbers need two")
         if self.samples < 1:
             raise BadInput(f"samples is {self.samples}; at least one draw is needed")
+        if self.demos in ("head", "tail") and self.steps:
+            raise BadInput(f"demos={self.demos!r} shows examples to a model as it is; give steps=0")
 
     @property
     def classes(self) -> tuple[Any, ...]:
@@ -169,7 +172,7 @@ class PromptClassifier:
         recipe = Recipe(
             self.changes if self.changes is not None else everything(self.model.tower),
             (CrossEntropy(self.smoothing) if self.bounds is None else Divergence(),),
-            (Stage(steps=self.steps, lr=lr, batch=batch, warmup=self.warmup),),
+            (Stage(steps=self.steps, lr=lr, batch=batch, warmup=self.warmup, clip=1.0),),
             augment=(self._demos,),
             readout=partial(Words, self.ids),
         )
