@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from handful.core.train import AdamW, Optimiser
 from handful.encode import encoder
 from handful.encode.lm import LanguageModel
 from handful.encode.prompt import LabelWords, Prompt
@@ -57,6 +58,7 @@ class PromptClassifier:
         smoothing: share of each target that is spread over all classes.
         warmup: share of the steps in which the rate rises.
         changes: what learns; by default every weight. Gradients longer than 1 together are shortened to it.
+        update: makes the optimiser, given a weight decay (of 0); such as `Anchored.update`, for as many ``steps``.
         encoder: whose vectors say which examples are near; by default the embedded sentence encoder.
         keep: share of a class' examples that are near enough.
         shown: examples of ``"head"`` and ``"tail"``.
@@ -78,6 +80,7 @@ class PromptClassifier:
     smoothing: float = 0.0
     warmup: float = 0.0
     changes: tuple[Placed, ...] | None = None
+    update: Callable[[float], Optimiser] = lambda decay: AdamW(weight_decay=decay)
     encoder: Encoder | None = None
     keep: float = 0.5
     shown: int = 32
@@ -172,7 +175,7 @@ class PromptClassifier:
         recipe = Recipe(
             self.changes if self.changes is not None else everything(self.model.tower),
             (CrossEntropy(self.smoothing) if self.bounds is None else Divergence(),),
-            (Stage(steps=self.steps, lr=lr, batch=batch, warmup=self.warmup, clip=1.0),),
+            (Stage(steps=self.steps, lr=lr, batch=batch, warmup=self.warmup, clip=1.0, update=self.update),),
             augment=(self._demos,),
             readout=partial(Words, self.ids),
         )
