@@ -126,8 +126,9 @@ class TFew:
         terms += [LengthNormalised(self.w_ln, self.length_norm)] if self.w_ln else []
         terms += [Unlikelihood(self.w_ul, self.reference)] if self.w_ul else []
         stage = Stage(
-            steps=self.steps, lr=self.lr, batch=self.batch, warmup=self.warmup, update=lambda decay: Adafactor(decay)
-        )
+            steps=self.steps, lr=self.lr, batch=self.batch, warmup=self.warmup, clip=1.0,
+            update=lambda decay: Adafactor(decay),
+        )  # fmt: skip
         readout = partial(Ranked, self.length_norm)
         return Recipe(changes, tuple(terms), (stage,), readout=readout, sampler=Shuffled(whole=True))
 
