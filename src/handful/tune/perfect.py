@@ -29,7 +29,6 @@ from handful.tune.adapters import Adapter
 from handful.tune.delta import Placed
 from handful.tune.loop import tune
 from handful.tune.own import Own
-from handful.tune.prompting import Texts, listed
 from handful.tune.recipe import Data, Readout, Recipe, Seen, Stage
 from handful.tune.sites import Where
 from handful.tune.tuned import Tuned
@@ -195,8 +194,8 @@ class PerfectClassifier:
         return Recipe(places, (PerMask(self.loss),), (stage,), readout=LabelEmbeddings)
 
     def fit(
-        self, texts: Texts, labels: Sequence[Any],
-        dev_texts: Texts = (), dev_labels: Sequence[Any] = (),
+        self, texts: Sequence[str] | Sequence[Sequence[str]], labels: Sequence[Any],
+        dev_texts: Sequence[str] | Sequence[Sequence[str]] = (), dev_labels: Sequence[Any] = (),
     ) -> PerfectClassifier:  # fmt: skip
         """Learn from a few examples; of the states of the run the one that is best on the held-out ones is kept.
 
@@ -219,20 +218,20 @@ class PerfectClassifier:
         self.prototypes = self._means(self.tuned)
         return self
 
-    def scores(self, texts: Texts) -> Tensor:
+    def scores(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> Tensor:
         """How much each item is like each class ``[n, C]``."""
         if self.tuned is None:
             raise BadInput("this classifier has not been fitted")
         return self._scores(self._prompts(texts), self.tuned, self.prototypes)
 
-    def predict(self, texts: Texts) -> np.ndarray:
+    def predict(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> np.ndarray:
         """The class of each item ``[n]``."""
         return np.asarray(np.array(self.classes)[self.scores(texts).argmax(1).numpy()])
 
-    def _prompts(self, texts: Texts) -> list[Prompt]:
+    def _prompts(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> list[Prompt]:
+        listed = [[item] if isinstance(item, str) else list(item) for item in texts]
         most = min(self.length, self.model.most)
-        tokenizer, at = self.model.tokenizer, self.position
-        return [masked(tokenizer, one, self.masks, position=at, most=most) for one in listed(texts)]
+        return [masked(self.model.tokenizer, one, self.masks, position=self.position, most=most) for one in listed]
 
     @torch.no_grad()
     def _states(self, prompts: Sequence[Prompt], tuned: Tuned) -> Tensor:
