@@ -283,6 +283,8 @@ def test_what_cannot_be_learnt_from_is_refused() -> None:
         quick(demos="random").fit(GOOD, ["pos"] * 4)
     with pytest.raises(BadInput, match="demos='head' shows examples to a model as it is; give steps=0"):
         quick(demos="head")
+    with pytest.raises(BadInput, match="lr and batch are one value or several, not none"):
+        quick(lr=()).fit(TEXTS, LABELS)
     with pytest.raises(BadInput, match="several rates or batches"):
         quick(lr=(0.1, 0.2)).fit(TEXTS, LABELS)
     with pytest.raises(BadInput, match="8 and 0 texts, but 7 and 0 labels"):

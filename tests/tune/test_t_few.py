@@ -170,6 +170,8 @@ def test_what_cannot_be_chosen_is_refused() -> None:
         model.fit(TEXTS[:2], ["good", "meh"], ["good", "bad"])
     with pytest.raises(BadInput, match="2 texts, but 1 labels"):
         model.fit(TEXTS[:2], ["good"], ["good", "bad"])
+    with pytest.raises(BadInput, match="there are no texts"):
+        model.fit([], [], ["good", "bad"])
     with pytest.raises(BadInput, match="has the answer 'good' twice"):
         model.fit(TEXTS[:1], ["good"], ["good", "good"])
     with pytest.raises(BadInput, match="has not been fitted"):

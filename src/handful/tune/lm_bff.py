@@ -136,6 +136,8 @@ class PromptClassifier:
         if self.demos in ("random", "filtered"):
             self._demos.pools(range(len(items)))  # a class without an example is refused before anything is learnt
         grid = list(itertools.product(_several(self.lr), _several(self.batch)))
+        if not grid:
+            raise BadInput("lr and batch are one value or several, not none")
         if len(grid) > 1 and dev_targets is None and self.steps:
             raise BadInput("several rates or batches are chosen by held-out examples; give some, or one rate and batch")
         self.tuned, self.score = None, None

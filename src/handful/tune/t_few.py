@@ -252,6 +252,8 @@ class TFewClassifier:
         return np.array(each, dtype=float)
 
     def _items(self, texts: Any, choices: Any) -> tuple[list[Any], list[Sequence[str]]]:
+        if not len(texts):
+            raise BadInput("there are no texts")
         answers = self.model.answers(len(texts), choices)
         asked = [[text] if isinstance(text, str) else list(text) for text in texts]
         return [(text, tuple(own)) for text, own in zip(asked, answers, strict=True)], choices_of(len(texts), choices)
