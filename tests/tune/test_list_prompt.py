@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import tiny_lm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from handful.errors import BadInput
 from handful.tune import Data, Recipe, Stage, tune
 from handful.tune.list_prompt import FirstUnlabelled, ListClassifier, SelfTraining, UnlessEmpty, meta_weights
 from handful.tune.prompting import Words, divergence
+from handful.tune.recipe import Seen
 
 TEXTS = ["a great film", "great actors", "a terrible film", "terrible actors"]
 LABELS = ["pos", "pos", "neg", "neg"]
@@ -161,6 +162,22 @@ def test_a_student_goes_on_to_the_labelled_texts_with_one_rate_that_falls() -> N
     model = quick(rounds=1, steps=6, epochs=50, lr=0.01, few_lr=0.0).fit(TEXTS, LABELS, MORE)
     assert model.tuned is not None and len(model.tuned.losses) == 6 + 50
     assert model.tuned.losses[-1] < 0.1 < 0.5 < model.tuned.losses[6]  # learnt at the student's rate, not the teacher's
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_what_the_teacher_is_not_sure_of_is_left_out(soft: bool) -> None:
+    """Also where its answers alone are learnt: how sure it is does not follow from them."""
+    w = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
+    targets = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])
+    readout = Words(torch.tensor([0, 1]))
+    few = Data(torch.eye(2), torch.tensor([0, 1]))
+    seen = Seen(nn.Linear(2, 2), readout, torch.arange(3), None, targets, torch.ones(3), 0, 9, torch.Generator())
+    seen.__dict__["logits"] = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]) @ w
+    loss = SelfTraining(few, 9, soft=soft, threshold=0.7)
+    torch.testing.assert_close(loss.weights(seen), torch.tensor([0.5, 0.0, 0.5]), atol=1e-4, rtol=0)
+    known = targets if soft else torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    each = (torch.xlogy(known, known) - known * seen.logits.log_softmax(1)).sum(1)
+    torch.testing.assert_close(loss(seen), (each[0] + each[2]) / 2, atol=1e-4, rtol=1e-4)
 
 
 def test_a_step_that_no_text_helps_is_left_out() -> None:

@@ -77,6 +77,7 @@ class SelfTraining:
         labelled: the few items with labels.
         steps: on unlabelled items.
         meta_from: share of those after which weights are learnt; 1 keeps them uniform.
+        soft: learn the teacher's probabilities, not its answers alone.
         threshold: the teacher must be surer.
         lr, eps: see `meta_weights`.
         batch: labelled items a step.
@@ -85,6 +86,7 @@ class SelfTraining:
     labelled: Data
     steps: int = 1000
     meta_from: float = 0.6
+    soft: bool = True
     threshold: float = 0.0
     lr: float = 5e-6
     eps: float = 1e-6
@@ -100,7 +102,11 @@ class SelfTraining:
         if not bool(weights.any()):  # no item helps: the step is left out
             self.skipped += 1
             return torch.zeros(())
-        return (weights * divergence(seen.targets, seen.logits)).sum()
+        return (weights * divergence(self.taught(seen), seen.logits)).sum()
+
+    def taught(self, seen: Seen) -> Tensor:
+        """What is learnt of the teacher ``[U, C]``."""
+        return seen.targets if self.soft else functional.one_hot(seen.labels, seen.targets.shape[1]).to(seen.targets)
 
     def weights(self, seen: Seen) -> Tensor:
         """``w`` ``[U]``."""
@@ -113,7 +119,7 @@ class SelfTraining:
             for module, _ in training:
                 module.eval()  # without dropout
             with sdpa_kernel(SDPBackend.MATH):  # the only one that can be differentiated twice
-                losses = divergence(seen.targets, seen.readout(seen.model(seen.inputs), seen.model))
+                losses = divergence(self.taught(seen), seen.readout(seen.model(seen.inputs), seen.model))
             logits = seen.readout(seen.model(self.labelled.take(rows)), seen.model)
             loss = functional.cross_entropy(logits, self.labelled.targets[rows])
             return meta_weights(losses, loss, seen.learns, self.lr, self.eps)
@@ -124,7 +130,7 @@ class SelfTraining:
 
 @dataclass(frozen=True)
 class FirstUnlabelled:
-    """Rows of a student: ``steps`` batches of unlabelled items, then ``batch`` labelled ones a step, which follow them.
+    """Rows of a student: ``count`` batches of unlabelled items, then ``batch`` labelled ones a step, which follow them.
 
     Args:
         unlabelled, labelled: both kinds.
@@ -218,10 +224,7 @@ class ListClassifier:
         own = (Placed(Own(), Where(names=HEAD)), Placed(Own(), Where(names=HEAD, parameter="bias", tied=True)))
         return (Placed(small, Where(("o", "down"))), *own)
 
-    def fit(
-        self, texts: Texts, labels: Sequence[Any],
-        unlabelled: Texts,
-    ) -> ListClassifier:  # fmt: skip
+    def fit(self, texts: Texts, labels: Sequence[Any], unlabelled: Texts) -> ListClassifier:
         """Learn from a few labelled texts and many without labels. The last state is kept: there are none held out.
 
         Raises:
@@ -264,14 +267,15 @@ class ListClassifier:
         soft = teacher.logits(many).softmax(1)
         if not bool((soft.amax(1) > self.threshold).any()):
             raise BadInput(f"the teacher is surer than {self.threshold} of no unlabelled text; lower the threshold")
-        targets = soft if self.soft else functional.one_hot(soft.argmax(1), len(few.classes)).float()
-        loss = SelfTraining(few, self.steps, self.meta_from, self.threshold, self.few_lr, self.eps, self.few_batch)
-        rows = FirstUnlabelled(Data(many, targets), few, self.steps, self.few_batch)
+        loss = SelfTraining(
+            few, self.steps, self.meta_from, self.soft, self.threshold, self.few_lr, self.eps, self.few_batch
+        )
+        rows = FirstUnlabelled(Data(many, soft), few, self.steps, self.few_batch)
         recipe = Recipe(
             self.changes(), (loss,), (Stage(epochs=self.epochs, lr=self.lr, batch=self.batch, clip=1.0),),
             readout=partial(Words, self._ids), step=UnlessEmpty(), sampler=rows,
         )  # fmt: skip
-        both = Data([*many, *few.inputs], torch.cat([targets, few.targets]), few.classes)
+        both = Data([*many, *few.inputs], torch.cat([soft, few.targets]), few.classes)
         student = tune(self.model.tower, both, recipe, seed=seed)
         self.skipped += loss.skipped
         return student
