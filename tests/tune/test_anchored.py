@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny_lm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,6 +16,7 @@ from handful.core.train import AdamW
 from handful.errors import BadInput
 from handful.tune import Data, tune
 from handful.tune.anchored import Anchored
+from handful.tune.lm_bff import PromptClassifier
 from handful.tune.recipes import recipe
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "recadam.json").read_text(encoding="utf-8"))
@@ -110,7 +112,30 @@ def test_the_encoder_is_held_and_the_head_is_not(data: Data) -> None:
     update = stage.update(0.0)
     assert isinstance(update, AnchoredAdamW)
     assert (update.t0, update.gamma, update.k, update.schedule, update.weight) == (600, 5000, 0.01, "sigmoid", 1)
+    assert update.eps == 1e-8
     assert (stage.lr, stage.batch, stage.steps, stage.rate, stage.weight_decay) == (1e-5, 8, 1000, "linear", 0.0)
+
+
+def test_a_prompted_model_is_held_with_its_head_for_words() -> None:
+    """What began pre-trained is held, and the head for words is: its anchor is where it was."""
+    texts = ["a great film", "it was great", "a terrible film", "it was terrible"]
+
+    def went(**options: object) -> tuple[float, float]:
+        model = tiny_lm.tiny("masked")
+        was = {name: t.clone() for name, t in model.tower.state_dict().items()}
+        classifier = PromptClassifier(
+            model, "*cls**sent_0*_._it_was*mask*.*sep+*", {"neg": "not", "pos": "very"}, steps=30, lr=0.01, batch=4,
+            **options,  # type: ignore[arg-type]
+        )  # fmt: skip
+        kept = classifier.fit(texts, ["pos", "pos", "neg", "neg"]).tuned.merge()  # type: ignore[union-attr]
+        far = {name: float((t - was[name]).norm()) for name, t in model.tower.state_dict().items()}
+        kept.undo()
+        head, body = (sum(d for name, d in far.items() if ("cls." in name) == own) for own in (True, False))
+        return head, body
+
+    free = went()
+    held = went(update=Anchored(steps=30, lr=0.01, gamma=90.0, k=0.2).update)
+    assert min(free) > 0 and held[0] < 0.6 * free[0] and held[1] < 0.6 * free[1]
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -204,7 +204,9 @@ def test_a_walk_is_counted_in_passes() -> None:
 def test_the_settings_are_the_papers() -> None:
     recipe = FastForwardLoRA().recipe()
     assert recipe.changes[0].change == LoRA(64, 16.0, 0.1) and recipe.step == FastForward()
-    assert (recipe.stages[0].lr, recipe.stages[0].batch, recipe.stages[0].epochs) == (2e-5, 512, 5)
+    stage = recipe.stages[0]
+    assert (stage.lr, stage.batch, stage.epochs, stage.rate, stage.weight_decay) == (2e-5, 512, 5, "constant", 0.0)
+    assert stage.update(0.0) == AdamW(1e-6, 0.0)
 
 
 def test_what_does_not_fit_is_refused() -> None:

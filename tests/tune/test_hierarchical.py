@@ -129,6 +129,8 @@ def test_what_cannot_be_is_refused(logits: list[Tensor]) -> None:
         Hierarchy.of([])
     with pytest.raises(BadInput, match="two parents, 'b' and 'c'"):
         Hierarchy.from_edges([("a", "b"), ("a", "c")])
+    with pytest.raises(BadInput, match="there are no labels"):
+        Hierarchy.from_edges([])
     with pytest.raises(BadInput, match="circle"):
         Hierarchy.from_edges([("a", "b"), ("b", "a")])
     with pytest.raises(BadInput, match="below itself"):

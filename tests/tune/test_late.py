@@ -186,6 +186,19 @@ def test_it_learns_and_a_class_without_items_answers(tower: BertTower, data: Dat
     assert int(wider.logits([[1, 50, 51, 2]]).argmax()) == 3
 
 
+def test_the_linear_head_answers_where_it_is_asked(tower: BertTower, data: Data) -> None:
+    tuned = tune(tower, data, recipe("fastfit", width=8, lr=1e-2, epochs=2, answer="head"))
+    late = tuned.readout
+    assert isinstance(late, Late)
+    with torch.no_grad(), tuned.delta.attached(tower):
+        mean = tower(data.inputs)
+        own = late.ships(tower)
+    want = (mean @ late.weight.mT + late.bias) / 3
+    torch.testing.assert_close(tuned.logits(data.inputs), want)
+    assert own is not None and own.reading is None
+    torch.testing.assert_close(mean @ own.weight.mT + own.bias, want)
+
+
 def test_what_ships_is_what_was_learnt(tower: BertTower, data: Data) -> None:
     tuned = tune(tower, data, recipe("fastfit", width=8, lr=1e-2, epochs=2))
     logits = tuned.logits(data.inputs)
@@ -225,6 +238,8 @@ def test_what_cannot_be_is_refused(tower: BertTower, data: Data) -> None:
         Late().begin(nn.Linear(2, 2), data, torch.Generator())
     with pytest.raises(BadInput, match="direction is one of"):
         Late(direction="docs")  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="answer is 'texts' or 'head'"):
+        Late(answer="clf")  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="not 0 times"):
         Repeated(0)
     with pytest.raises(BadInput, match="must be positive, not 0"):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from typing import Any
 
 import pytest
 import tiny_lm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from handful.errors import BadInput
 from handful.tune import Data, Recipe, Stage, tune
-from handful.tune.list_prompt import ListClassifier, SelfTraining, UnlessEmpty, divergences, meta_weights
-from handful.tune.prompting import Words
+from handful.tune.list_prompt import FirstUnlabelled, ListClassifier, SelfTraining, UnlessEmpty, meta_weights
+from handful.tune.prompting import Words, divergence
+from handful.tune.recipe import Seen
 
 TEXTS = ["a great film", "great actors", "a terrible film", "terrible actors"]
 LABELS = ["pos", "pos", "neg", "neg"]
@@ -45,21 +47,21 @@ def linear(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 def test_weights_are_what_a_step_would_do_to_the_labelled_loss() -> None:
     w, x, y, u, q = linear()
     lr, h = 0.1, 1e-5
-    found = meta_weights(divergences(u @ w.T, q), functional.cross_entropy(x @ w.T, y), [w], lr, eps=0)
+    found = meta_weights(divergence(q, u @ w.T), functional.cross_entropy(x @ w.T, y), [w], lr, eps=0)
 
     def after(item: int, share: float) -> float:
         """Loss on the labelled items after a step on one unlabelled item, so far."""
-        (step,) = torch.autograd.grad(divergences(u @ w.T, q)[item], [w])
+        (step,) = torch.autograd.grad(divergence(q, u @ w.T)[item], [w])
         return float(functional.cross_entropy(x @ (w - lr * share * step).T, y))
 
     fall = torch.tensor([(after(i, -h) - after(i, h)) / (2 * h) for i in range(7)], dtype=torch.float64).clamp_min(0)
     assert 0 < int((found > 0).sum()) < 7
     torch.testing.assert_close(found, fall / fall.sum(), atol=1e-4, rtol=1e-4)
     (lab,) = torch.autograd.grad(functional.cross_entropy(x @ w.T, y), [w])
-    rows = [torch.autograd.grad(divergences(u @ w.T, q)[i], [w])[0] for i in range(7)]
+    rows = [torch.autograd.grad(divergence(q, u @ w.T)[i], [w])[0] for i in range(7)]
     dots = torch.stack([(lab * row).sum() for row in rows]).clamp_min(0)
     torch.testing.assert_close(found, dots / dots.sum())
-    small = meta_weights(divergences(u @ w.T, q), functional.cross_entropy(x @ w.T, y), [w], 1e-9)
+    small = meta_weights(divergence(q, u @ w.T), functional.cross_entropy(x @ w.T, y), [w], 1e-9)
     assert float(small.sum()) < 0.1  # the raw sum is far below eps
     torch.testing.assert_close(small, 1e-9 * dots / (1e-9 * dots.sum() + 1e-6))
 
@@ -69,14 +71,14 @@ def test_a_flipped_twin_weighs_nothing() -> None:
     w = torch.zeros(2, 2, requires_grad=True)
     x, y = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
     u, q = torch.tensor([[1.0, 0.2], [1.0, 0.2]]), torch.tensor([[0.95, 0.05], [0.05, 0.95]])
-    right, flipped = meta_weights(divergences(u @ w.T, q), functional.cross_entropy(x @ w.T, y), [w]).tolist()
+    right, flipped = meta_weights(divergence(q, u @ w.T), functional.cross_entropy(x @ w.T, y), [w]).tolist()
     assert right > 0 and flipped == 0
 
 
 @pytest.mark.paper(123, oracle="d")
 def test_a_student_that_is_its_teacher_has_nothing_to_learn() -> None:
     logits = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
-    loss = divergences(logits, logits.detach().softmax(1))
+    loss = divergence(logits.detach().softmax(1), logits)
     torch.testing.assert_close(loss, torch.zeros(6, dtype=torch.float64), atol=1e-12, rtol=0)
     (gradient,) = torch.autograd.grad(loss.sum(), logits)
     assert gradient.abs().max() < 1e-12
@@ -124,10 +126,10 @@ def test_weights_in_a_run_are_uniform_first_and_learnt_then() -> None:
         def weights(self, seen: Any) -> Tensor:
             seen_weights.append(super().weights(seen))
             parameters = seen.learns
-            if seen.step >= self.meta_from * seen.steps:
+            if seen.step >= 3:
                 rows = torch.arange(4)
                 seen.model.eval()
-                losses = divergences(seen.readout(seen.model(seen.inputs), seen.model), seen.targets)
+                losses = divergence(seen.targets, seen.readout(seen.model(seen.inputs), seen.model))
                 logits = seen.readout(seen.model(few.take(rows)), seen.model)
                 lab = torch.autograd.grad(functional.cross_entropy(logits, few.targets), parameters)
                 dots = []
@@ -139,7 +141,7 @@ def test_weights_in_a_run_are_uniform_first_and_learnt_then() -> None:
                 torch.testing.assert_close(seen_weights[-1], expected / expected.sum(), atol=1e-3, rtol=1e-2)
             return seen_weights[-1]
 
-    loss = Watched(few, threshold=0.7, eps=0.0)
+    loss = Watched(few, 5, threshold=0.7, eps=0.0)
     recipe = Recipe(
         model.changes(), (loss,), (Stage(steps=5, lr=1e-3, batch=16),), readout=partial(Words, model._ids),
         step=UnlessEmpty(),
@@ -149,11 +151,40 @@ def test_weights_in_a_run_are_uniform_first_and_learnt_then() -> None:
     assert all(len(set(w.tolist())) > 3 and float(w.sum()) == pytest.approx(1, abs=1e-5) for w in seen_weights[3:])
 
 
+def test_a_student_goes_on_to_the_labelled_texts_with_one_rate_that_falls() -> None:
+    """As the authors' loop: 1e-4 falls over both, and nothing but labelled texts is seen in the end."""
+    many, few = (Data(torch.zeros(n, 1), torch.arange(n) % 2) for n in (7, 3))
+    rows = FirstUnlabelled(many, few, count=5, batch=2)
+    assert rows.steps(many, 4, 3) == 5 + 4 * 2
+    drawn = list(itertools.islice(rows.draws(many, 3, torch.Generator().manual_seed(0)), 9))
+    assert all(int(some.max()) < 7 for some in drawn[:5]) and sorted(torch.cat(drawn[:3]).tolist()) == list(range(7))
+    assert sorted(torch.cat(drawn[5:7]).tolist()) == sorted(torch.cat(drawn[7:]).tolist()) == [7, 8, 9]
+    model = quick(rounds=1, steps=6, epochs=50, lr=0.01, few_lr=0.0).fit(TEXTS, LABELS, MORE)
+    assert model.tuned is not None and len(model.tuned.losses) == 6 + 50
+    assert model.tuned.losses[-1] < 0.1 < 0.5 < model.tuned.losses[6]  # learnt at the student's rate, not the teacher's
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_what_the_teacher_is_not_sure_of_is_left_out(soft: bool) -> None:
+    """Also where its answers alone are learnt: how sure it is does not follow from them."""
+    w = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
+    targets = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])
+    readout = Words(torch.tensor([0, 1]))
+    few = Data(torch.eye(2), torch.tensor([0, 1]))
+    seen = Seen(nn.Linear(2, 2), readout, torch.arange(3), None, targets, torch.ones(3), 0, 9, torch.Generator())
+    seen.__dict__["logits"] = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]) @ w
+    loss = SelfTraining(few, 9, soft=soft, threshold=0.7)
+    torch.testing.assert_close(loss.weights(seen), torch.tensor([0.5, 0.0, 0.5]), atol=1e-4, rtol=0)
+    known = targets if soft else torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    each = (torch.xlogy(known, known) - known * seen.logits.log_softmax(1)).sum(1)
+    torch.testing.assert_close(loss(seen), (each[0] + each[2]) / 2, atol=1e-4, rtol=1e-4)
+
+
 def test_a_step_that_no_text_helps_is_left_out() -> None:
     model = quick()
     few = Data(model._prompts(TEXTS), torch.tensor([1, 1, 0, 0]), ("neg", "pos"))
     targets = torch.tensor([[0.5, 0.5]] * 16)
-    loss = SelfTraining(few, threshold=0.7)
+    loss = SelfTraining(few, 5, threshold=0.7)
     recipe = Recipe(
         model.changes(),
         (loss,),

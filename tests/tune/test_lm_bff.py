@@ -51,12 +51,12 @@ def test_without_steps_it_is_the_models_own_answer() -> None:
         torch.testing.assert_close(torch.tensor(p), logits[[not_, very]].softmax(0), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("demos", ["none", "random", "filtered"])
-def test_a_few_examples_are_learnt(demos: str) -> None:
-    model = quick(demos=demos, encoder=Counted(), steps=100).fit(TEXTS, LABELS)
+@pytest.mark.parametrize(("demos", "lr"), [("none", 0.01), ("random", 0.01), ("filtered", 0.02)])
+def test_a_few_examples_are_learnt(demos: str, lr: float) -> None:
+    model = quick(demos=demos, encoder=Counted(), steps=100, lr=lr).fit(TEXTS, LABELS)
     assert model.predict(TEXTS).tolist() == LABELS
     assert model.tuned is not None and model.tuned.losses[-1] < 0.1 * model.tuned.losses[0]
-    again = quick(demos=demos, encoder=Counted(), steps=100).fit(TEXTS, LABELS)
+    again = quick(demos=demos, encoder=Counted(), steps=100, lr=lr).fit(TEXTS, LABELS)
     assert torch.equal(model.logits(DEV), again.logits(DEV))
 
 
@@ -71,7 +71,7 @@ def test_held_out_examples_choose_rate_batch_and_state() -> None:
 
 def test_only_some_of_the_weights_may_learn() -> None:
     changes = (Placed(LoRA(4, 8), Where()),)
-    model = quick(changes=changes, steps=60, lr=0.03).fit(TEXTS, LABELS)
+    model = quick(changes=changes, steps=100, lr=0.03).fit(TEXTS, LABELS)
     assert model.tuned is not None and model.tuned.delta.trainable() < 4000
     assert model.predict(DEV).tolist() == DEV_LABELS
 
@@ -281,6 +281,10 @@ def test_what_cannot_be_learnt_from_is_refused() -> None:
         quick().fit(TEXTS, ["meh"] * 8)
     with pytest.raises(BadInput, match="class 'neg' has no example to show"):
         quick(demos="random").fit(GOOD, ["pos"] * 4)
+    with pytest.raises(BadInput, match="demos='head' shows examples to a model as it is; give steps=0"):
+        quick(demos="head")
+    with pytest.raises(BadInput, match="lr and batch are one value or several, not none"):
+        quick(lr=()).fit(TEXTS, LABELS)
     with pytest.raises(BadInput, match="several rates or batches"):
         quick(lr=(0.1, 0.2)).fit(TEXTS, LABELS)
     with pytest.raises(BadInput, match="8 and 0 texts, but 7 and 0 labels"):

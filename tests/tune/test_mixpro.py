@@ -259,6 +259,8 @@ def test_what_cannot_be_mixed_is_refused() -> None:
         made(templates=["*cls**sent_0**sep+*"])
     with pytest.raises(BadInput, match="alpha must be above 0, not 0"):
         made(alpha=0)
+    with pytest.raises(BadInput, match="alpha must be above 0"):
+        made(alpha=())
     with pytest.raises(BadInput, match="there is no level 'word'"):
         made(levels=("word",))
     with pytest.raises(BadInput, match="one word"):

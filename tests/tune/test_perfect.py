@@ -195,6 +195,10 @@ def test_what_cannot_be_learnt_is_refused() -> None:
         quick().fit(TEXTS, LABELS[:5])
     with pytest.raises(BadInput, match="has not been fitted"):
         quick().scores(TEXTS)
+    with pytest.raises(BadInput, match="the loss is 'hinge' or"):
+        quick(loss="margin").fit(TEXTS, LABELS)
+    with pytest.raises(BadInput, match="answer is 'prototypes' or"):
+        quick(answer="words").fit(TEXTS, LABELS)
     with pytest.raises(BadInput, match="over is max"):
         quick(over="median")
     with pytest.raises(BadInput, match="no activation 'tanh'; did you mean"):

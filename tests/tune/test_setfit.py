@@ -189,7 +189,7 @@ def test_defaults_are_those_of_the_paper() -> None:
     made = SetFit().recipe()
     stage = made.stages[0]
     assert (stage.lr, stage.batch, stage.epochs, stage.warmup, stage.weight_decay) == (2e-5, 16, 1, 0.1, 0.01)
-    assert stage.rate == "linear" and stage.trains == ("delta",)
+    assert stage.rate == "linear" and stage.trains == ("delta",) and stage.clip == 1.0
     assert made.sampler == Pairs("oversampling") and made.objectives == (CosinePairs(),)
     assert recipe("setfit", iterations=20).sampler == Pairs(iterations=20)
 

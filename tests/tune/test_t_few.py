@@ -154,7 +154,7 @@ def test_the_recipe_is_the_papers() -> None:
     recipe = TFew().recipe()
     stage = recipe.stages[0]
     assert (stage.steps, stage.lr, stage.batch, stage.warmup, stage.rate) == (1000, 3e-3, 8, 0.06, "linear")
-    assert type(stage.update(0.0)).__name__ == "Adafactor" and stage.weight_decay == 0
+    assert type(stage.update(0.0)).__name__ == "Adafactor" and (stage.weight_decay, stage.clip) == (0, 1.0)
     assert [o.name for o in recipe.objectives] == ["lm", "length-normalised", "unlikelihood"]
     assert [o.name for o in TFew(w_ln=0, w_ul=0).recipe().objectives] == ["lm"]
     sampler, data = Shuffled(whole=True), Data(torch.zeros(11, 2), torch.arange(11) % 2)
@@ -170,6 +170,8 @@ def test_what_cannot_be_chosen_is_refused() -> None:
         model.fit(TEXTS[:2], ["good", "meh"], ["good", "bad"])
     with pytest.raises(BadInput, match="2 texts, but 1 labels"):
         model.fit(TEXTS[:2], ["good"], ["good", "bad"])
+    with pytest.raises(BadInput, match="there are no texts"):
+        model.fit([], [], ["good", "bad"])
     with pytest.raises(BadInput, match="has the answer 'good' twice"):
         model.fit(TEXTS[:1], ["good"], ["good", "good"])
     with pytest.raises(BadInput, match="has not been fitted"):

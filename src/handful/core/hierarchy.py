@@ -46,6 +46,8 @@ class Hierarchy:
         for child, name in parent:
             if above.setdefault(child, name) != name:
                 raise BadInput(f"label {child!r} has two parents, {above[child]!r} and {name!r}")
+        if not above:
+            raise BadInput("there are no labels")
         leaves = above.keys() - set(above.values())
         if not leaves:
             raise BadInput("the labels go round in a circle: none is without children")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from handful.errors import BadInput, nearest
+from handful.errors import BadInput
 from handful.tune.delta import Delta
 from handful.tune.loop import tune
 from handful.tune.mera import MerA
@@ -200,7 +200,7 @@ def _gain(relevance: Sequence[float]) -> float:
 
 def _same(true: Mapping[str, float], ranking: Sequence[str]) -> None:
     for name in sorted({*ranking} ^ {*true}):
-        raise BadInput(f"source {name!r} is in the ranking or in the scores only{nearest(name, true)}")
+        raise BadInput(f"source {name!r} is in the ranking or in the scores only")
     if len({*ranking}) < len(ranking) or not ranking:
         raise BadInput("a ranking names every source once")
     if not all(math.isfinite(value) for value in true.values()):

@@ -8,7 +8,8 @@ Avoiding Inference Heuristics in Few-shot Prompt-based Finetuning, 2021, section
 
     study = overlap_study(fit, pairs, labels, test_pairs, test_labels, read_hans(FILE))
 
-``fit`` is any way to learn: `PromptClassifier` with ``steps=0`` for no pairs, with `Anchored`'s steps for the remedy.
+``fit`` is any way to learn: `PromptClassifier` with ``steps=0`` for no pairs, with ``update=Anchored().update`` for the
+remedy.
 """
 
 from __future__ import annotations

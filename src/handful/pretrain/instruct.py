@@ -116,7 +116,7 @@ class Instruct:
 def quick_learner() -> Instruct:
     """The settings of 178: constant 5e-5, two passes, 12 examples a step, 1024 tokens in and 128 out."""
     return Instruct(
-        lr=5e-5, batch=12, epochs=2, update=lambda decay: AdamW(weight_decay=decay), pack=False,
+        lr=5e-5, batch=12, epochs=2, clip=1.0, update=lambda decay: AdamW(weight_decay=decay), pack=False,
         framing=Framing(most_in=1024, most_out=128),
     )  # fmt: skip
 

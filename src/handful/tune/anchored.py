@@ -4,6 +4,9 @@ Prompt-based Finetuning, 2021).
 Each step of ordinary fine-tuning makes a model of pairs rely more on the words that two texts share. The pull towards
 the pre-trained weights keeps what it knew; see `handful.core.anchored` for the step, and
 `handful.evaluate.heuristics` for the audit. What began anew, such as a head, is not held.
+
+    Anchored()                                                          a sentence encoder and a linear head
+    PromptClassifier(model, template, words, update=Anchored().update)  the paper's: a head for words, held as well
 """
 
 from __future__ import annotations
@@ -40,17 +43,16 @@ class Anchored:
     t0: float = 0.6
     schedule: Schedule = "sigmoid"
 
+    def update(self, decay: float = 0.0) -> AnchoredAdamW:
+        """The optimiser of one run; in `PromptClassifier` it holds the head for words too, as the paper does."""
+        return AnchoredAdamW(self.t0 * self.steps, self.gamma, self.k, self.schedule, eps=1e-8, weight_decay=decay)
+
     def recipe(self) -> Recipe:
         """As slots."""
         if self.gamma * self.lr > 1:
             raise BadInput(f"gamma {self.gamma:g} times lr {self.lr:g} is above 1: the pull would overshoot")
-        half = self.t0 * self.steps
-
-        def held(decay: float) -> AnchoredAdamW:
-            return AnchoredAdamW(half, self.gamma, self.k, self.schedule, weight_decay=decay)
-
         stage = Stage(
-            steps=self.steps, lr=self.lr, batch=self.batch, clip=1.0, update=held,
+            steps=self.steps, lr=self.lr, batch=self.batch, clip=1.0, update=self.update,
             readout_update=lambda decay: AdamW(weight_decay=decay),
         )  # fmt: skip
         return Recipe(EVERYTHING, (CrossEntropy(),), (stage,), readout=Linear)

@@ -122,7 +122,7 @@ class Demonstrations:
         everyone = [i for i in range(len(self.texts)) if i != own]
         if self.way in ("head", "tail"):
             order = torch.randperm(len(self.texts), generator=generator).tolist()
-            return order[: min(self.shown, len(self.texts))]  # the answer is not learnt here, so its own may be shown
+            return order[: min(self.shown, len(self.texts))]
         return [self._one(some, generator) for some in self.pools(everyone, near)]
 
     def pools(self, candidates: Sequence[int], near: Tensor | None = None) -> list[list[int]]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from handful.core.train import AdamW
 from handful.errors import BadInput
 from handful.tune.delta import Placed
 from handful.tune.fillers import Linear, Plain
@@ -116,7 +117,7 @@ class FastForwardLoRA:
 
     Args:
         rank, alpha, dropout: see `LoRA`.
-        lr, epochs, batch: of AdamW with a linear decay.
+        lr, epochs, batch: of AdamW, at a constant rate and without weight decay.
         interval, warmup, strict: see `FastForward`.
     """
 
@@ -133,6 +134,8 @@ class FastForwardLoRA:
     def recipe(self) -> Recipe:
         """As slots; to be tuned with ``held``."""
         change = Placed(LoRA(self.rank, self.alpha, self.dropout), Where(("q", "k", "v", "qkv", "o")))
-        stage = Stage(epochs=self.epochs, lr=self.lr, batch=self.batch, weight_decay=0.01)
+        stage = Stage(
+            epochs=self.epochs, lr=self.lr, batch=self.batch, rate="constant", update=lambda decay: AdamW(1e-6, decay)
+        )
         step = FastForward(self.interval, self.warmup, strict=self.strict)
         return Recipe((change,), stages=(stage,), readout=Linear, step=step)

@@ -5,7 +5,7 @@ s(a -> b)   mean_{t in b} max_{u in a} <u, t>
 batch       N = 4 B: each text four times, each time with another dropout, and the text of its class as often
 matrix      [[QQ, QD], [DQ, DD]],  QD = s(D -> Q),  DQ = QD^T            [2 N, 2 N]
 loss        SupCon of the matrix, temperature 0.07, + 0.1 cross-entropy of (W unit(mean h) + b) / C
-answer      argmax_c s(document_c -> text)
+answer      argmax_c s(document_c -> text), or that of the linear head
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ from handful.tune.fillers import Shuffled
 from handful.tune.plain import EVERYTHING
 from handful.tune.recipe import Data, Readout, Recipe, Seen, Shipped, Stage
 
+Answer = Literal["texts", "head"]
+
 
 class Late(Readout):
     """Scores by late interaction with a text of each class; a class without items answers too (see ``unseen``).
@@ -38,6 +40,7 @@ class Late(Readout):
         width: of projected tokens.
         direction: see `LateInteraction`.
         dropout: of token vectors, in training.
+        answer: by class ``"texts"``, or by the linear ``"head"``.
 
     Attributes:
         unseen: names of classes that there was nothing but a text of.
@@ -47,12 +50,16 @@ class Late(Readout):
     weight: nn.Parameter
     bias: nn.Parameter
 
-    def __init__(self, width: int = 128, direction: Direction = "doc", dropout: float = 0.1) -> None:
+    def __init__(
+        self, width: int = 128, direction: Direction = "doc", dropout: float = 0.1, answer: Answer = "texts"
+    ) -> None:
         super().__init__()
         checked_direction(direction)
+        if answer not in ("texts", "head"):
+            raise BadInput(f"answer is 'texts' or 'head', not {answer!r}")
         if width < 1:
             raise BadInput(f"the width of projected tokens must be positive, not {width}")
-        self.width, self.direction, self.dropout = width, direction, dropout
+        self.width, self.direction, self.dropout, self.answer = width, direction, dropout, answer
 
     def begin(self, model: nn.Module, data: Data, generator: torch.Generator) -> None:
         """Take the class texts. Raises `BadInput` where there are none, two are the same, or one is empty."""
@@ -93,9 +100,11 @@ class Late(Readout):
         return LateInteraction(self.projection.detach(), states.detach(), mask, self.direction)
 
     def forward(self, features: Tokens, model: nn.Module) -> Tensor:
-        return self.reading(model)(features)
+        return self.classified(features) if self.answer == "head" else self.reading(model)(features)
 
     def ships(self, model: nn.Module) -> Shipped:
+        if self.answer == "head":  # reads what the encoder gives by itself, the unit mean
+            return Shipped(self.weight.detach() / len(self.bias), self.bias.detach() / len(self.bias))
         ways = len(self.documents)
         return Shipped(torch.eye(ways), torch.zeros(ways), self.reading(model))
 
@@ -187,6 +196,7 @@ class FastFit:
         factor: of the linear head's cross-entropy.
         temperature: of the similarities.
         direction: whose tokens are looked for: ``"doc"`` the text's in the class text, ``"query"``, ``"both"``.
+        answer: by class ``"texts"``, or by the linear ``"head"``.
     """
 
     epochs: float = 40
@@ -197,6 +207,7 @@ class FastFit:
     factor: float = 0.1
     temperature: float = 0.07
     direction: Direction = "doc"
+    answer: Answer = "texts"
 
     def recipe(self) -> Recipe:
         """As slots."""
@@ -206,5 +217,5 @@ class FastFit:
         )  # fmt: skip
         return Recipe(
             EVERYTHING, (LateContrast(self.temperature), LateClasses(self.factor)), (stage,),
-            readout=partial(Late, self.width, self.direction), sampler=Repeated(self.repeats),
+            readout=partial(Late, self.width, self.direction, answer=self.answer), sampler=Repeated(self.repeats),
         )  # fmt: skip

@@ -2,7 +2,8 @@
 
     learns     a linear bottleneck behind each attention and each feed-forward, and the head for words
     teacher    prompt-based fine-tuning on the few labelled texts (as LM-BFF, without examples shown)
-    student    from the pre-trained weights anew: steps on unlabelled texts, then the labelled ones; it teaches next
+    student    from the pre-trained weights anew: steps on unlabelled texts, then on the labelled ones, with one
+               optimiser and one rate that falls over both; it teaches next
 
     L_u        KL(teacher_u || student_u)              loss  sum_u w_u L_u
     w_u        first 60 % of the steps 1 / (kept + 1e-5) where the teacher is surer than `threshold`, then
@@ -13,8 +14,9 @@ The derivative at e = 0 is ``-lr <grad L_lab, grad L_u>``: a text counts as far 
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -31,9 +33,10 @@ from handful.encode.template import Template
 from handful.errors import BadInput
 from handful.tune.adapters import Adapter
 from handful.tune.delta import Placed
+from handful.tune.fillers import CrossEntropy, Shuffled
 from handful.tune.loop import tune
 from handful.tune.own import Own
-from handful.tune.prompting import Words
+from handful.tune.prompting import Texts, Words, divergence, listed, one_hot
 from handful.tune.recipe import Closures, Data, Recipe, Seen, Stage
 from handful.tune.sites import Where
 from handful.tune.tuned import Tuned
@@ -66,25 +69,24 @@ def meta_weights(
     return weights / (weights.sum() + eps).clamp_min(torch.finfo(weights.dtype).tiny)
 
 
-def divergences(logits: Tensor, targets: Tensor) -> Tensor:
-    """``KL(target || softmax of the logits)`` of each item ``[U]``."""
-    return (torch.xlogy(targets, targets) - targets * logits.log_softmax(-1)).sum(-1)
-
-
 @dataclass
 class SelfTraining:
-    """The loss on unlabelled items, weighted as above.
+    """The loss on unlabelled items, weighted as above, and after ``steps`` that of labelled ones.
 
     Args:
         labelled: the few items with labels.
-        meta_from: share of the steps after which weights are learnt; 1 keeps them uniform.
+        steps: on unlabelled items.
+        meta_from: share of those after which weights are learnt; 1 keeps them uniform.
+        soft: learn the teacher's probabilities, not its answers alone.
         threshold: the teacher must be surer.
         lr, eps: see `meta_weights`.
         batch: labelled items a step.
     """
 
     labelled: Data
+    steps: int = 1000
     meta_from: float = 0.6
+    soft: bool = True
     threshold: float = 0.0
     lr: float = 5e-6
     eps: float = 1e-6
@@ -94,15 +96,21 @@ class SelfTraining:
     separable = False
 
     def __call__(self, seen: Seen) -> Tensor:
+        if seen.step >= self.steps:
+            return CrossEntropy()(seen)
         weights = self.weights(seen)
         if not bool(weights.any()):  # no item helps: the step is left out
             self.skipped += 1
             return torch.zeros(())
-        return (weights * divergences(seen.logits, seen.targets)).sum()
+        return (weights * divergence(self.taught(seen), seen.logits)).sum()
+
+    def taught(self, seen: Seen) -> Tensor:
+        """What is learnt of the teacher ``[U, C]``."""
+        return seen.targets if self.soft else functional.one_hot(seen.labels, seen.targets.shape[1]).to(seen.targets)
 
     def weights(self, seen: Seen) -> Tensor:
         """``w`` ``[U]``."""
-        if seen.step < self.meta_from * seen.steps:
+        if seen.step < self.meta_from * self.steps:
             kept = (seen.targets.amax(1) > self.threshold).float()
             return kept / (kept.sum() + 1e-5)
         rows = torch.randperm(len(self.labelled), generator=seen.generator)[: self.batch]
@@ -111,13 +119,39 @@ class SelfTraining:
             for module, _ in training:
                 module.eval()  # without dropout
             with sdpa_kernel(SDPBackend.MATH):  # the only one that can be differentiated twice
-                losses = divergences(seen.readout(seen.model(seen.inputs), seen.model), seen.targets)
+                losses = divergence(self.taught(seen), seen.readout(seen.model(seen.inputs), seen.model))
             logits = seen.readout(seen.model(self.labelled.take(rows)), seen.model)
             loss = functional.cross_entropy(logits, self.labelled.targets[rows])
             return meta_weights(losses, loss, seen.learns, self.lr, self.eps)
         finally:
             for module, before in training:
                 module.train(before)
+
+
+@dataclass(frozen=True)
+class FirstUnlabelled:
+    """Rows of a student: ``count`` batches of unlabelled items, then ``batch`` labelled ones a step, which follow them.
+
+    Args:
+        unlabelled, labelled: both kinds.
+        count: steps on the former.
+        batch: of the latter.
+    """
+
+    unlabelled: Data
+    labelled: Data
+    count: int
+    batch: int
+
+    def steps(self, data: Data, epochs: float, batch: int) -> int:
+        """Those on unlabelled items, and ``epochs`` passes over the labelled ones."""
+        return self.count + Shuffled().steps(self.labelled, epochs, self.batch)
+
+    def draws(self, data: Data, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """See there."""
+        yield from itertools.islice(Shuffled().draws(self.unlabelled, batch, generator), self.count)
+        for rows in Shuffled().draws(self.labelled, self.batch, generator):
+            yield len(self.unlabelled) + rows
 
 
 class UnlessEmpty:
@@ -141,8 +175,10 @@ class ListClassifier:
         template, words: as LM-BFF's, see `handful.tune.lm_bff.PromptClassifier`.
         width: of the bottlenecks.
         rounds: students, one after the other.
-        steps, lr, batch: on unlabelled texts.
-        epochs, few_lr, few_batch: on labelled ones.
+        steps, batch: on unlabelled texts.
+        lr: of a student, falling to 0 over both kinds of text.
+        epochs, few_batch: on labelled texts.
+        few_lr: of the first teacher on them.
         soft: learn the teacher's probabilities, not its answers alone.
         meta_from, threshold, eps: see `SelfTraining`; its step is imagined at ``few_lr``.
         length: tokens of a prompt at most.
@@ -188,10 +224,7 @@ class ListClassifier:
         own = (Placed(Own(), Where(names=HEAD)), Placed(Own(), Where(names=HEAD, parameter="bias", tied=True)))
         return (Placed(small, Where(("o", "down"))), *own)
 
-    def fit(
-        self, texts: Sequence[str] | Sequence[Sequence[str]], labels: Sequence[Any],
-        unlabelled: Sequence[str] | Sequence[Sequence[str]],
-    ) -> ListClassifier:  # fmt: skip
+    def fit(self, texts: Texts, labels: Sequence[Any], unlabelled: Texts) -> ListClassifier:
         """Learn from a few labelled texts and many without labels. The last state is kept: there are none held out.
 
         Raises:
@@ -201,60 +234,52 @@ class ListClassifier:
             raise BadInput("there are no unlabelled texts to teach on; without them use PromptClassifier")
         if len(labels) != len(texts):
             raise BadInput(f"{len(texts)} texts, but {len(labels)} labels")
-        if unknown := [label for label in labels if label not in self.classes]:
-            raise BadInput(f"label {unknown[0]!r} has no word; there are {', '.join(map(repr, self.classes))}")
+        few = Data(self._prompts(texts), one_hot(labels, self.classes), tuple(map(str, self.classes)))
         if missing := [name for name in self.classes if name not in labels]:
             raise BadInput(f"class {missing[0]!r} has no labelled text; give one at least")
-        codes = torch.tensor([self.classes.index(label) for label in labels])
-        names = tuple(map(str, self.classes))
-        few = Data(self._prompts(texts), codes, names)
         many = self._prompts(unlabelled)
         self.skipped = 0
-        self.tuned = self._few(few, None, self.seed)
+        self.tuned = self._teacher(few)
         for number in range(1, self.rounds + 1):
-            taught = self._taught(many, few, names, self.tuned, self.seed + number)
-            self.tuned = self._few(few, taught, self.seed + number)
+            self.tuned = self._student(many, few, self.tuned, self.seed + number)
         if self.skipped:
             warnings.warn(f"{self.skipped} steps were left out: no unlabelled text helped", UserWarning, stacklevel=2)
         return self
 
-    def logits(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> Tensor:
+    def logits(self, texts: Texts) -> Tensor:
         """``[n, C]``. Raises `BadInput` before `fit`."""
         if self.tuned is None:
             raise BadInput("this classifier has not been fitted")
         return self.tuned.logits(self._prompts(texts))
 
-    def predict(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> np.ndarray:
+    def predict(self, texts: Texts) -> np.ndarray:
         """The class of each item ``[n]``."""
         return np.asarray(np.array(self.classes)[self.logits(texts).argmax(1).numpy()])
 
-    def _few(self, few: Data, begun: Tuned | None, seed: int) -> Tuned:
-        """Prompt-based fine-tuning, from fresh bottlenecks or from where ``begun`` is."""
-        stage = Stage(epochs=self.epochs, lr=self.few_lr, batch=self.few_batch)
+    def _teacher(self, few: Data) -> Tuned:
+        """The first: prompt-based fine-tuning on the labelled texts."""
+        stage = Stage(epochs=self.epochs, lr=self.few_lr, batch=self.few_batch, clip=1.0)
+        recipe = Recipe(self.changes(), stages=(stage,), readout=partial(Words, self._ids))
+        return tune(self.model.tower, few, recipe, seed=self.seed)
 
-        def start(delta: Any, model: Any, readout: Any, data: Any, loss: Any) -> None:
-            if begun is not None:
-                delta.load_state_dict(begun.delta.state_dict())
-
-        recipe = Recipe(self.changes(), stages=(stage,), readout=partial(Words, self._ids), start=start)
-        return tune(self.model.tower, few, recipe, seed=seed)
-
-    def _taught(self, many: list[Prompt], few: Data, names: tuple[str, ...], teacher: Tuned, seed: int) -> Tuned:
-        """A student after its steps on unlabelled texts."""
+    def _student(self, many: list[Prompt], few: Data, teacher: Tuned, seed: int) -> Tuned:
+        """From fresh bottlenecks, the texts that ``teacher`` answers and then the labelled ones."""
         soft = teacher.logits(many).softmax(1)
         if not bool((soft.amax(1) > self.threshold).any()):
             raise BadInput(f"the teacher is surer than {self.threshold} of no unlabelled text; lower the threshold")
-        targets = soft if self.soft else functional.one_hot(soft.argmax(1), len(names)).float()
-        loss = SelfTraining(few, self.meta_from, self.threshold, self.few_lr, self.eps, self.few_batch)
+        loss = SelfTraining(
+            few, self.steps, self.meta_from, self.soft, self.threshold, self.few_lr, self.eps, self.few_batch
+        )
+        rows = FirstUnlabelled(Data(many, soft), few, self.steps, self.few_batch)
         recipe = Recipe(
-            self.changes(), (loss,), (Stage(steps=self.steps, lr=self.lr, batch=self.batch),),
-            readout=partial(Words, self._ids), step=UnlessEmpty(),
+            self.changes(), (loss,), (Stage(epochs=self.epochs, lr=self.lr, batch=self.batch, clip=1.0),),
+            readout=partial(Words, self._ids), step=UnlessEmpty(), sampler=rows,
         )  # fmt: skip
-        student = tune(self.model.tower, Data(many, targets, names), recipe, seed=seed)
+        both = Data([*many, *few.inputs], torch.cat([soft, few.targets]), few.classes)
+        student = tune(self.model.tower, both, recipe, seed=seed)
         self.skipped += loss.skipped
         return student
 
-    def _prompts(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> list[Prompt]:
+    def _prompts(self, texts: Texts) -> list[Prompt]:
         most = min(self.length, self.model.most)
-        listed = [[item] if isinstance(item, str) else list(item) for item in texts]
-        return [self._template.encode(self.model.tokenizer, item, most=most) for item in listed]
+        return [self._template.encode(self.model.tokenizer, item, most=most) for item in listed(texts)]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from handful.core.train import AdamW, Optimiser
 from handful.encode import encoder
 from handful.encode.lm import LanguageModel
 from handful.encode.prompt import LabelWords, Prompt
@@ -47,7 +48,8 @@ class PromptClassifier:
         model: masked (the paper's), causal or seq2seq; its weights stay as they are.
         template: in the language of `handful.encode.template`; for a masked model with one mask.
         words: the answer of each class, one token each; of numbers those of the lower and the upper end.
-        demos: ``"none"``, ``"random"``, ``"filtered"`` (near examples only), or GPT-3's ``"head"`` and ``"tail"``.
+        demos: ``"none"``, ``"random"``, ``"filtered"`` (near examples only), or GPT-3's ``"head"`` and ``"tail"``,
+            which need ``steps=0``.
         samples: draws of examples whose logits are averaged (the paper: 16; 4 for MNLI, SNLI and QQP).
         bounds: the lowest and the highest number, for numbers instead of classes.
         steps: of training; 0 asks the model as it is.
@@ -55,7 +57,8 @@ class PromptClassifier:
         check: steps between two scores on them.
         smoothing: share of each target that is spread over all classes.
         warmup: share of the steps in which the rate rises.
-        changes: what learns; by default every weight.
+        changes: what learns; by default every weight. Gradients longer than 1 together are shortened to it.
+        update: makes the optimiser, given a weight decay (of 0); such as `Anchored.update`, for as many ``steps``.
         encoder: whose vectors say which examples are near; by default the embedded sentence encoder.
         keep: share of a class' examples that are near enough.
         shown: examples of ``"head"`` and ``"tail"``.
@@ -77,6 +80,7 @@ class PromptClassifier:
     smoothing: float = 0.0
     warmup: float = 0.0
     changes: tuple[Placed, ...] | None = None
+    update: Callable[[float], Optimiser] = lambda decay: AdamW(weight_decay=decay)
     encoder: Encoder | None = None
     keep: float = 0.5
     shown: int = 32
@@ -97,6 +101,8 @@ class PromptClassifier:
             raise BadInput(f"{len(words.ids)} words: classes need two at least, numbers need two")
         if self.samples < 1:
             raise BadInput(f"samples is {self.samples}; at least one draw is needed")
+        if self.demos in ("head", "tail") and self.steps:
+            raise BadInput(f"demos={self.demos!r} shows examples to a model as it is; give steps=0")
 
     @property
     def classes(self) -> tuple[Any, ...]:
@@ -130,6 +136,8 @@ class PromptClassifier:
         if self.demos in ("random", "filtered"):
             self._demos.pools(range(len(items)))  # a class without an example is refused before anything is learnt
         grid = list(itertools.product(_several(self.lr), _several(self.batch)))
+        if not grid:
+            raise BadInput("lr and batch are one value or several, not none")
         if len(grid) > 1 and dev_targets is None and self.steps:
             raise BadInput("several rates or batches are chosen by held-out examples; give some, or one rate and batch")
         self.tuned, self.score = None, None
@@ -169,7 +177,7 @@ class PromptClassifier:
         recipe = Recipe(
             self.changes if self.changes is not None else everything(self.model.tower),
             (CrossEntropy(self.smoothing) if self.bounds is None else Divergence(),),
-            (Stage(steps=self.steps, lr=lr, batch=batch, warmup=self.warmup),),
+            (Stage(steps=self.steps, lr=lr, batch=batch, warmup=self.warmup, clip=1.0, update=self.update),),
             augment=(self._demos,),
             readout=partial(Words, self.ids),
         )

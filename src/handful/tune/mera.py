@@ -238,5 +238,5 @@ class MerA:
         return {"full": self.recipe(EVERYTHING), "fresh": self.recipe(), **single, **fused}
 
     def _trained(self, changes: tuple[Placed, ...], start: Any = None) -> Recipe:
-        stage = Stage(epochs=self.epochs, lr=self.lr, batch=self.batch)
+        stage = Stage(epochs=self.epochs, lr=self.lr, batch=self.batch, clip=1.0)
         return Recipe(changes, stages=(stage,), readout=Linear, start=start)

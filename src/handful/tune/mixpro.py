@@ -182,9 +182,8 @@ class MixProClassifier:
             raise BadInput(f"there is no level {unknown[0]!r}; there are {', '.join(LEVELS)}")
         if not self.templates or isinstance(self.templates, str):
             raise BadInput("give a list of templates, at least one")
-        for alpha in self._alphas:
-            if not alpha > 0:
-                raise BadInput(f"alpha must be above 0, not {alpha}")
+        if not self._alphas or not all(alpha > 0 for alpha in self._alphas):
+            raise BadInput(f"alpha must be above 0, not {self.alpha}")
         made = tuple(map(Template, self.templates))
         for template in made:
             if template.asks != (self.model.kind == "masked"):

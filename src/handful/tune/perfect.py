@@ -91,6 +91,10 @@ class PerMask:
     name = "per-mask"
     separable = True
 
+    def __post_init__(self) -> None:
+        if self.kind not in ("hinge", "cross-entropy"):
+            raise BadInput(f"the loss is 'hinge' or 'cross-entropy', not {self.kind!r}")
+
     def __call__(self, seen: Seen) -> Tensor:
         assert isinstance(seen.readout, LabelEmbeddings)
         s = seen.readout.per_mask(seen.features)
@@ -109,7 +113,7 @@ def slots(
         Placed(Own(), Where(("norm",))),
         Placed(Own(), Where(("norm",), "bias"), needed=False),
     )
-    stage = Stage(steps=steps, lr=lr, batch=batch, readout_lr=embedding_lr)
+    stage = Stage(steps=steps, lr=lr, batch=batch, readout_lr=embedding_lr, clip=1.0)
     return Recipe(places, (PerMask(loss),), (stage,), readout=LabelEmbeddings)
 
 
@@ -166,8 +170,10 @@ class PerfectClassifier:
         """Learn from a few examples; of the states of the run the one that is best on the held-out ones is kept.
 
         Raises:
-            BadInput: one class only; a held-out label that no example has; see `masked`.
+            BadInput: one class only; a held-out label that no example has; no such loss or answer; see `masked`.
         """
+        if self.answer not in ("prototypes", "embeddings"):
+            raise BadInput(f"answer is 'prototypes' or 'embeddings', not {self.answer!r}")
         if len(labels) != len(texts) or len(dev_labels) != len(dev_texts):
             raise BadInput(f"{len(texts)} and {len(dev_texts)} texts, but {len(labels)} and {len(dev_labels)} labels")
         self.classes = tuple(sorted(set(labels), key=str))

@@ -142,8 +142,9 @@ class SetFit:
     def recipe(self) -> Recipe:
         """As slots."""
         stage = Stage(
-            epochs=self.epochs, lr=self.lr, batch=self.batch, trains=("delta",), warmup=0.1, weight_decay=0.01
-        )
+            epochs=self.epochs, lr=self.lr, batch=self.batch, trains=("delta",), warmup=0.1, weight_decay=0.01,
+            clip=1.0,
+        )  # fmt: skip
         return Recipe(EVERYTHING, (CosinePairs(),), (stage,), sampler=Pairs(self.strategy, self.iterations))
 
 

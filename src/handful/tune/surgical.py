@@ -128,8 +128,9 @@ class Surgical:
             linear = {site.name for site in Where().find(model)}
             changes = (Placed(self.change, Where((), sites=tuple(s for s in where if s in linear))),)
         stage = Stage(
-            epochs=self.epochs, lr=self.lr, batch=self.batch, warmup=self.warmup, weight_decay=self.weight_decay
-        )
+            epochs=self.epochs, lr=self.lr, batch=self.batch, warmup=self.warmup, weight_decay=self.weight_decay,
+            clip=1.0,
+        )  # fmt: skip
         return Recipe(changes, stages=(stage,), readout=Linear)
 
     def fit(self, model: nn.Module, data: Data, seed: int = 0) -> Tuned:

@@ -33,7 +33,7 @@ from handful.tune.delta import Placed
 from handful.tune.fillers import Shuffled
 from handful.tune.ia3 import ia3
 from handful.tune.loop import tune
-from handful.tune.prompting import Ranked
+from handful.tune.prompting import Ranked, Texts, listed
 from handful.tune.recipe import Data, Recipe, Seen, Stage
 from handful.tune.tuned import Tuned
 
@@ -126,8 +126,9 @@ class TFew:
         terms += [LengthNormalised(self.w_ln, self.length_norm)] if self.w_ln else []
         terms += [Unlikelihood(self.w_ul, self.reference)] if self.w_ul else []
         stage = Stage(
-            steps=self.steps, lr=self.lr, batch=self.batch, warmup=self.warmup, update=lambda decay: Adafactor(decay)
-        )
+            steps=self.steps, lr=self.lr, batch=self.batch, warmup=self.warmup, clip=1.0,
+            update=lambda decay: Adafactor(decay),
+        )  # fmt: skip
         readout = partial(Ranked, self.length_norm)
         return Recipe(changes, tuple(terms), (stage,), readout=readout, sampler=Shuffled(whole=True))
 
@@ -186,7 +187,7 @@ class TFewClassifier:
         self._asked = Asked(self.model, tuple(map(Template, self.templates)), self.most)
 
     def fit(
-        self, texts: Sequence[str] | Sequence[Sequence[str]], labels: Sequence[str],
+        self, texts: Texts, labels: Sequence[str],
         choices: Sequence[str] | Sequence[Sequence[str]],
     ) -> TFewClassifier:  # fmt: skip
         """Learn from a few examples.
@@ -201,12 +202,12 @@ class TFewClassifier:
         """
         if len(labels) != len(texts):
             raise BadInput(f"{len(texts)} texts, but {len(labels)} labels")
-        items, listed = self._items(texts, choices)
-        for number, (label, some) in enumerate(zip(labels, listed, strict=True)):
+        items, offered = self._items(texts, choices)
+        for number, (label, some) in enumerate(zip(labels, offered, strict=True)):
             if label not in some:
                 raise BadInput(f"label {label!r} of example {number} is none of its choices {list(some)[:5]}")
-        right = torch.tensor([list(some).index(label) for label, some in zip(labels, listed, strict=True)])
-        ways = max(map(len, listed))
+        right = torch.tensor([list(some).index(label) for label, some in zip(labels, offered, strict=True)])
+        ways = max(map(len, offered))
         data = Data(items, functional.one_hot(right, ways).float())
         placed = self.changes(self.model.tower)
         recipe = self.settings.recipe(placed) | Recipe(augment=(self._asked,), start=self._begun)
@@ -214,15 +215,15 @@ class TFewClassifier:
         return self
 
     def logits(
-        self, texts: Sequence[str] | Sequence[Sequence[str]], choices: Sequence[str] | Sequence[Sequence[str]],
+        self, texts: Texts, choices: Sequence[str] | Sequence[Sequence[str]],
         template: int = 0,
     ) -> Tensor:  # fmt: skip
         """``-score`` of each answer ``[n, C]``, ``-inf`` behind the last of an item, asked with one template."""
         if self.tuned is None:
             raise BadInput("this classifier has not been fitted")
-        items, listed = self._items(texts, choices)
+        items, offered = self._items(texts, choices)
         questions = [self._asked.ask(item, template) for item in items]
-        ways = max(map(len, listed))
+        ways = max(map(len, offered))
         parts = []
         with self.tuned.delta.attached(self.model.tower), torch.no_grad():
             for at in range(0, len(questions), self.settings.batch):
@@ -233,16 +234,16 @@ class TFewClassifier:
         return torch.cat(parts)
 
     def predict(
-        self, texts: Sequence[str] | Sequence[Sequence[str]], choices: Sequence[str] | Sequence[Sequence[str]],
+        self, texts: Texts, choices: Sequence[str] | Sequence[Sequence[str]],
         template: int = 0,
     ) -> np.ndarray:  # fmt: skip
         """The answer to each item ``[n]``."""
-        _, listed = self._items(texts, choices)
+        _, offered = self._items(texts, choices)
         best = self.logits(texts, choices, template).argmax(1).tolist()
-        return np.array([some[c] for some, c in zip(listed, best, strict=True)], dtype=object)
+        return np.array([some[c] for some, c in zip(offered, best, strict=True)], dtype=object)
 
     def accuracies(
-        self, texts: Sequence[str] | Sequence[Sequence[str]], labels: Sequence[str],
+        self, texts: Texts, labels: Sequence[str],
         choices: Sequence[str] | Sequence[Sequence[str]],
     ) -> np.ndarray:  # fmt: skip
         """By template ``[T]``; the paper reports their median and quartiles, over five seeds."""
@@ -251,9 +252,11 @@ class TFewClassifier:
         return np.array(each, dtype=float)
 
     def _items(self, texts: Any, choices: Any) -> tuple[list[Any], list[Sequence[str]]]:
+        if not len(texts):
+            raise BadInput("there are no texts")
         answers = self.model.answers(len(texts), choices)
-        asked = [[text] if isinstance(text, str) else list(text) for text in texts]
-        return [(text, tuple(own)) for text, own in zip(asked, answers, strict=True)], choices_of(len(texts), choices)
+        items = [(text, tuple(own)) for text, own in zip(listed(texts), answers, strict=True)]
+        return items, choices_of(len(texts), choices)
 
     def _begun(self, delta: Any, model: Any, readout: Any, data: Data, loss: Any) -> None:
         """First numbers of the delta, where a run is gone on from."""
