@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,76 @@ def _compeft() -> str:
     return table(head, rows)
 
 
+def _lora_sb() -> str:
+    """Accuracies at the setting that was chosen on another draw, and what is between the two methods."""
+    words = {"frozen": "no change", "rule": "LoRA-SB, first step of the warm-up's rate"}
+    rows = [row for row in _read("lora_sb")["rows"] if not row["choice"]]
+    body = []
+    for name in dict.fromkeys(row["set"] for row in rows):
+        mine = [row for row in rows if row["set"] == name]
+        of = {"frozen": {row["seed"]: row["frozen"] for row in mine}}
+        for row in mine:
+            of.setdefault(row["kind"], {})[row["seed"]] = row["accuracy"]
+        for kind, values in of.items():
+            mean = _estimate(mean_interval(list(values.values())).as_dict())
+            gain = _estimate(mean_interval([v - of["LoRA-XS"][seed] for seed, v in values.items()]).as_dict(), "+.1f")
+            losses = [row["last"] for row in mine if row["kind"] == kind]
+            last = f"{sum(losses) / len(losses):.2f}" if losses else ""
+            gain = "" if kind == "LoRA-XS" else gain
+            body.append((SETS[name], words.get(kind, kind), str(len(values)), mean, gain, last))
+    return table(("Task", "Method", "Draws", "Accuracy, %", "Beside LoRA-XS, points", "Loss at the end"), body)
+
+
+def _fast_forward() -> str:
+    """Geometric means over pairs of runs."""
+    found = _read("fast_forward")
+    body = []
+    for rate in dict.fromkeys(row["rate"] for row in found["rows"]):
+        mine = [row for row in found["rows"] if row["rate"] == rate]
+        ratios = (
+            _estimate(geometric([row[what] / whole for row in mine]), ".2f")
+            for what, whole in (("steps", found["steps"]), ("passes_ratio", 1), ("seconds_ratio", 1))
+        )
+        losses = (f"{sum(row[what] for row in mine) / len(mine):.2f}" for what in ("start", "goal"))
+        reached = f"{sum(row['reached'] for row in mine)} of {len(mine)}"
+        body.append((f"{rate:g}", *losses, reached, *ratios))
+    return table(("Rate", "Loss before", "Goal", "Reached", "Steps", "Forward passes", "Processor seconds"), body)
+
+
+def geometric(ratios: list[float]) -> dict[str, float]:
+    """Geometric mean with Student's t of the logarithms."""
+    return {name: math.exp(value) for name, value in mean_interval([math.log(r) for r in ratios]).as_dict().items()}
+
+
+def _quick() -> str:
+    """Share of right answers, mean over sets."""
+    rows = _read("language-quick")["rows"]
+    words = {
+        "instructions": "tuned model, with instructions",
+        "plain": "tuned model, without",
+        "blank": "random weights, with instructions",
+        "sentence encoder": "MiniLM and a head",
+    }
+    body = []
+    for start in dict.fromkeys(row["start"] for row in rows):
+        mine = [row for row in rows if row["start"] == start]
+        shares = (f"{100 * sum(row['scores'][size] for row in mine) / len(mine):.0f}" for size in mine[0]["scores"])
+        body.append((words[start], ", ".join(SETS[row["set"]] for row in mine), *shares))
+    return table(("Start", "Sets", *(f"{size} examples, %" for size in rows[0]["scores"])), body)
+
+
+def _limit() -> str:
+    """Means over seeds."""
+    rows = _read("limit")["rows"]
+    body = []
+    for mix in dict.fromkeys(row["mix"] for row in rows):
+        mine = [row for row in rows if row["mix"] == mix]
+        each = ({n: 100 * v for n, v in mean_interval([r[p] for r in mine]).as_dict().items()} for p in "AB")
+        shown = (f"{100 * mine[0][p]:.1f}" for p in "AB") if len(mine) == 1 else (_estimate(e) for e in each)
+        body.append(("as it comes" if mix == "none" else mix, str(mine[0]["n"]), *shown))
+    return table(("Tuned on", "Examples", "Benchmarks, chance taken off, %", "Answers preferred, %"), body)
+
+
 def _estimate(e: dict[str, float], form: str = ".1f") -> str:
     return f"{e['value']:{form}} [{e['low']:{form}}, {e['high']:{form}}]"
 
@@ -307,5 +378,9 @@ _TABLES = {
     "multipliers": _multipliers,
     "attacks": _attacks,
     "forecast": _forecast,
+    "lora_sb": _lora_sb,
+    "fast_forward": _fast_forward,
+    "quick": _quick,
+    "limit": _limit,
     "next": _next,
 }

@@ -177,6 +177,19 @@ def test_a_whole_run_learns_and_beats_its_start(data: Data, net: Net) -> None:
     assert rate_at(stage, 80, 0) == pytest.approx(0.02 / round(0.06 * 80))
 
 
+def test_the_first_step_can_be_given_a_length(data: Data, net: Net) -> None:
+    """It then does not depend on the rate, which is 0 here, so that the start is all that is seen."""
+
+    def product(eta: float) -> Tensor:
+        made = recipe(f"lora-sb:rank=3,lr=0,epochs=1,roles=down,eta={eta}")
+        (holder,) = tune(net, data, made, seed=1).delta.holders
+        return (holder.B @ holder.R @ holder.A).detach()  # type: ignore[no-any-return, operator]
+
+    short, long = product(0.01), product(0.03)
+    assert float(short.norm()) > 0.01
+    torch.testing.assert_close(long, 3 * short)
+
+
 def test_what_does_not_fit_is_refused(net: Net, data: Data) -> None:
     def dead(seen: Seen) -> Tensor:
         return seen.logits.sum() * 0

@@ -138,7 +138,7 @@ class AskedLMBFF:
 
     def recipe(self) -> Recipe:
         """As slots."""
-        stage = Stage(steps=self.steps, lr=self.lr, batch=self.batch)
+        stage = Stage(steps=self.steps, lr=self.lr, batch=self.batch, clip=1.0)
         make = partial(_words, template=self.template, length=self.length)
         readout = partial(Asked, make, self.learns == "all")
         return Recipe(_changed(self.learns), (CrossEntropy(),), (stage,), readout=readout)

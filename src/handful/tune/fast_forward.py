@@ -107,8 +107,12 @@ class FastForward:
         return Walk(closures.step + 1, length, tuple(losses))
 
     def passes(self, steps: int, batch: int, held: int) -> float:
-        """What a run cost in forward passes of one item: three for an item learnt from, one for one held out."""
-        return 3.0 * steps * batch + held * sum(len(walk.losses) for walk in self.walks)
+        """What a run cost in forward passes of one item: three for an item learnt from, one for one held out.
+
+        The first walk looks twice before it sets out.
+        """
+        looks = sum(len(walk.losses) for walk in self.walks) + (len(self.walks) > 0)
+        return 3.0 * steps * batch + held * looks
 
 
 @dataclass(frozen=True)

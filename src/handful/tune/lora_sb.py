@@ -197,6 +197,9 @@ class LoRASB:
         epochs, batch, warmup: of AdamW with a linear decay.
         examples: rows for the first step; 2 on GLUE, 50 for language models.
         roles: which maps change: query, value, and the second maps of attention and feed-forward.
+        eta: length of the first step; by default the first rate of the warm-up. The authors' warm-ups have a hundred
+            steps and more. In a run of a few dozen steps that rate is many times as long, and at a high ``lr`` it
+            leads away from what the model knows: give 1e-4 then.
     """
 
     rank: int = 24
@@ -206,6 +209,7 @@ class LoRASB:
     warmup: float = 0.06
     examples: int = 50
     roles: tuple[str, ...] = ("q", "v", "o", "down")
+    eta: float | None = None
 
     def recipe(self) -> Recipe:
         """As slots."""
@@ -214,5 +218,5 @@ class LoRASB:
             changes=(Placed(BRA(self.rank), Where(self.roles)),),
             stages=(stage,),
             readout=Linear,
-            start=FirstStep(stage, self.examples),
+            start=FirstStep(stage, self.examples, eta=self.eta),
         )
