@@ -12,11 +12,12 @@ from scipy.stats import beta
 from torch import Tensor, nn
 
 from handful.errors import BadInput
-from handful.tune import Data, tune
+from handful.tune import Data, Placed, tune
+from handful.tune.lora_sb import BRA
 from handful.tune.prompts import PromptTexts
 from handful.tune.recipe import Recipe, Stage
 from handful.tune.sites import Where
-from handful.tune.steel import AdapterZoo, CertifiedSelector, lora_xs, prompts
+from handful.tune.steel import AdapterZoo, CertifiedSelector, NamedTexts, lora_xs, prompts
 from handful.tune.tuned import Tuned
 
 PART = "zoo"
@@ -126,6 +127,19 @@ def test_the_bound_holds_as_often_as_it_says() -> None:
         failed += bool(risk[selector.index] > selector.certificate_.risk)
     assert failed / trials <= delta + 3 * (delta * (1 - delta) / trials) ** 0.5
     assert selector.certificate_.risk < 1
+
+
+def test_an_adapter_put_back_answers_as_it_did() -> None:
+    """On bases that were drawn too: the start is that of the training, by its seed."""
+    changes = (Placed(BRA(4, basis="random"), HOW["where"]),)
+    recipe = Recipe(changes, stages=(Stage(steps=20, lr=0.1),), readout=NamedTexts)
+    model, data, other = Small().eval(), task(1), task(50)
+    learnt = tune(model, data, recipe, seed=3)
+    again = AdapterZoo.learnt(model, [data], recipe, seed=3)
+    put = again.put(again.start(data), 0)
+    assert torch.equal(put.logits(data.inputs), learnt.logits(data.inputs))
+    assert torch.equal(again.logits(data, [0])[0], learnt.logits(data.inputs))
+    assert again.start(other).classes == other.classes
 
 
 def test_clusters_look_at_fewer(zoo: AdapterZoo, monkeypatch: pytest.MonkeyPatch) -> None:
