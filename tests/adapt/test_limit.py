@@ -11,7 +11,7 @@ from torch import Tensor
 
 from handful.adapt import head
 from handful.adapt.growing import drawn_means
-from handful.adapt.limit import WEIGHTS, attended, fake_rows
+from handful.adapt.limit import WEIGHTS, Tasks, attended, fake_rows
 from handful.core.task import Query
 from handful.errors import BadInput
 
@@ -32,7 +32,7 @@ def test_equals_the_authors_attention(golden: Any, form: Any, temperature: float
     given, want = golden("limit_fscil")
     weights, rows, query = tensors(given)
     found = attended(weights, rows, query, torch.ones(len(rows), dtype=torch.bool))
-    got = head("limit-fscil", form=form, temperature=temperature)._logits(*found)  # type: ignore[attr-defined]
+    got = Tasks(form, temperature, 1, 1, False).logits(*found)
     np.testing.assert_allclose(got, want[form], atol=1e-9)
 
 
@@ -44,7 +44,7 @@ def test_equals_the_authors_chain_of_tasks(golden: Any) -> None:
         chosen = torch.zeros(len(rows), dtype=torch.bool)
         chosen[classes] = True
         answered, query = attended(weights, fake_rows(rows, support, chosen), query, torch.ones_like(chosen))
-        got = head("limit-fscil")._logits(answered, query)  # type: ignore[attr-defined]
+        got = Tasks("cosine", 16.0, 1, 1, True).logits(answered, query)
         np.testing.assert_allclose(got, logits, atol=1e-9)
 
 

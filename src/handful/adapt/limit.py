@@ -8,14 +8,14 @@ w_k the row of class k (the mean of its examples), x a query, F = [w_1 ... w_C, 
     logit_k = g_x . unit(g_k) / tau   ("dot", CUB and mini-ImageNet)
 
 In each step of the training some base classes play new ones: their rows are the means of a few examples drawn, and
-other examples ask. No query sees another one.
+other examples ask. No query sees another one. The encoder trained along with it: `handful.tune.limit`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -81,6 +81,71 @@ def fake_rows(rows: Tensor, support: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(chosen[:, None], support, rows)
 
 
+@dataclass(frozen=True)
+class Tasks:
+    """The tasks of a step of training, and how an attended query answers.
+
+    Args:
+        form, temperature, way, tasks, reference_chain: see `LIMIT`; ``way`` is a number here.
+    """
+
+    form: Literal["cosine", "dot"]
+    temperature: float
+    way: int
+    tasks: int
+    reference_chain: bool
+
+    def loss(
+        self,
+        weights: State,
+        rows: Tensor,
+        support: Tensor,
+        drawn: Tensor,
+        query: Tensor,
+        y: Tensor,
+        mask: Tensor,
+        draw: torch.Generator,
+    ) -> Tensor:
+        """Mean cross-entropy ``[*b]`` of the queries over the tasks.
+
+        Args:
+            weights: `WEIGHTS`, by name.
+            rows: of all classes ``[*b, C, D]``.
+            support: what takes their place where they play new ones ``[*b, C, D]``.
+            drawn: classes that may ``[S]``.
+            query, y: rows that ask ``[*b, Q, D]``, their labels times weights ``[*b, Q, C]``.
+            mask: which classes there are ``[*b, C]``.
+            draw: gives dropout and the classes of each task.
+        """
+        total, ways = rows.new_zeros(rows.shape[:-2]), rows.shape[-2]
+        sizes = (query.shape[-2], ways + 1)
+        for _ in range(self.tasks):
+            chosen = torch.zeros(ways, dtype=torch.bool)
+            chosen[drawn[torch.randperm(len(drawn), generator=draw)[: self.way]]] = True
+            drop = (
+                _keep((*sizes, sizes[1]), DROP_ATTENTION, draw, rows),
+                _keep((*sizes, rows.shape[-1]), DROP_OUT, draw, rows),
+            )
+            replaced = fake_rows(rows, support, chosen.to(rows.device))
+            answered, query_after = attended(weights, replaced, query, mask, drop)
+            total = total + cross_entropy(self.logits(answered, query_after), y, mask)
+            query = query_after if self.reference_chain else query
+        return total / self.tasks
+
+    def logits(self, rows: Tensor, query: Tensor) -> Tensor:
+        """``[*b, Q, C]`` of what the attention gave: rows ``[*b, Q, C, D]`` and queries ``[*b, Q, D]``."""
+        if self.form == "cosine":
+            return self.temperature * (unit(rows) @ unit(query)[..., None])[..., 0]
+        return (unit(rows) @ query[..., None])[..., 0] / self.temperature
+
+    def answers(self, weights: State, rows: Tensor, query: Tensor, mask: Tensor) -> Tensor:
+        """Logits ``[*b, Q, C]`` of queries ``[*b, Q, D]``, piece by piece; a class not in ``mask`` gets the lowest."""
+        piece = max(1, MOST // (rows[..., 0].numel() * rows.shape[-1]))
+        parts = [self.logits(*attended(weights, rows, q, mask)) for q in torch.split(query, piece, -2)]
+        logits = torch.cat(parts, -2)
+        return torch.where(mask[..., None, :], logits, lowest(logits))
+
+
 @dataclass(eq=False, repr=False, kw_only=True)
 class LIMIT(Growing):
     """Class means that grow, brought onto one scale by attention over all of them and the query.
@@ -133,36 +198,20 @@ class LIMIT(Growing):
 
     def adapt(self, task: Task) -> State:
         """State: ``prototype [*b, C, D]``, ``mass [*b, C]`` and the weights of the attention."""
-        self._check_parameters()
+        check_parameters(self)
         real = task.class_mask.reshape(-1, task.class_mask.shape[-1]).any(0).nonzero()[:, 0]
-        sampled = min(self.sampled, len(real))
-        if self.way is not None and self.way > sampled:
-            raise BadInput(f"way is {self.way}, but only {sampled} classes are drawn in a step")
-        way = max(1, sampled // 2) if self.way is None else self.way
-        x, y, mask = _scaled(task.x), task.y[..., real], task.class_mask[..., real]
+        sampled, way = classes_of(self, len(real))
+        x, y, mask = scaled(task.x), task.y[..., real], task.class_mask[..., real]
         rows, rest = class_means(x, y)[0], real_rows(task)
 
         def losses(parameters: list[Tensor], seen: Tensor) -> Tensor:
             weights = dict(zip(WEIGHTS, parameters, strict=True))
             drawn = torch.randperm(len(real), generator=draw)[:sampled]
             support = drawn_means(x[..., rest, :], y[..., rest, :], self.shot, draw)
-            query, total = x[..., seen, :], x.new_zeros(x.shape[:-2])
-            for _ in range(self.tasks):
-                chosen = torch.zeros(len(real), dtype=torch.bool)
-                chosen[drawn[torch.randperm(sampled, generator=draw)[:way]]] = True
-                sizes = (len(seen), len(real) + 1)
-                drop = (
-                    _keep((*sizes, sizes[1]), DROP_ATTENTION, draw, x),
-                    _keep((*sizes, x.shape[-1]), DROP_OUT, draw, x),
-                )
-                replaced = fake_rows(rows, support, chosen.to(x.device))
-                answered, query_after = attended(weights, replaced, query, mask, drop)
-                total = total + cross_entropy(self._logits(answered, query_after), y[..., seen, :], mask)
-                query = query_after if self.reference_chain else query
-            return total / self.tasks
+            return tasks.loss(weights, rows, support, drawn, x[..., seen, :], y[..., seen, :], mask, draw)
 
-        draw = torch.Generator().manual_seed(task.seed)
-        start = [t.expand(*x.shape[:-2], *t.shape) for t in _start(x, draw)]
+        tasks, draw = self._tasks(way), torch.Generator().manual_seed(task.seed)
+        start = [t.expand(*x.shape[:-2], *t.shape) for t in starting(x, draw)]
         steps = batches(rest, self.epochs, self.batch_size, task.seed)
         a_pass = -(-len(rest) // self.batch_size)
         update = SGD(0.9, 5e-4, nesterov=True)
@@ -172,40 +221,69 @@ class LIMIT(Growing):
 
     def answer(self, state: State, query: Query) -> Tensor:
         """See the head of the file; a class without examples gets the lowest logit."""
-        rows, there = state["prototype"], state["mass"] > 0
-        piece = max(1, MOST // (rows[..., 0].numel() * rows.shape[-1]))
-        parts = [attended(state, rows, q, there) for q in torch.split(_scaled(query.x), piece, -2)]
-        logits = torch.cat([self._logits(*part) for part in parts], -2)
-        return torch.where(there[..., None, :], logits, lowest(logits))
+        return self._tasks(1).answers(state, state["prototype"], scaled(query.x), state["mass"] > 0)
 
     def extend(self, state: State, task: Task, fresh: Tensor) -> State:
         """The rows of new classes are the means of their examples. See `Growing.extend`."""
-        prototype, mass = class_means(_scaled(task.x), task.y)
+        prototype, mass = class_means(scaled(task.x), task.y)
         return {"prototype": state["prototype"] + prototype, "mass": state["mass"] + mass}
 
-    def _logits(self, rows: Tensor, query: Tensor) -> Tensor:
-        if self.form == "cosine":
-            return self.temperature * (unit(rows) @ unit(query)[..., None])[..., 0]
-        return (unit(rows) @ query[..., None])[..., 0] / self.temperature
+    def _tasks(self, way: int) -> Tasks:
+        return Tasks(self.form, self.temperature, way, self.tasks, self.reference_chain)
 
     def _rate(self, epoch: int) -> float:
-        return self.lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
-
-    def _check_parameters(self) -> None:
-        one_of("form", self.form, ("cosine", "dot"))
-        finite("temperature", self.temperature, above=0)
-        finite("lr", self.lr, least=0)
-        finite("gamma", self.gamma, above=0, most=1)
-        count("epochs", self.epochs)
-        for name in ("sampled", "shot", "tasks", "batch_size"):
-            count(name, getattr(self, name), 1)
-        for milestone in self.milestones:
-            count("milestones", milestone)
-        if self.way is not None:
-            count("way", self.way, 1)
+        return self.lr * fallen(epoch, self.milestones, self.gamma)
 
 
-def _start(like: Tensor, draw: torch.Generator) -> list[Tensor]:
+class Settings(Protocol):
+    """What the head and the tuner of `handful.tune.limit` have in common; see `LIMIT`."""
+
+    form: Literal["cosine", "dot"]
+    temperature: float
+    epochs: int
+    lr: float
+    milestones: tuple[int, ...] | list[int]
+    gamma: float
+    sampled: int
+    shot: int
+    way: int | None
+    tasks: int
+    batch_size: int
+
+
+def check_parameters(given: Settings) -> None:
+    """Raise `BadInput` for a parameter that makes no sense."""
+    one_of("form", given.form, ("cosine", "dot"))
+    finite("temperature", given.temperature, above=0)
+    finite("lr", given.lr, least=0)
+    finite("gamma", given.gamma, above=0, most=1)
+    count("epochs", given.epochs)
+    for name in ("sampled", "shot", "tasks", "batch_size"):
+        count(name, getattr(given, name), 1)
+    for milestone in given.milestones:
+        count("milestones", milestone)
+    if given.way is not None:
+        count("way", given.way, 1)
+
+
+def classes_of(given: Settings, ways: int) -> tuple[int, int]:
+    """How many of ``ways`` base classes a step draws, and how many of those play new ones in a task.
+
+    Raises:
+        BadInput: more are to play than are drawn.
+    """
+    sampled = min(given.sampled, ways)
+    if given.way is not None and given.way > sampled:
+        raise BadInput(f"way is {given.way}, but only {sampled} classes are drawn in a step")
+    return sampled, max(1, sampled // 2) if given.way is None else given.way
+
+
+def fallen(epoch: float, milestones: Sequence[int], gamma: float) -> float:
+    """What a rate is multiplied by after so many epochs."""
+    return float(gamma ** sum(epoch >= milestone for milestone in milestones))
+
+
+def starting(like: Tensor, draw: torch.Generator) -> list[Tensor]:
     """Weights as the authors draw them: normal of variance 1 / D, the bias uniform."""
     d = like.shape[-1]
     square = [torch.randn(d, d, generator=draw, dtype=torch.float64) / d**0.5 for _ in range(4)]
@@ -213,7 +291,8 @@ def _start(like: Tensor, draw: torch.Generator) -> list[Tensor]:
     return [t.to(like) for t in (*square, bias, torch.ones(d), torch.zeros(d))]
 
 
-def _scaled(x: Tensor) -> Tensor:
+def scaled(x: Tensor) -> Tensor:
+    """Rows of the length sqrt(D)."""
     return unit(x) * float(x.shape[-1] ** 0.5)
 
 

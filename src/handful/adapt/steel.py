@@ -156,7 +156,7 @@ class Steel(Head):
             looked = allowed.reshape(-1, len(every)).any(0).nonzero()[:, 0]
         errors, loss = _judge(task, _linear(x, every[looked]))
         errors = errors.masked_fill(~allowed[..., looked], torch.inf)
-        at, fewest = _best(errors, loss)
+        at, fewest = best_of(errors, loss)
         index = looked[at]
         chosen = every[index]
         return _state(chosen[..., :-1], chosen[..., -1], fewest, index, torch.full_like(fewest, len(every)), False)
@@ -183,7 +183,7 @@ class Steel(Head):
         logits = cosines[..., :, None, :, :] * scales[:, None, None]  # [*b, K, S, N, C]
         errors, loss = _judge(task, logits.flatten(-4, -3))
         valid = there.repeat_interleave(len(scales), -1).expand(errors.shape)
-        at, fewest = _best(errors.masked_fill(~valid, torch.inf), loss)
+        at, fewest = best_of(errors.masked_fill(~valid, torch.inf), loss)
         scale, template = scales[at % len(scales)], at // len(scales)
         index = template[..., None, None, None].expand(*batch, vectors.shape[-3], 1, vectors.shape[-1])
         weight = scale[..., None, None] * vectors.gather(-2, index)[..., 0, :]
@@ -250,7 +250,7 @@ def _judge(task: Task, logits: Tensor) -> tuple[Tensor, Tensor]:
     return task.y.sum((-2, -1))[..., None] - right, loss
 
 
-def _best(errors: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
+def best_of(errors: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
     """Index ``[*b]`` of the fewest errors, ties by the lower loss, and those errors."""
     fewest = errors.amin(-1, keepdim=True)
     tied = errors <= fewest + math.sqrt(torch.finfo(errors.dtype).eps)

@@ -28,11 +28,10 @@ from handful.errors import BadInput, nearest
 from handful.tune.class_texts import refuse_empty
 from handful.tune.delta import Delta, Placed
 from handful.tune.fillers import Linear
-from handful.tune.later import refuse_later
+from handful.tune.later import features_of, refuse_later
 from handful.tune.loop import tune
-from handful.tune.modes import in_mode
 from handful.tune.own import Own, Statistics
-from handful.tune.recipe import Data, Recipe, Seen, Stage, rows_of
+from handful.tune.recipe import Data, Recipe, Seen, Stage
 from handful.tune.sites import Where, is_linear, named, refuse_bare
 from handful.tune.subnet import FromBase, Minor, SoftSubnet, minor_of
 
@@ -162,9 +161,7 @@ class SoftNetFSCIL:
     @torch.no_grad()
     def features(self, inputs: Tensor | Sequence[Any], batch: int = 64) -> Tensor:
         """``[n, d]`` of the encoder as it is now."""
-        at = (range(first, min(first + batch, len(inputs))) for first in range(0, len(inputs), batch))
-        with self.delta.attached(self.encoder, "weight"), in_mode(False, self.encoder, self.delta):
-            return torch.cat([self.encoder(rows_of(inputs, rows)) for rows in at])
+        return features_of(self.encoder, self.delta, inputs, batch)
 
     def logits(self, inputs: Tensor | Sequence[Any]) -> Tensor:
         """``[n, C]``: less the squared distance to each prototype, or the cosine by tau."""
