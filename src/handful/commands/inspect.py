@@ -215,7 +215,10 @@ def _personal(layout: Layout) -> dict[str, Any]:
     card = layout.description["card"]
     task = card["task"]
     classes = _classes(card)
-    noisy = layout.description["head"]["key"] == "private-logistic"  # weights, be there as many classes as examples
+    noisy = layout.description["head"]["key"] in (
+        "private-logistic",
+        "private-search",
+    )  # weights, be there as many classes as examples
     rows = [] if noisy else _example_tensors(layout, int(task["n"]), len(classes))
     single = sum(row["count"] == 1 for row in classes)
     return {
