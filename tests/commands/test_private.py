@@ -204,7 +204,8 @@ class TestSearch:
         assert "the range of each hyper-parameter" in spent["public"] and "hyper-parameters" not in spent["public"]
         assert "the budget paid for that" in card["head"]["why"]
         assert found["personal"]["example_vectors"] == 0
-        said = " ".join(map(str, privacy(spent)))
+        assert found["private"]["searched"] == spent["searched"]
+        said = " ".join(map(str, privacy(found["private"])))
         assert "50 % of the budget for 8 trials, which chose epochs" in said
 
     def test_what_it_cannot_is_refused(self) -> None:
