@@ -17,6 +17,7 @@ from handful.evaluate.forecast import (
     binomial_spread,
     card_spread,
     curves_seen,
+    error_of,
     forecast,
     learn,
     posterior,
@@ -207,7 +208,7 @@ def some_curves(count: int, seed: int) -> list[Curve]:
             Pilot(tuple(first), tuple(noisy), (0.08,) * 4, 2, True),
             Pilot(tuple(first), tuple(good), (0.003,) * 4, 2, False),
         )
-        out.append(Curve(f"family {i % 12}", 2, tuple(map(int, SIZES)), tuple(1 - error), pilots))
+        out.append(Curve(f"curve {i}", f"family {i % 12}", 2, tuple(map(int, SIZES)), tuple(1 - error), pilots))
     return out
 
 
@@ -241,24 +242,24 @@ def test_less_noise_is_less_doubt() -> None:
 
 def test_points_known_exactly_are_met() -> None:
     pilot = Pilot((1.0, 2.0, 4.0, 8.0), (0.5, 0.6, 0.68, 0.75), (1e-6,) * 4, 10, False)
-    v, deviation = posterior(pilot, np.array([1.0, 2.0, 4.0, 8.0]), curves_seen())
-    np.testing.assert_allclose(1 - 0.9 * v**3, pilot.accuracy, atol=1e-4)
+    u, deviation = posterior(pilot, np.array([1.0, 2.0, 4.0, 8.0]), curves_seen())
+    np.testing.assert_allclose(1 - error_of(u, 10), pilot.accuracy, atol=1e-4)
     assert deviation.max() < 1e-3
 
 
-@pytest.mark.parametrize(("ways", "share"), [(2, 0.8), (2, 1.0), (5, 0.8)])
-def test_luck_does_not_look_like_certainty(ways: int, share: float) -> None:
-    """Noise at the error that was found would trust lucky points more than others: 1.3 to 1.7 points too much error."""
+@pytest.mark.parametrize("ways", [2, 5, 10])
+def test_luck_does_not_look_like_certainty(ways: int) -> None:
+    """Noise and slope at the error that was found would trust lucky points more: two points too little error."""
     seen, rng = curves_seen(), np.random.default_rng(0)
     shots = np.array([1.0, 2.0, 4.0, 8.0])
     usual = seen.mean[:4] @ np.array([1.0, math.log(ways)])
-    true = (1 - 1 / ways) * (share * usual) ** 3
+    true = error_of(usual, ways)
     found = []
     for accuracy in 1 - rng.binomial(16, true, (300, 4)) / 16:
         spread = binomial_spread(accuracy, np.full(4, 16))
-        v, _ = posterior(Pilot(tuple(shots), tuple(accuracy), tuple(spread), ways, True), shots[-1:], seen)
-        found.append((1 - 1 / ways) * max(v[0], 0) ** 3)
-    assert np.mean(found) == pytest.approx(true[-1], abs=0.007)
+        u, _ = posterior(Pilot(tuple(shots), tuple(accuracy), tuple(spread), ways, True), shots[-1:], seen)
+        found.append(error_of(u, ways)[0])
+    assert np.mean(found) == pytest.approx(true[-1], abs=0.012)
 
 
 def test_what_is_required_is_within_the_horizon_or_not_said(seen: Seen) -> None:
@@ -283,10 +284,11 @@ def test_more_labels_are_never_said_to_need_fewer(seen: Seen) -> None:
 def test_what_the_package_knows_is_whole() -> None:
     known = curves_seen()
     assert known.families >= 11
-    assert np.linalg.eigvalsh(known.covariance).min() > 0
+    assert min(np.linalg.eigvalsh(s).min() for s in known.covariance.values()) > 0
+    assert known.covariance[False][0, 0] > 1.2 * known.covariance[True][0, 0]  # single draws of one shot vary more
     for low, high in known.tails.values():
         assert -5 < low < 0 < high < 5
-    assert np.all(np.diff(known.mean @ [1, math.log(2)]) < 0.02)  # errors of two classes fall
+    assert np.all(np.diff(known.mean @ [1, math.log(2)]) < 0.1)  # errors of two classes fall
 
 
 def test_spreads_of_cards_and_of_test_sets() -> None:
