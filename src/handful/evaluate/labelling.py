@@ -77,14 +77,19 @@ def pick(proba: np.ndarray, x: np.ndarray, counts: np.ndarray, n: int, *, seed: 
         x: features of the pool ``[m, D]``.
         counts: labels of each class ``[C]``.
         n: how many, at most m.
-        seed: of the draw of `MOST` items out of a larger pool; all else is settled.
+        seed: of the order, which decides between equals, and of the draw of `MOST` items out of a larger pool.
+
+    Raises:
+        BadInput: n is not between 1 and m, or above `MOST`.
     """
     if not 1 <= n <= len(proba):
         raise BadInput(f"{n} items cannot be picked out of {len(proba)}")
-    some = np.random.default_rng(seed).permutation(len(proba))[: max(MOST, n)]
+    if n > MOST:
+        raise BadInput(f"at most {MOST:,} items can be chosen at once, not {n:,}: label those, fit, and choose again")
+    some = np.random.default_rng(seed).permutation(len(proba))[:MOST]
     proba, k = proba[some], kernel(x[some], n)
     best = np.sort(proba, axis=1)
-    doubt = np.sqrt(1 - (best[:, -1] - best[:, -2]))
+    doubt = np.sqrt(np.maximum(1 - (best[:, -1] - best[:, -2]), 0))
     labels, near = np.asarray(counts, float).copy(), np.zeros(len(some), k.dtype)
     chosen: list[int] = []
     for _ in range(n):  # each pick depends on the one before
