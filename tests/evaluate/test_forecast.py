@@ -10,7 +10,10 @@ from scipy import stats
 
 from handful.errors import BadInput
 from handful.evaluate.forecast import (
+    CENTRE,
     FARTHEST,
+    LEVEL,
+    SLOPE,
     Curve,
     Pilot,
     Seen,
@@ -20,7 +23,9 @@ from handful.evaluate.forecast import (
     error_of,
     forecast,
     learn,
+    logit_of,
     posterior,
+    slope_of,
 )
 from handful.evaluate.laws import fit_law, required
 from handful.evaluate.meta_forest import MetaForest, Rising, Whole, fit_meta, score
@@ -229,6 +234,36 @@ def test_a_noisy_pilot_is_drawn_to_what_is_usual_and_a_good_one_is_followed(seen
     assert np.mean(ours[True]) < 0.7 * np.mean(power[True])
     assert np.mean(ours[False]) < 0.02
     assert 0.84 <= np.mean(held) <= 0.96
+
+
+def test_a_card_is_compared_with_the_mean_of_draws_and_a_test_set_with_each() -> None:
+    """All curves are alike but for draws that are above and below by turns."""
+    error = 0.6 * SIZES**-0.3
+    curves = [
+        Curve(f"curve {k}", f"family {k}", 10, tuple(map(int, SIZES)), tuple(1 - error * (1 + off)), ())
+        for k in range(4)
+        for off in (-0.1, 0.1, -0.1, 0.1)
+    ]
+    known = learn(curves)
+    apart = (logit_of(1.1 * error, 10) - logit_of(0.9 * error, 10)) / 2
+    x = np.arange(len(SIZES)) - CENTRE
+    np.testing.assert_allclose(np.diag(known.covariance[True]), LEVEL + SLOPE * x**2, atol=1e-3)
+    np.testing.assert_allclose(np.diag(known.covariance[False] - known.covariance[True]), apart**2, rtol=0.03)
+
+
+def test_logits_go_there_and_back_and_their_slope_is_theirs() -> None:
+    error = np.array([0.0, 0.01, 0.3, 0.7, 0.9])
+    np.testing.assert_allclose(error_of(logit_of(error, 10), 10), error, atol=1e-12)
+    step = 1e-6
+    slope = (logit_of(error[1:4] + step, 10) - logit_of(error[1:4] - step, 10)) / (2 * step)
+    np.testing.assert_allclose(slope_of(error[1:4], 10), slope, rtol=1e-6)
+
+
+def test_a_hard_task_is_not_said_to_learn_fast() -> None:
+    """Near chance with five classes: the little that is learnt goes on, while cube roots expect a third more."""
+    pilot = Pilot((1.0, 2.0, 4.0, 8.0), (0.22, 0.23, 0.25, 0.27), (0.02,) * 4, 5, True)
+    ahead = forecast(pilot).accuracy([16.0, 32.0])[:, 0]
+    assert 0.27 < ahead[0] < ahead[1] < 0.36
 
 
 def test_less_noise_is_less_doubt() -> None:

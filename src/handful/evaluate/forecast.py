@@ -198,7 +198,7 @@ def posterior(pilot: Pilot, shots: np.ndarray, seen: Seen) -> tuple[np.ndarray, 
     expected = before = have @ usual
     for _ in range(STEPS):
         e = error_of(expected, ways)
-        slope, spread = _slope(e, ways), _inside(e) * (1 - _inside(e)) / items
+        slope, spread = slope_of(e, ways), _inside(e) * (1 - _inside(e)) / items
         found = expected + slope * (error - e)
         among = within + np.diag(spread * slope**2)
         expected = (expected + before + within @ np.linalg.solve(among, found - before)) / 2
@@ -220,7 +220,7 @@ def error_of(u: np.ndarray, ways: int) -> np.ndarray:
     return out
 
 
-def _slope(error: np.ndarray, ways: int) -> np.ndarray:
+def slope_of(error: np.ndarray, ways: int) -> np.ndarray:
     """du / de."""
     r = _over_chance(error, ways)
     out: np.ndarray = (1 / (r + MARGIN) + 1 / (1 + MARGIN - r)) / chance(ways)
