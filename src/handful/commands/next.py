@@ -61,7 +61,7 @@ def next_(
     cache: bool = True,
     progress: Progress | None = None,
 ) -> Next:
-    """Choose what to label next: what stands for many, what the model is unsure of, of classes that have few labels.
+    """Choose what to label next: what stands for many others, of classes that have few labels.
 
     The rule is that of `handful.evaluate.labelling`. Rows that have a label are not chosen.
 

@@ -1,15 +1,15 @@
-"""What to label next: items that stand for many others, that the model is unsure of, of classes with few labels.
+"""What to label next: items that stand for many others, of classes with few labels.
 
 Facility location: each item of the pool is to have a labelled one near it (Wei, Iyer, Bilmes, "Submodularity in data
 subset selection and active learning", 2015; with so few labels that is what pays, while the least certain items are
 the odd ones: Hacohen, Dekel, Weinshall, "Active learning on a budget", 2022).
 
-    k_ij    = exp(-d_ij^2 / (2 s^2))        of unit features; s: the middle item's distance to its (m / n)-th nearest,
-                                            so that n picks can just cover the pool of m
-    doubt_i = 1 - (p_best - p_second)       of the model's answer
-    need_i  = sum_c p_ic / (1 + n_c)        n_c: labels of class c, those the picks are taken for among them
-    near_i  = max over picked j of k_ij
-    pick j with the largest  sum_i sqrt(doubt_i) need_i max(k_ij - near_i, 0)
+    k_ij   = exp(-d_ij^2 / (2 s^2))       of unit features; s: the middle item's distance to its (m / n)-th nearest, so
+                                          that n picks can just cover the pool of m
+    need_i = sum_c p_ic / (1 + n_c)       p: what the model says; n_c: labels of class c, those the picks are taken for
+                                          among them
+    near_i = max over picked j of k_ij
+    pick j with the largest  sum_i need_i max(k_ij - near_i, 0)
 
 The gain over a random choice is replayed on items whose labels are known. Draws share their items; the interval is
 Nadeau and Bengio's (2003), (1 / R + n_test / n_rest) s^2 in place of s^2 / R.
@@ -88,13 +88,11 @@ def pick(proba: np.ndarray, x: np.ndarray, counts: np.ndarray, n: int, *, seed: 
         raise BadInput(f"at most {MOST:,} items can be chosen at once, not {n:,}: label those, fit, and choose again")
     some = np.random.default_rng(seed).permutation(len(proba))[:MOST]
     proba, k = proba[some], kernel(x[some], n)
-    best = np.sort(proba, axis=1)
-    doubt = np.sqrt(np.maximum(1 - (best[:, -1] - best[:, -2]), 0))
     labels, near = np.asarray(counts, float).copy(), np.zeros(len(some), k.dtype)
     chosen: list[int] = []
     for _ in range(n):  # each pick depends on the one before
-        weight = doubt * (proba @ (1 / (1 + labels)))
-        gain = weight.astype(k.dtype) @ np.maximum(k - near[:, None], 0)
+        need = proba @ (1 / (1 + labels))
+        gain = need.astype(k.dtype) @ np.maximum(k - near[:, None], 0)
         gain[chosen] = -1
         j = int(gain.argmax())
         chosen.append(j)
