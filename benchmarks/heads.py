@@ -72,6 +72,7 @@ NAMES_OR_NOT, PLAIN = ("auto", "gda"), " without names"
 KEYS = [each for key in HEADS for each in ([key, key + PLAIN] if key in NAMES_OR_NOT else [key])]
 ELSEWHERE = {
     "private-logistic": "what privacy costs is measured by itself",
+    "private-search": "what privacy costs is measured by itself",
     "multi-label-logistic": "for items with several labels",
     "laso": "for items with several labels",
 }

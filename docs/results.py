@@ -177,16 +177,16 @@ def _forecast() -> str:
 def _next() -> str:
     rows = [
         (
-            row["task"],
-            row["pool"],
+            "those the rule was chosen on" if row["chosen on"] else "others",
             row["head"],
-            f"{100 * row['picked']:.1f}",
-            f"{100 * row['random']:.1f}",
-            _estimate({name: 100 * value for name, value in row["gain"].items()}, "+.1f"),
+            row["case"],
+            str(row["replays"]),
+            _estimate(row["gain"], "+.1f"),
+            f"{row['won']} and {row['lost']}",
         )
-        for row in _read("next")["rows"]
+        for row in _read("next")["together"]
     ]
-    return table(("Task", "Pool", "Head", "Chosen, %", "Random, %", "Gain, points"), rows)
+    return table(("Sets", "Head", "Labels before", "Sets x cases", "Gain, points", "Gained and lost"), rows)
 
 
 def _setfit() -> str:

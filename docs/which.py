@@ -30,7 +30,7 @@ REFERENCE, AUTO = "prototypes", "auto"
 PLAIN = " without names"
 """What the benchmark calls heads that can do without names of classes when they have none."""
 SHOTS = (1, 5, 16)
-CERTIFIED = ("private-logistic", "steel")
+CERTIFIED = ("private-logistic", "private-search", "steel")
 GROUPS = {
     "labels": "A few labels and nothing else",
     "names": "Class names as well",

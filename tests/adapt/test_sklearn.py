@@ -128,9 +128,12 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
     "sse": {
         "check_sample_weight_equivalence_on_dense_data": "an example that is the mean of its class stands on a kink"
     },
-    "private-logistic": {
-        "check_estimators_dtypes": ZEROS,
-        "check_sample_weight_equivalence_on_dense_data": "a step counts rows, whatever their weight",
+    **{
+        key: {
+            "check_estimators_dtypes": ZEROS,
+            "check_sample_weight_equivalence_on_dense_data": "a step counts rows, whatever their weight",
+        }
+        for key in ("private-logistic", "private-search")
     },
     "steel": {"check_estimators_dtypes": ZEROS},
     "zero-shot": {"check_estimators_dtypes": ZEROS},

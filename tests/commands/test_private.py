@@ -16,7 +16,9 @@ import safetensors.numpy
 from sklearn.base import clone
 
 from handful.adapt.private import PrivateLogistic
+from handful.adapt.private_search import PrivateSearch
 from handful.adapt.steel import Steel
+from handful.cli.show_fit import privacy
 from handful.commands.evaluate import evaluate
 from handful.commands.fit import fit
 from handful.commands.inspect import inspect
@@ -174,6 +176,46 @@ def test_auto_becomes_the_fixed_head() -> None:
     assert model.head.key == "private-logistic"
     assert "choosing among heads would spend privacy" in model.card["head"]["why"]
     assert model.card["private"]["private"]
+
+
+@pytest.fixture(scope="module")
+def searched(source: Path) -> tuple[Path, Path]:
+    """A private model whose hyper-parameters were searched, and its report."""
+    out, report = source.with_name("searched.handful"), source.with_name("searched.html")
+    fit(source, text="message", label="queue", private=8.0, head="private-search", out=out, report=report)
+    return out, report
+
+
+class TestSearch:
+    """Hyper-parameters are searched, and the budget pays."""
+
+    def test_nothing_un_noised_is_in_it_and_it_answers(self, searched: tuple[Path, Path], source: Path) -> None:
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()
+        for data in (content(searched[0]), searched[1].read_bytes()):
+            for trace in ("secretword", "unlabelledword", "money back", "springfield", "person1", digest):
+                assert trace.encode() not in data, trace
+        assert evaluate(Model.load(searched[0]), {"refund": ["money back"], "login": ["I cannot sign in"]}).n == 2
+
+    def test_the_card_says_what_was_spent_and_chosen(self, searched: tuple[Path, Path]) -> None:
+        found, card = inspect(searched[0]), Model.load(searched[0]).card
+        spent = card["private"]
+        assert found["private"]["epsilon"] == pytest.approx(8, rel=2e-3) and spent["sampling_rate"] == 1
+        assert spent["searched"]["trials"] == 8 and spent["searched"]["found"]["epochs"] == spent["steps"]
+        assert "the range of each hyper-parameter" in spent["public"] and "hyper-parameters" not in spent["public"]
+        assert "the budget paid for that" in card["head"]["why"]
+        assert found["personal"]["example_vectors"] == 0
+        assert found["private"]["searched"] == spent["searched"]
+        said = " ".join(map(str, privacy(found["private"])))
+        assert "50 % of the budget for 8 trials, which chose epochs" in said
+
+    def test_what_it_cannot_is_refused(self) -> None:
+        rows, labels = np.eye(4), ["a", "b"] * 2
+        with pytest.raises(BadInput, match="--tune film does not go with --head private-search"):
+            fit(rows, labels, private=1.0, tune="film", head="private-search")
+        with pytest.raises(BadInput, match="not private"):
+            fit(rows, labels, private=1.0, head=PrivateSearch(noise="seeded"))
+        with pytest.raises(BadInput, match="handful fit --private EPSILON"):
+            fit(rows, labels, head="private-search")
 
 
 class TestCertificate:

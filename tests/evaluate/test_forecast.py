@@ -10,16 +10,22 @@ from scipy import stats
 
 from handful.errors import BadInput
 from handful.evaluate.forecast import (
+    CENTRE,
     FARTHEST,
+    LEVEL,
+    SLOPE,
     Curve,
     Pilot,
     Seen,
     binomial_spread,
     card_spread,
     curves_seen,
+    error_of,
     forecast,
     learn,
+    logit_of,
     posterior,
+    slope_of,
 )
 from handful.evaluate.laws import fit_law, required
 from handful.evaluate.meta_forest import MetaForest, Rising, Whole, fit_meta, score
@@ -207,7 +213,7 @@ def some_curves(count: int, seed: int) -> list[Curve]:
             Pilot(tuple(first), tuple(noisy), (0.08,) * 4, 2, True),
             Pilot(tuple(first), tuple(good), (0.003,) * 4, 2, False),
         )
-        out.append(Curve(f"family {i % 12}", 2, tuple(map(int, SIZES)), tuple(1 - error), pilots))
+        out.append(Curve(f"curve {i}", f"family {i % 12}", 2, tuple(map(int, SIZES)), tuple(1 - error), pilots))
     return out
 
 
@@ -230,6 +236,36 @@ def test_a_noisy_pilot_is_drawn_to_what_is_usual_and_a_good_one_is_followed(seen
     assert 0.84 <= np.mean(held) <= 0.96
 
 
+def test_a_card_is_compared_with_the_mean_of_draws_and_a_test_set_with_each() -> None:
+    """All curves are alike but for draws that are above and below by turns."""
+    error = 0.6 * SIZES**-0.3
+    curves = [
+        Curve(f"curve {k}", f"family {k}", 10, tuple(map(int, SIZES)), tuple(1 - error * (1 + off)), ())
+        for k in range(4)
+        for off in (-0.1, 0.1, -0.1, 0.1)
+    ]
+    known = learn(curves)
+    apart = (logit_of(1.1 * error, 10) - logit_of(0.9 * error, 10)) / 2
+    x = np.arange(len(SIZES)) - CENTRE
+    np.testing.assert_allclose(np.diag(known.covariance[True]), LEVEL + SLOPE * x**2, atol=1e-3)
+    np.testing.assert_allclose(np.diag(known.covariance[False] - known.covariance[True]), apart**2, rtol=0.03)
+
+
+def test_logits_go_there_and_back_and_their_slope_is_theirs() -> None:
+    error = np.array([0.0, 0.01, 0.3, 0.7, 0.9])
+    np.testing.assert_allclose(error_of(logit_of(error, 10), 10), error, atol=1e-12)
+    step = 1e-6
+    slope = (logit_of(error[1:4] + step, 10) - logit_of(error[1:4] - step, 10)) / (2 * step)
+    np.testing.assert_allclose(slope_of(error[1:4], 10), slope, rtol=1e-6)
+
+
+def test_a_hard_task_is_not_said_to_learn_fast() -> None:
+    """Near chance with five classes what little is learnt goes on; cube roots expected 38 % in place of 33."""
+    pilot = Pilot((1.0, 2.0, 4.0, 8.0), (0.22, 0.23, 0.25, 0.27), (0.02,) * 4, 5, True)
+    ahead = forecast(pilot).accuracy([16.0, 32.0])[:, 0]
+    assert 0.27 < ahead[0] < ahead[1] < 0.36
+
+
 def test_less_noise_is_less_doubt() -> None:
     shots, accuracy = (1.0, 2.0, 4.0, 8.0), (0.5, 0.6, 0.68, 0.75)
     widths = []
@@ -241,24 +277,24 @@ def test_less_noise_is_less_doubt() -> None:
 
 def test_points_known_exactly_are_met() -> None:
     pilot = Pilot((1.0, 2.0, 4.0, 8.0), (0.5, 0.6, 0.68, 0.75), (1e-6,) * 4, 10, False)
-    v, deviation = posterior(pilot, np.array([1.0, 2.0, 4.0, 8.0]), curves_seen())
-    np.testing.assert_allclose(1 - 0.9 * v**3, pilot.accuracy, atol=1e-4)
+    u, deviation = posterior(pilot, np.array([1.0, 2.0, 4.0, 8.0]), curves_seen())
+    np.testing.assert_allclose(1 - error_of(u, 10), pilot.accuracy, atol=1e-4)
     assert deviation.max() < 1e-3
 
 
-@pytest.mark.parametrize(("ways", "share"), [(2, 0.8), (2, 1.0), (5, 0.8)])
-def test_luck_does_not_look_like_certainty(ways: int, share: float) -> None:
-    """Noise at the error that was found would trust lucky points more than others: 1.3 to 1.7 points too much error."""
+@pytest.mark.parametrize("ways", [2, 5, 10])
+def test_luck_does_not_look_like_certainty(ways: int) -> None:
+    """Noise and slope at the error that was found would trust lucky points more: two points too little error."""
     seen, rng = curves_seen(), np.random.default_rng(0)
     shots = np.array([1.0, 2.0, 4.0, 8.0])
     usual = seen.mean[:4] @ np.array([1.0, math.log(ways)])
-    true = (1 - 1 / ways) * (share * usual) ** 3
+    true = error_of(usual, ways)
     found = []
     for accuracy in 1 - rng.binomial(16, true, (300, 4)) / 16:
         spread = binomial_spread(accuracy, np.full(4, 16))
-        v, _ = posterior(Pilot(tuple(shots), tuple(accuracy), tuple(spread), ways, True), shots[-1:], seen)
-        found.append((1 - 1 / ways) * max(v[0], 0) ** 3)
-    assert np.mean(found) == pytest.approx(true[-1], abs=0.007)
+        u, _ = posterior(Pilot(tuple(shots), tuple(accuracy), tuple(spread), ways, True), shots[-1:], seen)
+        found.append(error_of(u, ways)[0])
+    assert np.mean(found) == pytest.approx(true[-1], abs=0.012)
 
 
 def test_what_is_required_is_within_the_horizon_or_not_said(seen: Seen) -> None:
@@ -283,10 +319,11 @@ def test_more_labels_are_never_said_to_need_fewer(seen: Seen) -> None:
 def test_what_the_package_knows_is_whole() -> None:
     known = curves_seen()
     assert known.families >= 11
-    assert np.linalg.eigvalsh(known.covariance).min() > 0
+    assert min(np.linalg.eigvalsh(s).min() for s in known.covariance.values()) > 0
+    assert known.covariance[False][0, 0] > 1.2 * known.covariance[True][0, 0]  # single draws of one shot vary more
     for low, high in known.tails.values():
         assert -5 < low < 0 < high < 5
-    assert np.all(np.diff(known.mean @ [1, math.log(2)]) < 0.02)  # errors of two classes fall
+    assert np.all(np.diff(known.mean @ [1, math.log(2)]) < 0.1)  # errors of two classes fall
 
 
 def test_spreads_of_cards_and_of_test_sets() -> None:

@@ -83,6 +83,7 @@ HEADS: Mapping[str, str] = {
     "zero-shot-prototypes": "handful.adapt.zero_shot_prototypes:ZeroShotPrototypes",
     "gpam": "handful.adapt.gpam:GPAM",
     "private-logistic": "handful.adapt.private:PrivateLogistic",
+    "private-search": "handful.adapt.private_search:PrivateSearch",
     "steel": "handful.adapt.steel:Steel",
     "limit-fscil": "handful.adapt.limit:LIMIT",
     "mamba-fscil": "handful.adapt.mamba_fscil:MambaFSCIL",

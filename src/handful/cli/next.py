@@ -39,7 +39,7 @@ def next_(
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
-    """Choose what to label next: what the model is unsure of, unlike each other, of classes that have few labels.
+    """Choose what to label next: what stands for many others, of classes that have few labels.
 
     The rows come in the order to label them in, with an empty column for the label, handful_suggested and
     handful_confidence.

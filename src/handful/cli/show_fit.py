@@ -75,7 +75,13 @@ def privacy(spent: Mapping[str, Any] | None) -> Lines:
         promise += f" (for one that is another: {swapped['epsilon']:.4g} and {swapped['delta']:.2g})"
     counted = f"counted by {visible(spent['accountant'])}; noise of the operating system"
     known = ", ".join(map(visible, spent["public"]))
-    return [promise, faint(counted), faint(f"taken as known to everybody: {known}")]
+    told: list[str | Text] = [promise, faint(counted), faint(f"taken as known to everybody: {known}")]
+    if searched := spent.get("searched"):
+        found = ", ".join(f"{visible(name)} {value:.3g}" for name, value in searched["found"].items())
+        told.append(
+            f"{100 * searched['share']:.0f} % of the budget for {searched['trials']} trials, which chose {found}"
+        )
+    return told
 
 
 def withheld(spent: Mapping[str, Any] | None) -> Lines:

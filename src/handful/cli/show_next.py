@@ -33,6 +33,6 @@ def show_next(found: Next, out: str | None) -> None:
         r = found.replay
         low, high = 100 * r.gain.low, 100 * r.gain.high
         show(
-            f"Replay: {r.n} more after {count(r.shots, 'label')} a class, {r.draws} draws: chosen {100 * r.picked:.1f} "
+            f"Replay: {r.n} more after {count(r.before, 'label')}, {r.draws} draws: chosen {100 * r.picked:.1f} "
             f"%, at random {100 * r.random:.1f} %; gain {100 * r.gain.value:+.1f} points [{low:+.1f}, {high:+.1f}]"
         )

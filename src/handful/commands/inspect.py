@@ -143,6 +143,14 @@ def _count(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
+def _searched(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if not given:
+        return None
+    numbers = {key: float(given["found"][key]) for key in ("max_grad_norm", "lr")}
+    found = {"epochs": int(given["found"]["epochs"]), **numbers}
+    return {"trials": int(given["trials"]), "share": float(given["share"]), "found": found}
+
+
 def _guarantees(card: Mapping[str, Any]) -> dict[str, Any]:
     spent, certificate = card.get("private"), card.get("certificate")
     words, numbers = (
@@ -157,6 +165,7 @@ def _guarantees(card: Mapping[str, Any]) -> dict[str, Any]:
             **{key: str(spent[key]) for key in words},
             "replace_one": {key: float(spent["replace_one"][key]) for key in ("epsilon", "delta")},
             **{key: list(_strings(spent[key])) for key in ("withheld", "public")},
+            "searched": _searched(spent.get("searched")),
         },
         "certificate": _text((certificate or {}).get("statement")),
     }
@@ -237,7 +246,10 @@ def _personal(layout: Layout) -> dict[str, Any]:
     card = layout.description["card"]
     task = card["task"]
     classes = _classes(card)
-    noisy = layout.description["head"]["key"] == "private-logistic"  # weights, be there as many classes as examples
+    noisy = layout.description["head"]["key"] in (
+        "private-logistic",
+        "private-search",
+    )  # weights, be there as many classes as examples
     rows = [] if noisy else _example_tensors(layout, int(task["n"]), len(classes))
     single = sum(row["count"] == 1 for row in classes)
     return {

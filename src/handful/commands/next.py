@@ -61,7 +61,7 @@ def next_(
     cache: bool = True,
     progress: Progress | None = None,
 ) -> Next:
-    """Choose what to label next: what the model is unsure of, unlike each other, of classes that have few labels.
+    """Choose what to label next: what stands for many others, of classes that have few labels.
 
     The rule is that of `handful.evaluate.labelling`. Rows that have a label are not chosen.
 
@@ -161,8 +161,8 @@ def _replayed(model: Model, source: Any, columns: Columns, n: int, seed: int, sk
     data = data.labelled
     encoded = model.encode(data, cache=cache, skip_bad=skip_bad)
     labels = np.array([str(data.labels[i]) for i in encoded.kept])
-    counts = [row["count"] for row in model.card.get("task", {}).get("classes", [])]
-    shots = int(np.median(counts)) if counts else 1
+    counts = {row["name"]: row["count"] for row in model.card.get("task", {}).get("classes", [])}
+    shots = np.array([counts.get(c, 1) for c in np.unique(labels)])
     return replay(_head(model, cache), encoded.features, labels, n, shots=shots, seed=seed)
 
 

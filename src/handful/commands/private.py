@@ -15,7 +15,8 @@ import torch
 
 from handful.adapt.base import Head
 from handful.adapt.parameters import finite
-from handful.adapt.private import PrivateLogistic
+from handful.adapt.private import PrivateHead, PrivateLogistic
+from handful.adapt.private_search import PrivateSearch
 from handful.commands.card import make_card
 from handful.commands.making import model_of
 from handful.core.accounting import accountant
@@ -32,10 +33,16 @@ HEAD = PrivateLogistic.key
 FIXED: Mapping[str, Any] = {"batch_size": None, "optimizer": "sgd", "epochs": 10, "lr": 4.0}
 """Hyper-parameters of the command: a few long steps on all examples. For the same budget they do a few points better on
 average than the paper's, on Fashion-MNIST, TREC and AG News: those are public, so that choosing them spent nothing."""
+SEARCH = PrivateSearch.key
+SEARCHED: Mapping[str, Any] = {
+    "optimizer": "sgd", "trials": 8, "epochs": (1, 40), "lr": (0.1, 16.0), "max_grad_norm": (0.2, 2.0)
+}  # fmt: skip
+"""Where the command's search looks: around `FIXED`; by fewer trials than the paper's, as each takes of the budget."""
 FILM = "film"
 SLOWER = 1 / 20
 """Rate of the encoder's normalisations by that of the head: of those tried on TREC, which is public, the least harm."""
 WHY = "fixed, because choosing among heads would spend privacy"
+WHY_SEARCHED = "fixed; its hyper-parameters were searched, and the budget paid for that too"
 WITHHELD = (
     "accuracy and every other estimate by leaving examples out",
     "examples of each class",
@@ -70,12 +77,13 @@ _CANNOT = {
 }
 
 
-def private_head(epsilon: float, head: str | Head, asked: Sequence[str], tune: str | None = None) -> PrivateLogistic:
+def private_head(epsilon: float, head: str | Head, asked: Sequence[str], tune: str | None = None) -> PrivateHead:
     """The head that learns with this budget.
 
     Args:
         epsilon: above 0.
-        head: ``"auto"`` becomes the one private head, with the parameters `FIXED`; or that head, with its own.
+        head: ``"auto"`` becomes the one private head, with the parameters `FIXED`; the one that searches them takes
+            `SEARCHED`; or one of these, with its own.
         asked: names of the other options of `fit` that were given.
         tune: a recipe that was asked for too.
 
@@ -90,19 +98,23 @@ def private_head(epsilon: float, head: str | Head, asked: Sequence[str], tune: s
     for name in asked:
         if name in _CANNOT:
             raise BadInput(f"--{name.replace('_', '-')} does not go with --private: {_CANNOT[name]}")
-    if isinstance(head, PrivateLogistic):
+    if tune is not None and (head == SEARCH or isinstance(head, PrivateSearch)):
+        raise BadInput(f"--tune {tune} does not go with --head {SEARCH}: it learns with parameters that are fixed")
+    if isinstance(head, PrivateHead):
         if head.noise != "system":
             raise BadInput("noise='seeded' is not private: --private takes a head whose noise is that of the system")
-        changed: PrivateLogistic = head.set_params(epsilon=float(epsilon))
+        changed: PrivateHead = head.set_params(epsilon=float(epsilon))
         return changed
+    if head == SEARCH:
+        return PrivateSearch(epsilon=float(epsilon), **SEARCHED)
     if head not in ("auto", HEAD):
         name = head if isinstance(head, str) else type(head).__name__
-        raise BadInput(f"--head {name} is not private: --private learns with {HEAD}")
+        raise BadInput(f"--head {name} is not private: --private learns with {HEAD}, or {SEARCH}")
     return PrivateLogistic(epsilon=float(epsilon), **FIXED)
 
 
 def private_film(
-    head: PrivateLogistic,
+    head: PrivateHead,
     base: Encoder | None,
     items: Any,
     labels: np.ndarray,
@@ -122,6 +134,7 @@ def private_film(
     Raises:
         BadInput: the encoder cannot be tuned, or has no normalisation.
     """
+    assert isinstance(head, PrivateLogistic)
     made = tunable(base)
     tower = made.tower()
     classes, codes = np.unique(labels, return_inverse=True)
@@ -146,7 +159,9 @@ def private_card(
 ) -> dict[str, Any]:
     """The card of a private model: what is public, what was spent, and what is withheld; ``tuning`` as `private_film`
     says it."""
-    assert isinstance(model.head, PrivateLogistic)
+    head = model.head
+    assert isinstance(head, PrivateHead)
+    searched = head.searched() if isinstance(head, PrivateSearch) else None
     card = make_card(model, learnt, 0, 0, metric, (), None, revision)
     card["seed"] = None
     card["task"] |= {
@@ -157,7 +172,9 @@ def private_card(
         "notes": [],
         "skipped": [],
     }
-    card["head"]["why"] = WHY
+    card["head"]["why"] = WHY if searched is None else WHY_SEARCHED
+    public = [*PUBLIC] if searched is None else [*PUBLIC[:-1], "the range of each hyper-parameter"]
+    spent = {**head.privacy_spent_.as_dict(), "withheld": list(WITHHELD), "public": public, "searched": searched}
     return card | {
         "class_text": {"used": False, "weight": 0.0, "reason": "the private head reads none"},
         "population": {
@@ -179,5 +196,5 @@ def private_card(
         "reject": None,
         "tuning": tuning,
         "certificate": None,
-        "private": {**model.head.privacy_spent_.as_dict(), "withheld": list(WITHHELD), "public": list(PUBLIC)},
+        "private": spent,
     }

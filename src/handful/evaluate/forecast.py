@@ -3,12 +3,14 @@
 A pilot of a few noisy points fixes no law: its line in logarithms follows the noise. Curves of other data sets say what
 is usual, how far curves differ, and how bent they are; the pilot moves the usual curve as far as its noise allows.
 
-    v(x)   = (error / (1 - 1/C))^(1/3) at x = log2 shots      the cube root makes noise about as large at any error
-    v      ~ N(B (1, log C), S)                               mean and covariance over curves seen, families equal
+    u(x)   = log((r + m) / (1 + m - r)) at x = log2 shots     r = error / (1 - 1/C), m = `MARGIN`: a curve leaves chance
+                                                              slowly and comes to an end slowly, hence logits
+    u      ~ N(B (1, log C), S)                               mean and covariance over curves seen, families equal
     S      + `LEVEL` + `SLOPE` x x'                           data unlike all that was seen
-    pilot  = v(x_pilot) + N(0, noise^2), noise^2 = e (1 - e) / n / (dE / dv)^2 at the error e that is expected there, n
-             the items that its spread stands for: by luck few errors are found, and seem certain
-    v(x)   | pilot: mean and variance of the Gaussian, between powers of two and beyond the last linearly
+    pilot  = error(x_pilot) + N(0, e (1 - e) / n), in u by the slope du / de, both at the error e that is expected
+             there, n the items that its spread stands for: by luck few errors are found, and seem certain
+    S      of curves averaged over draws for a card, whose points are averages; of single ones for points of a test set
+    u(x)   | pilot: mean and variance of the Gaussian, between powers of two and beyond the last linearly
     90 %   quantiles of (truth - mean) / deviation of families left out (cluster cross-validation), not the Gaussian's
     bound  four times the shots of the pilot, as far as was checked, and less where the interval of log error is wider
            than `WIDTH` (the horizon of paper 069)
@@ -25,6 +27,7 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from handful.core.intervals import Estimate
 from handful.errors import BadInput
@@ -32,7 +35,9 @@ from handful.evaluate.laws import Law, checked_target, fit_law
 
 GRID = 9
 """Curves are known at 1, 2, 4, … 256 shots."""
-LEVEL, SLOPE, CENTRE = 0.02, 0.0005, 2.5
+MARGIN = 0.02
+"""What is added at either end of the logit, so that no error at all and chance have one."""
+LEVEL, SLOPE, CENTRE = 1.0, 0.0125, 2.5
 """Variance of level and slope (in x from `CENTRE`) that is added to what was seen."""
 RIDGE = 0.3
 """Penalty of the slope in log C: the number of classes says little where few data sets say it."""
@@ -43,6 +48,8 @@ WIDTH = math.log(4)
 CONFIDENCE = 0.9
 FLOOR = 0.02
 """Least error at which the spread of a point is taken, one right answer in a row of few not being certainty."""
+KINDS = {"own": True, "test": False}
+"""Pilots, as they are called in the file of what was seen."""
 STEPS = 20
 """Of the search for noise and expected error that fit together; each halves the way."""
 
@@ -83,8 +90,10 @@ class Pilot:
 
 @dataclass(frozen=True)
 class Curve:
-    """A whole curve to learn from: of one data set, one head, one draw; sets of one ``family`` leave together."""
+    """A whole curve to learn from, of one draw: all draws of one task and head have one ``name``; sets of one
+    ``family`` leave together."""
 
+    name: str
     family: str
     ways: int
     shots: tuple[int, ...]
@@ -98,13 +107,13 @@ class Seen:
 
     Attributes:
         mean: B ``[G, 2]``.
-        covariance: S ``[G, G]``, with what is added to it.
-        tails: 5 % and 95 % quantile of deviations, for pilots of ``own`` labels and for those of a test set.
+        covariance: S ``[G, G]``, with what is added to it, for pilots of ``own`` labels and for those of a test set.
+        tails: 5 % and 95 % quantile of deviations, for both.
         families, curves: how many it rests on.
     """
 
     mean: np.ndarray
-    covariance: np.ndarray
+    covariance: Mapping[bool, np.ndarray]
     tails: Mapping[bool, tuple[float, float]]
     families: int
     curves: int
@@ -113,9 +122,10 @@ class Seen:
         """JSON-able."""
         return {
             "mean": self.mean.round(5).tolist(),
-            "covariance": self.covariance.round(6).tolist(),
-            "own": list(self.tails[True]),
-            "test": list(self.tails[False]),
+            **{
+                name: {"covariance": self.covariance[own].round(6).tolist(), "tails": list(self.tails[own])}
+                for name, own in KINDS.items()
+            },
             "families": self.families,
             "curves": self.curves,
         }
@@ -137,11 +147,9 @@ class Forecast:
 
     def accuracy(self, shots: np.ndarray | Sequence[float] | float) -> np.ndarray:
         """Accuracy of one model with so many ``shots [m]``: value, 5 % and 95 % quantile ``[m, 3]``."""
-        v, deviation = posterior(self.pilot, np.atleast_1d(np.asarray(shots, float)), self.seen)
+        u, deviation = posterior(self.pilot, np.atleast_1d(np.asarray(shots, float)), self.seen)
         low, high = self.seen.tails[self.pilot.own]
-        bounds = np.stack([v, v + high * deviation, v + low * deviation], axis=1)  # v is of errors
-        out: np.ndarray = 1 - np.clip(np.maximum(bounds, 0) ** 3 * chance(self.pilot.ways), 0, 1)
-        return out
+        return 1 - error_of(np.stack([u, u + high * deviation, u + low * deviation], axis=1), self.pilot.ways)
 
     def at(self, shots: float) -> Estimate:
         """`accuracy` at one number of shots, its interval holding 90 %."""
@@ -181,21 +189,47 @@ def forecast(pilot: Pilot, seen: Seen | None = None) -> Forecast:
 
 
 def posterior(pilot: Pilot, shots: np.ndarray, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of v at ``shots [m]``."""
-    error, top = 1 - np.asarray(pilot.accuracy), chance(pilot.ways)
+    """Mean and standard deviation of u at ``shots [m]``."""
+    ways, error, covariance = pilot.ways, 1 - np.asarray(pilot.accuracy), seen.covariance[pilot.own]
     have, want = on_grid(np.log2(pilot.shots)), on_grid(np.log2(shots))
-    usual = seen.mean @ np.array([1.0, math.log(pilot.ways)])
-    within, across = have @ seen.covariance @ have.T, want @ seen.covariance @ have.T
+    usual = seen.mean @ np.array([1.0, math.log(ways)])
+    within, across = have @ covariance @ have.T, want @ covariance @ have.T
     items = _inside(error) * (1 - _inside(error)) / np.asarray(pilot.spread) ** 2  # that each point rests on
-    found, before = (error / top) ** (1 / 3), have @ usual
-    expected = found
+    expected = before = have @ usual
     for _ in range(STEPS):
-        e = _inside(top * expected**3)
-        among = within + np.diag(e * (1 - e) / items / (3 * top ** (1 / 3) * e ** (2 / 3)) ** 2)
+        e = error_of(expected, ways)
+        slope, spread = slope_of(e, ways), _inside(e) * (1 - _inside(e)) / items
+        found = expected + slope * (error - e)
+        among = within + np.diag(spread * slope**2)
         expected = (expected + before + within @ np.linalg.solve(among, found - before)) / 2
-    v = want @ usual + across @ np.linalg.solve(among, found - before)
-    left = np.einsum("mg,gh,mh->m", want, seen.covariance, want) - (across * np.linalg.solve(among, across.T).T).sum(1)
-    return v, np.sqrt(np.maximum(left, 1e-9))
+    u = want @ usual + across @ np.linalg.solve(among, found - before)
+    left = np.einsum("mg,gh,mh->m", want, covariance, want) - (across * np.linalg.solve(among, across.T).T).sum(1)
+    return u, np.sqrt(np.maximum(left, 1e-9))
+
+
+def logit_of(error: np.ndarray, ways: int) -> np.ndarray:
+    """u of errors; one above chance counts as little above it."""
+    r = _over_chance(error, ways)
+    out: np.ndarray = np.log((r + MARGIN) / (1 + MARGIN - r))
+    return out
+
+
+def error_of(u: np.ndarray, ways: int) -> np.ndarray:
+    """The error that has such a u, at least 0."""
+    out: np.ndarray = np.maximum((1 + 2 * MARGIN) * special.expit(u) - MARGIN, 0) * chance(ways)
+    return out
+
+
+def slope_of(error: np.ndarray, ways: int) -> np.ndarray:
+    """du / de."""
+    r = _over_chance(error, ways)
+    out: np.ndarray = (1 / (r + MARGIN) + 1 / (1 + MARGIN - r)) / chance(ways)
+    return out
+
+
+def _over_chance(error: np.ndarray, ways: int) -> np.ndarray:
+    out: np.ndarray = np.minimum(error / chance(ways), 1 + MARGIN / 2)
+    return out
 
 
 def _inside(error: np.ndarray) -> np.ndarray:
@@ -258,32 +292,43 @@ def curves_seen() -> Seen:
     """What the package knows of curves; ``benchmarks/forecast.py`` makes it."""
     text = (resources.files("handful.evaluate") / "curves_seen.json").read_text(encoding="utf-8")
     d = json.loads(text)
-    mean, covariance = np.asarray(d["mean"]), np.asarray(d["covariance"])
-    return Seen(mean, covariance, {True: tuple(d["own"]), False: tuple(d["test"])}, d["families"], d["curves"])
+    covariance = {own: np.asarray(d[name]["covariance"]) for name, own in KINDS.items()}
+    tails = {own: tuple(d[name]["tails"]) for name, own in KINDS.items()}
+    return Seen(np.asarray(d["mean"]), covariance, tails, d["families"], d["curves"])
 
 
-def _moments(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
-    """B and S, pairs of sizes that a curve lacks left out."""
-    v = np.full((len(curves), GRID), np.nan)
-    for row, curve in zip(v, curves, strict=True):
-        for shots, accuracy in zip(curve.shots, curve.accuracy, strict=True):
-            row[round(math.log2(shots))] = ((1 - accuracy) / chance(curve.ways)) ** (1 / 3)
-    sizes = {family: sum(c.family == family for c in curves) for family in {c.family for c in curves}}
-    w = np.array([1 / sizes[c.family] for c in curves])[:, None]
-    design = np.stack([np.ones(len(curves)), np.log([c.ways for c in curves])], axis=1)
-    there = np.isfinite(v)
+def _moments(curves: Sequence[Curve]) -> tuple[np.ndarray, dict[bool, np.ndarray]]:
+    """B and both S, pairs of sizes that a curve lacks left out."""
+    names, name = np.unique([c.name for c in curves], return_inverse=True)
+    first = np.unique(name, return_index=True)[1]
+    error = np.full((len(curves), GRID), np.nan)
+    for row, curve in zip(error, curves, strict=True):
+        row[np.log2(curve.shots).round().astype(int)] = 1 - np.asarray(curve.accuracy)
+    averaged = np.stack([error[name == k].mean(axis=0) for k in range(len(names))])
+    families, ways = np.array([c.family for c in curves]), np.array([c.ways for c in curves])
+    w = np.array([1 / (families[first] == family).sum() for family in families[first]])[:, None]
+    design = np.stack([np.ones(len(curves)), np.log(ways)], axis=1)
+    u = np.stack([logit_of(e, c) for e, c in zip(averaged, ways[first], strict=True)])
     mean = np.zeros((GRID, 2))
     for g in range(GRID):  # by steps: the curves that go far are not like those that end early
-        step = v[:, g] - (v[:, g - 1] if g else 0)
+        step = u[:, g] - (u[:, g - 1] if g else 0)
         seen = np.isfinite(step)
-        a = design[seen] * w[seen]
-        step_mean = np.linalg.solve(a.T @ design[seen] + np.diag([1e-6, RIDGE]), a.T @ step[seen])
+        a = design[first][seen] * w[seen]
+        step_mean = np.linalg.solve(a.T @ design[first][seen] + np.diag([1e-6, RIDGE]), a.T @ step[seen])
         mean[g] = step_mean + (mean[g - 1] if g else 0)
-    gap = np.where(there, v - design @ mean.T, 0)
+    each = np.stack([logit_of(e, c) for e, c in zip(error, ways, strict=True)])
+    single = w[name] / np.bincount(name)[name][:, None]
+    return mean, {True: _covariance(u - design[first] @ mean.T, w), False: _covariance(each - design @ mean.T, single)}
+
+
+def _covariance(gap: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Of rows ``[n, G]`` of weight ``[n, 1]``, some of them cut short, and what is added to it."""
+    there, gap = np.isfinite(gap), np.nan_to_num(gap)
     covariance = (gap * w).T @ gap / np.maximum((there * w).T @ there.astype(float), 1e-9)
     values, vectors = np.linalg.eigh(covariance)  # pairs from different curves need not fit together
     x = np.arange(GRID) - CENTRE
-    return mean, (vectors * np.maximum(values, 1e-5)) @ vectors.T + LEVEL + SLOPE * np.outer(x, x)
+    out: np.ndarray = (vectors * np.maximum(values, 1e-4)) @ vectors.T + LEVEL + SLOPE * np.outer(x, x)
+    return out
 
 
 def _deviations(curve: Curve, seen: Seen, own: bool) -> list[float]:
@@ -293,9 +338,9 @@ def _deviations(curve: Curve, seen: Seen, own: bool) -> list[float]:
     for pilot in (p for p in curve.pilots if p.own == own):
         ahead = [m for m in (2 * pilot.shots[-1], 4 * pilot.shots[-1]) if m in truth]
         if ahead:
-            v, deviation = posterior(pilot, np.array(ahead), seen)
-            true = (np.array([1 - truth[int(m)] for m in ahead]) / chance(curve.ways)) ** (1 / 3)
-            found += ((true - v) / deviation).tolist()
+            u, deviation = posterior(pilot, np.array(ahead), seen)
+            true = logit_of(np.array([1 - truth[int(m)] for m in ahead]), curve.ways)
+            found += ((true - u) / deviation).tolist()
     return found
 
 

@@ -1,14 +1,15 @@
-"""What to label next: items the model is unsure of, unlike each other, of classes with few labels. Whether that pays.
+"""What to label next: items that stand for many others, of classes with few labels.
 
-BADGE, Ash et al., "Deep Batch Active Learning by Diverse, Uncertain Gradient Embeddings", 2020 (arXiv 1906.03671), with
-the coverage of classes as a further weight:
+Facility location: each item of the pool is to have a labelled one near it (Wei, Iyer, Bilmes, "Submodularity in data
+subset selection and active learning", 2015; with so few labels that is what pays, while the least certain items are
+the odd ones: Hacohen, Dekel, Weinshall, "Active learning on a budget", 2022).
 
-    g_i    = (p_i - onehot(best_i)) x h_i        gradient of a linear readout if its best answer were the label
-    D_i    = min over picked j of |g_i - g_j|    |g_i| before the first pick: small where one is sure
-    need_i = sum_c p_ic / (1 + n_c)              n_c: labels of class c, those the picks are taken for among them
-    pick i with probability ~ D_i^2 need_i       k-means++, Arthur and Vassilvitskii 2007
-
-Gradients are never written down: |g_i - g_j|^2 follows from the products of their two factors.
+    k_ij   = exp(-d_ij^2 / (2 s^2))       of unit features; s: the middle item's distance to its (m / n)-th nearest, so
+                                          that n picks can just cover the pool of m
+    need_i = sum_c p_ic / (1 + n_c)       p: what the model says; n_c: labels of class c, those the picks are taken for
+                                          among them
+    near_i = max over picked j of k_ij
+    pick j with the largest  sum_i need_i max(k_ij - near_i, 0)
 
 The gain over a random choice is replayed on items whose labels are known. Draws share their items; the interval is
 Nadeau and Bengio's (2003), (1 / R + n_test / n_rest) s^2 in place of s^2 / R.
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 TEST = 1 / 3
 """Share of the labelled items that a replay is judged by."""
+MOST = 4000
+"""Items of a pool that are looked at: products of all pairs are kept."""
 CHOICE = 3
 """Times as many items as are picked that a replay keeps to choose among, at least."""
 
@@ -43,8 +46,9 @@ class Replay:
 
     Attributes:
         picked, random: mean accuracy over draws.
-        gain: their difference in each draw, with a 95 % interval.
-        shots: labels a class before.
+        gain: their difference, with a 95 % interval.
+        gains: the difference in each draw.
+        before: labels before, in all.
         n: items added.
         draws: how many.
         tested: items judged by, in each.
@@ -53,14 +57,15 @@ class Replay:
     picked: float
     random: float
     gain: Estimate
-    shots: int
+    gains: tuple[float, ...]
+    before: int
     n: int
     draws: int
     tested: int
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        found = {name: getattr(self, name) for name in ("picked", "random", "shots", "n", "draws", "tested")}
+        """JSON-able; without each draw."""
+        found = {name: getattr(self, name) for name in ("picked", "random", "before", "n", "draws", "tested")}
         return {**found, "gain": self.gain.as_dict()}
 
 
@@ -72,24 +77,39 @@ def pick(proba: np.ndarray, x: np.ndarray, counts: np.ndarray, n: int, *, seed: 
         x: features of the pool ``[m, D]``.
         counts: labels of each class ``[C]``.
         n: how many, at most m.
-        seed: of the draws.
+        seed: of the order, which decides between equals, and of the draw of `MOST` items out of a larger pool.
+
+    Raises:
+        BadInput: n is not between 1 and m, or above `MOST`.
     """
     if not 1 <= n <= len(proba):
         raise BadInput(f"{n} items cannot be picked out of {len(proba)}")
-    h = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    a = proba - np.eye(proba.shape[1])[proba.argmax(axis=1)]
-    size = (a**2).sum(axis=1)  # |g|^2, h being of length 1
-    labels, gap, free = np.asarray(counts, float).copy(), size.copy(), np.ones(len(proba), dtype=bool)
-    rng, chosen = np.random.default_rng(seed), np.empty(n, dtype=np.int64)
-    for k in range(n):  # each pick depends on the one before
-        weight = np.where(free, gap * (proba @ (1 / (1 + labels))), 0.0)
-        if not weight.sum() > 0:  # copies of what is picked, or nothing to learn: any other
-            weight = free.astype(float)
-        j = int(rng.choice(len(weight), p=weight / weight.sum()))
-        chosen[k], free[j] = j, False
-        gap = np.minimum(gap, np.maximum(size + size[j] - 2 * (a @ a[j]) * (h @ h[j]), 0.0))
+    if n > MOST:
+        raise BadInput(f"at most {MOST:,} items can be chosen at once, not {n:,}: label those, fit, and choose again")
+    some = np.random.default_rng(seed).permutation(len(proba))[:MOST]
+    proba, k = proba[some], kernel(x[some], n)
+    labels, near = np.asarray(counts, float).copy(), np.zeros(len(some), k.dtype)
+    chosen: list[int] = []
+    for _ in range(n):  # each pick depends on the one before
+        need = proba @ (1 / (1 + labels))
+        gain = need.astype(k.dtype) @ np.maximum(k - near[:, None], 0)
+        gain[chosen] = -1
+        j = int(gain.argmax())
+        chosen.append(j)
+        near = np.maximum(near, k[:, j])
         labels += proba[j]
-    return chosen
+    out: np.ndarray = some[chosen]
+    return out
+
+
+def kernel(x: np.ndarray, n: int) -> np.ndarray:
+    """k ``[m, m]`` of items with features ``[m, D]``, as wide as ``n`` picks make it."""
+    h = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    gap = np.maximum(2 - 2 * h @ h.T, 0)
+    rank = min(max(len(h) // n, 1), len(h) - 1)
+    width = max(float(np.median(np.partition(gap, rank, axis=1)[:, rank])), 1e-6)
+    out: np.ndarray = np.exp(gap / (-2 * width))
+    return out
 
 
 def replay(
@@ -98,7 +118,7 @@ def replay(
     labels: np.ndarray,
     n: int,
     *,
-    shots: int = 1,
+    shots: int | np.ndarray = 1,
     draws: int = 20,
     seed: int = 0,
 ) -> Replay:
@@ -112,7 +132,8 @@ def replay(
         features: of all labelled items.
         labels: ``[m]``.
         n: items to add; fewer where there are not `CHOICE` times as many to choose among.
-        shots: labels a class before; fewer, too, where that leaves too little.
+        shots: labels of each class before ``[C]``, classes sorted, or one number for all; fewer, too, where that leaves
+            too little.
         draws: how many.
         seed: of the draws.
 
@@ -123,17 +144,17 @@ def replay(
     most = int(len(codes) * (1 - TEST))
     least = max(1, head.needs.min_shots)
     room = (most - CHOICE * n) // len(classes)
-    shots = max(least, min(shots, room))
-    n = min(n, (most - shots * len(classes)) // CHOICE)
+    few = np.clip(np.broadcast_to(shots, len(classes)), least, max(least, room))
+    n = min(n, (most - int(few.sum())) // CHOICE)
     if n < 1 or len(classes) < 2 or np.bincount(codes).min() < least + 1:
         raise BadInput(
             f"{len(codes)} labelled items of {len(classes)} classes are too few for a replay: it needs {least + 1} or "
             f"more of each class and some to choose among"
         )
-    rng, found, tested = np.random.default_rng(seed), np.empty((draws, 2)), 0
+    rng, found, before, tested = np.random.default_rng(seed), np.empty((draws, 2)), 0, 0
     for r in range(draws):
-        start, rest, test = _split(codes, shots, most, rng)
-        tested, names = len(test), classes[codes]
+        start, rest, test = _split(codes, few, most, rng)
+        before, tested, names = len(start), len(test), classes[codes]
         proba = special.softmax(answers(head, features, names, start, rest), axis=1)
         counts = np.bincount(codes[start], minlength=len(classes))
         ways = pick(proba, features.x[rest], counts, n, seed=int(rng.integers(2**31))), rng.permutation(len(rest))[:n]
@@ -141,15 +162,16 @@ def replay(
             rows = np.concatenate([start, rest[added]])
             right = clone(head).fit(features.take(rows), names[rows]).predict(features.take(test)) == names[test]
             found[r, i] = float(right.mean())
-    gain = _corrected(found[:, 0] - found[:, 1], tested / (len(codes) - tested))
-    picked, random = found.mean(axis=0)
-    return Replay(float(picked), float(random), gain, shots, n, draws, tested)
+    gains = found[:, 0] - found[:, 1]
+    gain = _corrected(gains, tested / (len(codes) - tested))
+    picked, random = map(float, found.mean(axis=0))
+    return Replay(picked, random, gain, tuple(gains.tolist()), before, n, draws, tested)
 
 
 def _split(
-    codes: np.ndarray, shots: int, most: int, rng: np.random.Generator
+    codes: np.ndarray, shots: np.ndarray, most: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labelled, to choose among, kept apart; every class has ``shots`` labels, one fewer than it has items at most."""
+    """Labelled, to choose among, kept apart; every class has its ``shots [C]``, one fewer than it has items at most."""
     most_of = np.minimum(shots, np.bincount(codes) - 1)
     start = np.flatnonzero(places(codes, rng.random(len(codes))) < most_of[codes])
     rest = rng.permutation(np.setdiff1d(np.arange(len(codes)), start))
