@@ -127,7 +127,7 @@ def test_wrong_labels_are_not_learnt() -> None:
     assert not torch.allclose(classifier.logits(WRITTEN), first)
     for name, p in classifier.model.tower.named_parameters():
         assert torch.equal(p, weights[name])
-    gullible = SelfEnsemble(fitted(), threshold=0.0, reg=0.0, smooth=0.0, lr=5e-3, batch=4, steps=80, interval=3)
+    gullible = SelfEnsemble(fitted(), threshold=0.0, reg=0.0, smooth=0.0, lr=5e-3, batch=4, steps=160, interval=3)
     assert list(gullible.fit(WRITTEN, wrong).predict(WRITTEN)) == wrong
 
 

@@ -164,6 +164,21 @@ def test_the_recipe_is_the_papers() -> None:
     assert len(next(sampler.draws(data, 20, torch.Generator()))) == 11
 
 
+def test_a_run_may_go_on_from_another() -> None:
+    first = quick("causal").fit(TEXTS, LABELS, ["very good", "bad"])
+    again = TFewClassifier(first.model, first.templates, TFew(steps=0), everything, start=first.tuned)
+    again.fit(TEXTS, LABELS, ["very good", "bad"])
+    torch.testing.assert_close(again.logits(TEXTS, ["bad"]), first.logits(TEXTS, ["bad"]))
+    plain = TFewClassifier(first.model, first.templates, TFew(steps=0), everything).fit(
+        TEXTS, LABELS, ["very good", "bad"]
+    )
+    assert not torch.allclose(plain.logits(TEXTS, ["bad"]), first.logits(TEXTS, ["bad"]), atol=1e-3)
+    with pytest.raises(BadInput, match="are of another kind"):
+        TFewClassifier(first.model, first.templates, TFew(steps=0), start=first.tuned).fit(
+            TEXTS, LABELS, ["very good", "bad"]
+        )
+
+
 def test_what_cannot_be_chosen_is_refused() -> None:
     model = quick("causal")
     with pytest.raises(BadInput, match=r"label 'meh' of example 1 is none of its choices \['good', 'bad'\]"):

@@ -36,6 +36,7 @@ from handful.tune.loop import tune
 from handful.tune.prompting import Ranked, Texts, listed
 from handful.tune.recipe import Data, Recipe, Seen, Stage
 from handful.tune.tuned import Tuned
+from handful.tune.zoo import From
 
 MARGIN = 0.01
 """Keeps L_UL finite where a wrong token is certain."""
@@ -210,7 +211,8 @@ class TFewClassifier:
         ways = max(map(len, offered))
         data = Data(items, functional.one_hot(right, ways).float())
         placed = self.changes(self.model.tower)
-        recipe = self.settings.recipe(placed) | Recipe(augment=(self._asked,), start=self._begun)
+        start = None if self.start is None else From(self.start.delta)
+        recipe = self.settings.recipe(placed) | Recipe(augment=(self._asked,), start=start)
         self.tuned = tune(self.model.tower, data, recipe, seed=self.seed)
         return self
 
@@ -257,8 +259,3 @@ class TFewClassifier:
         answers = self.model.answers(len(texts), choices)
         items = [(text, tuple(own)) for text, own in zip(listed(texts), answers, strict=True)]
         return items, choices_of(len(texts), choices)
-
-    def _begun(self, delta: Any, model: Any, readout: Any, data: Data, loss: Any) -> None:
-        """First numbers of the delta, where a run is gone on from."""
-        if self.start is not None:
-            delta.load_state_dict(self.start.delta.state_dict())
