@@ -34,7 +34,7 @@ from handful.tune.fillers import Shuffled
 from handful.tune.ia3 import ia3
 from handful.tune.loop import tune
 from handful.tune.prompting import Ranked
-from handful.tune.recipe import Data, Recipe, Seen, Stage
+from handful.tune.recipe import Data, Recipe, Seen, Stage, Start
 from handful.tune.tuned import Tuned
 
 MARGIN = 0.01
@@ -109,6 +109,7 @@ class TFew:
         w_ln, w_ul: of the losses; 0 leaves one out (as the paper does for 77 classes).
         length_norm: p.
         reference: see `Unlikelihood`.
+        relative: whether steps go by the size of what learns, see `Adafactor`.
     """
 
     steps: int = 1000
@@ -119,6 +120,7 @@ class TFew:
     w_ul: float = 1.0
     length_norm: float = 1.0
     reference: bool = False
+    relative: bool = True
 
     def recipe(self, changes: tuple[Placed, ...] = ()) -> Recipe:
         """As a `Recipe`; its inputs are questions, see `LanguageModel.questions`."""
@@ -126,8 +128,9 @@ class TFew:
         terms += [LengthNormalised(self.w_ln, self.length_norm)] if self.w_ln else []
         terms += [Unlikelihood(self.w_ul, self.reference)] if self.w_ul else []
         stage = Stage(
-            steps=self.steps, lr=self.lr, batch=self.batch, warmup=self.warmup, update=lambda decay: Adafactor(decay)
-        )
+            steps=self.steps, lr=self.lr, batch=self.batch, warmup=self.warmup,
+            update=lambda decay: Adafactor(decay, relative=self.relative),
+        )  # fmt: skip
         readout = partial(Ranked, self.length_norm)
         return Recipe(changes, tuple(terms), (stage,), readout=readout, sampler=Shuffled(whole=True))
 
@@ -167,7 +170,8 @@ class TFewClassifier:
         settings: of training.
         changes: what learns, for the model's tower; by default the vectors of (IA)^3.
         most: tokens of a prompt at most.
-        start: a run whose delta is begun from, such as one over many tasks (the paper pre-trains the vectors).
+        start: a run whose delta is begun from, such as one over many tasks (the paper pre-trains the vectors), or what
+            fills that slot of a recipe.
         seed: of every draw.
     """
 
@@ -176,7 +180,7 @@ class TFewClassifier:
     settings: TFew = field(default_factory=TFew)
     changes: Callable[[Any], tuple[Placed, ...]] = ia3
     most: int = 256
-    start: Tuned | None = None
+    start: Tuned | Start | None = None
     seed: int = 0
     tuned: Tuned | None = field(default=None, init=False)
 
@@ -256,6 +260,8 @@ class TFewClassifier:
         return [(text, tuple(own)) for text, own in zip(asked, answers, strict=True)], choices_of(len(texts), choices)
 
     def _begun(self, delta: Any, model: Any, readout: Any, data: Data, loss: Any) -> None:
-        """First numbers of the delta, where a run is gone on from."""
-        if self.start is not None:
+        """First numbers of the delta."""
+        if isinstance(self.start, Tuned):
             delta.load_state_dict(self.start.delta.state_dict())
+        elif self.start is not None:
+            self.start(delta, model, readout, data, loss)
