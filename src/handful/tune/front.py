@@ -95,7 +95,7 @@ class Prefix(Change):
         if k is None:
             return Begun({"P": _drawn((self.tokens, wide), self.spread, weight, generator)})
         if k < 1 or h is None or h < 1:
-            raise BadInput(f"through and inner are widths of 1 at least, not {k} and {h}")
+            raise BadInput(f"through is a width of 1 at least, not {k}, as is inner, not {h}")
         maps = {"W1": kaiming(h, k, weight, generator), "W2": kaiming(wide, h, weight, generator)}
         biases = {"b1": weight.new_zeros(h), "b2": weight.new_zeros(wide)}
         return Begun({"E": _drawn((self.tokens, k), self.spread, weight, generator), **maps, **biases})
