@@ -19,6 +19,7 @@ from handful.commands.tune import tune
 from handful.commands.tuned import FOLDS, Tuner
 from handful.errors import BadInput
 from handful.evaluate.label_set_assessment import LabelSetAssessment
+from handful.evaluate.label_set_estimate import Answers
 from handful.ship.model import Model
 from handful.tune.label_sets import for_label_sets
 from handful.tune.recipe import Recipe
@@ -112,6 +113,14 @@ def test_auto_takes_what_the_folds_prefer(monkeypatch: pytest.MonkeyPatch) -> No
     quick = tune(TEXTS, LABELS, time_limit=0.01, **HOW)
     assert "time does not suffice" in quick.card["tuning"]["sentence"] and not quick.card["tuning"]["kept"]
     assert quick.card["label_sets"]["estimate"]["assessment"] is None
+
+
+def test_each_fold_is_answered_as_the_others_prefer() -> None:
+    frozen, tuned = (Answers(np.full((6, 2), z), np.full((6, 2), s)) for z, s in ((0.0, 0), (1.0, 1)))
+    fold, gain = np.array([0, 0, 1, 1, 2, 2]), np.array([9.0, 9, -1, -1, -1, -1])
+    found = module._by_the_others(frozen, tuned, fold, gain)
+    assert found.logits[:, 0].tolist() == [0, 0, 1, 1, 1, 1]  # only fold 0 gained, so that it is what others see
+    assert found.said[:, 1].tolist() == [0, 0, 1, 1, 1, 1]
 
 
 def test_a_test_set_is_read_by_the_tuned_encoder(model: Model) -> None:

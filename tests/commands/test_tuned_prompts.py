@@ -75,7 +75,7 @@ def test_inspect_says_how_it_is_asked_and_what_it_gives_away(made: tuple[str, Pa
     else:
         assert told["asked"]["answers"] == ["great", "terrible"] and "sent_0" in told["asked"]["template"]
     shown = 3 if recipe == "in-context" else 0
-    assert told["asked"]["shown"] == told["personal"]["texts"] == shown
+    assert told["asked"]["shown"] == shown and told["personal"]["texts"] is bool(shown)
     assert any(text.encode() in path.read_bytes() for text in TEXTS) is False  # packed
     assert (f"{shown} examples stand in the model as text" in told["tuning"]) is bool(shown)
 

@@ -26,6 +26,7 @@ from handful.tune import (
     Data,
     Delta,
     DoRA,
+    Intrinsic,
     Linear,
     LoRA,
     LoRMA,
@@ -57,7 +58,7 @@ EVERY: list[Change] = [
     Masked(9), Others(9), Adapter(width=2), Adapter("beside", width=2, activation="gelu", scale=0.5, learn_scale=True),
     BRA(3), BRA(2, 0.5, precondition=True), LoRMA(3), LoRMA(2, side="post", alpha=3.0), LoRMA(2, inflation="shift"),
     LoRMA(3, 5.0, "post", "shift"), Scored(score=0.5), Moved(), Moved(mixout=0.2),
-    SoftSubnet(1.0), Minor(9), Residual(),
+    SoftSubnet(1.0), Minor(9), Residual(), Intrinsic(7), Intrinsic(40, said=False), Intrinsic(5, outer=False),
 ]  # fmt: skip
 """One of each kind of change; a new kind belongs here."""
 
@@ -100,8 +101,8 @@ def bits(model: nn.Module) -> dict[str, bytes]:
 
 
 def test_every_kind_of_change_is_tried_here() -> None:
-    # counted instead of learnt; begins as another model; holds others' adapters; stand in front of what is read
-    apart = {"statistics", "fresh", "fusion", "soft-prompt", "prefix"}
+    # counted instead of learnt; begin as another model; holds others' adapters; stand in front of what is read
+    apart = {"statistics", "fresh", "compacter", "fusion", "soft-prompt", "prefix"}
     assert {change.key for change in EVERY} | apart == set(CHANGES)
 
 

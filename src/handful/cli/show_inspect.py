@@ -135,7 +135,7 @@ def _personal(found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         vectors = [f"{alone} a single example, and may show its vector"]
     nothing = "no texts and no pictures: the format has no place for them"
     if has["texts"]:
-        nothing = f"{count(has['texts'], 'example')} as text, word for word: a language model is shown them"
+        nothing = f"{count(found['asked']['shown'], 'example')} as text, word for word: a language model is shown them"
     nothing += ", but see the foreign members" * bool(found["foreign"])
     foreign = f"{count(len(found['foreign']), 'member')} no model has, never read: {some(found['foreign'], 3)}"
     return [

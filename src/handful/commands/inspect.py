@@ -45,8 +45,8 @@ def inspect(model: str | Path) -> dict[str, Any]:
         are there as vectors; their words are not), ``example_vectors`` (how many examples have a vector of their own:
         who has the encoder can test whether a given text or picture was among them), ``example_tensors`` (those with a
         row an example, be it its vector or its label), ``single_examples`` (classes of one example, whose class vector
-        is that of the example), ``texts`` (how many examples are there as text: those that a language model is shown
-        with every question; none in other models). ``pictures`` is false: the format has no place for them.
+        is that of the example), ``texts`` (whether examples are there as text: those that a language model is shown
+        with every question; never in other models). ``pictures`` is false: the format has no place for them.
 
     Raises:
         BadInput: no such file, not a model, damaged, or from a newer version.
@@ -262,7 +262,7 @@ def _personal(layout: Layout) -> dict[str, Any]:
         "example_vectors": int(task["n"]) if rows else 0,
         "example_tensors": rows,
         "single_examples": single,
-        "texts": (_asked(layout.description) or {}).get("shown", 0),
+        "texts": bool((_asked(layout.description) or {}).get("shown")),
         "pictures": False,
     }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from handful.tune.adapters import Adapter
 from handful.tune.average import EMA
 from handful.tune.change import CHANGES, Begun, Change, change_of
+from handful.tune.compacter import Compacter
 from handful.tune.delta import Delta, Merged, Placed
 from handful.tune.delta_file import load_delta, save_delta
 from handful.tune.dora import DoRA
@@ -17,6 +18,7 @@ from handful.tune.fillers import AsIs, CrossEntropy, Linear, Plain, Prototypes, 
 from handful.tune.front import Prefix, PrefixTuning, PromptTuning, SoftPrompt
 from handful.tune.fusion import Fusion
 from handful.tune.ia3 import IA3, Scaling, ia3
+from handful.tune.intrinsic import Intrinsic
 from handful.tune.loop import tune
 from handful.tune.lora import LoRA
 from handful.tune.lora_sb import BRA, FirstStep
@@ -41,12 +43,14 @@ __all__ = [
     "AsIs",
     "Begun",
     "Change",
+    "Compacter",
     "CrossEntropy",
     "Data",
     "Delta",
     "DoRA",
     "FirstStep",
     "Fusion",
+    "Intrinsic",
     "Linear",
     "LoRA",
     "LoRMA",

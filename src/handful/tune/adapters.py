@@ -34,6 +34,13 @@ _ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 Activation = Literal["relu", "gelu", "gelu-tanh", "identity"]
 
 
+def activated(x: Tensor, activation: str) -> Tensor:
+    """What the activation of that name gives. Raises `BadInput` where there is none."""
+    if activation not in _ACTIVATIONS:
+        raise BadInput(f"there is no activation {activation!r}{nearest(activation, _ACTIVATIONS)}")
+    return _ACTIVATIONS[activation](x)
+
+
 @register
 @dataclass(frozen=True)
 class Adapter(Change):
@@ -68,8 +75,7 @@ class Adapter(Change):
     def __post_init__(self) -> None:
         if self.at not in ("after", "beside") or self.begins not in ("identity", "linear", "normal"):
             raise BadInput(f"an adapter is 'after' or 'beside' and begins 'identity', 'linear' or 'normal': {self}")
-        if self.activation not in _ACTIVATIONS:
-            raise BadInput(f"there is no activation {self.activation!r}{nearest(self.activation, _ACTIVATIONS)}")
+        activated(torch.zeros(1), self.activation)
         if not 0 <= self.dropout < 1 or self.reduction <= 0 or (self.width is not None and self.width < 1):
             raise BadInput(f"dropout is a share below 1, reduction and width are positive: {self}")
 
@@ -94,7 +100,7 @@ class Adapter(Change):
 
     def act(self, x: Tensor) -> Tensor:
         """The activation."""
-        return _ACTIVATIONS[self.activation](x)
+        return activated(x, self.activation)
 
     def branch(self, x: Tensor, y: Tensor, module: nn.Module, t: Tensors) -> Tensor:
         narrow = self.act(functional.linear(y if self.at == "after" else x, t["D"], t.get("c")))

@@ -47,12 +47,14 @@ class Change(ABC):
         biased: whether it changes the module's bias along with the weight.
         reads: whether its branch reads the module's own weight or bias, so that what stands before it at the same
             site must be in them.
+        shared: names of trained tensors that all places with an equal change have in common.
     """
 
     key: ClassVar[str]
     modes: ClassVar[frozenset[Mode]] = frozenset({"branch", "weight"})
     biased: ClassVar[bool] = False
     reads: ClassVar[bool] = False
+    shared: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def begin(self, weight: Tensor, generator: torch.Generator) -> Begun:

@@ -74,7 +74,13 @@ class Checkpoint:
         states: list[tuple[str, Iterable[tuple[Any, Tensor]]]]
         states = [(name, module.state_dict().items()) for name, module in modules.items()]
         states += [(f"update.{number}", enumerate(update.memory())) for number, update in enumerate(updates)]
-        tensors = {f"{name}.{key}": tensor.contiguous() for name, state in states for key, tensor in state}
+        tensors: dict[str, Tensor] = {}
+        seen: set[int] = set()
+        for name, state in states:
+            for key, tensor in state:
+                there = tensor.data_ptr() in seen  # several places share one: a file has no place for that
+                tensors[f"{name}.{key}"] = tensor.clone() if there else tensor.contiguous()
+                seen.add(tensor.data_ptr())
         where = json.dumps({"run": self.run, "stage": stage, "step": step, "losses": losses})
         with whole_file(self.path) as file:
             file.write(save(tensors or {"none": torch.zeros(1)}, {"handful-tune": where}))

@@ -125,6 +125,7 @@ class Delta(nn.Module):
             BadInput: no site fits; a setting fits no weight; a weight holds what is no number, or is tied to another.
         """
         holders: list[Holder] = []
+        first: dict[tuple[Change, str], nn.Parameter] = {}
         for one in placed:
             shared: set[tuple[str, str]] = set()
             for site in one.where.find(model, one.needed):
@@ -139,6 +140,9 @@ class Delta(nn.Module):
                 except BadInput as error:
                     raise BadInput(f"{site.name}: {error}") from error
                 holders.append(Holder(one.change, site.name, one.where.parameter, begun, module, tied))
+                for name in one.change.shared:
+                    common = first.setdefault((one.change, name), holders[-1].get_parameter(name))
+                    holders[-1].register_parameter(name, common)
         _refuse_tied(model, holders)
         return cls(holders, fingerprint_of(model, holders))
 

@@ -40,8 +40,9 @@ def description(delta: Delta) -> dict[str, Any]:
 
 
 def tensors(delta: Delta) -> dict[str, Tensor]:
-    """Its tensors by ``"number.name"``, holders in their order."""
-    return {name.removeprefix("holders."): t.detach().contiguous() for name, t in delta.state_dict().items()}
+    """Its tensors by ``"number.name"``, holders in their order; one that several share is the first's."""
+    every = [*delta.named_parameters(), *delta.named_buffers()]
+    return {name.removeprefix("holders."): t.detach().contiguous() for name, t in every}
 
 
 def begun_of(model: nn.Module, described: Mapping[str, Any]) -> Delta:
@@ -85,7 +86,8 @@ def delta_of(model: nn.Module, described: Mapping[str, Any], state: Mapping[str,
     for name, tensor in state.items():
         if tensor.shape != mine[name].shape or not bool(torch.isfinite(tensor).all()):
             raise BadInput(f"tensor {name!r} of shape {tuple(tensor.shape)} must be finite, {tuple(mine[name].shape)}")
-    delta.load_state_dict({f"holders.{name}": tensor for name, tensor in state.items()})
+    given = {f"holders.{name}": tensor for name, tensor in state.items()}
+    delta.load_state_dict(given, strict=False)  # what several share is there once
     return delta
 
 

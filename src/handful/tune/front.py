@@ -4,7 +4,7 @@
                    Parameter-Efficient Prompt Tuning, 2021)
     prefix         P [n, layers 2 heads w]: keys and values in front of those of every layer (prefix tuning: Li and
                    Liang, Prefix-Tuning: Optimizing Continuous Prompts for Generation, 2021; P-tuning v2, 2022)
-                   P itself learns, or P = W2 tanh(W1 E + b1) + b2 with E [n, k], which is steadier
+                   P itself learns, or P = W2 tanh(W1 E + b1) + b2 with E [n, k], W1 [h, k], which is steadier
 
 Both stand in front of the special tokens too, and give what peft's of the same numbers gives. They change what goes
 into a model, so that they cannot be merged into its weights. The model is a `LanguageTower` of
@@ -78,6 +78,7 @@ class Prefix(Change):
         tokens: n.
         spread: standard deviation of the first P, or E.
         through: k, the width of what P is made of; ``None`` lets P itself learn.
+        inner: h; k by default.
     """
 
     key: ClassVar[str] = "prefix"
@@ -85,16 +86,18 @@ class Prefix(Change):
     tokens: int = 20
     spread: float = 0.02
     through: int | None = None
+    inner: int | None = None
 
     def begin(self, weight: Tensor, generator: torch.Generator) -> Begun:
         _checked(weight, self.tokens, self.spread)
         wide, k = weight.shape[1], self.through
+        h = self.inner or k
         if k is None:
             return Begun({"P": _drawn((self.tokens, wide), self.spread, weight, generator)})
-        if k < 1:
-            raise BadInput(f"through is a width of 1 at least, not {k}")
-        maps = {"W1": kaiming(k, k, weight, generator), "W2": kaiming(wide, k, weight, generator)}
-        biases = {"b1": weight.new_zeros(k), "b2": weight.new_zeros(wide)}
+        if k < 1 or h is None or h < 1:
+            raise BadInput(f"through is a width of 1 at least, not {k}, as is inner, not {h}")
+        maps = {"W1": kaiming(h, k, weight, generator), "W2": kaiming(wide, h, weight, generator)}
+        biases = {"b1": weight.new_zeros(h), "b2": weight.new_zeros(wide)}
         return Begun({"E": _drawn((self.tokens, k), self.spread, weight, generator), **maps, **biases})
 
     def branch(self, x: Tensor, y: Tensor, module: nn.Module, t: Tensors) -> Tensor:

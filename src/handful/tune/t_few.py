@@ -34,7 +34,7 @@ from handful.tune.fillers import Shuffled
 from handful.tune.ia3 import ia3
 from handful.tune.loop import tune
 from handful.tune.prompting import Ranked, Texts, listed
-from handful.tune.recipe import Data, Recipe, Seen, Stage
+from handful.tune.recipe import Data, Recipe, Seen, Stage, Start
 from handful.tune.tuned import Tuned
 from handful.tune.zoo import From
 
@@ -110,6 +110,7 @@ class TFew:
         w_ln, w_ul: of the losses; 0 leaves one out (as the paper does for 77 classes).
         length_norm: p.
         reference: see `Unlikelihood`.
+        relative: whether steps go by the size of what learns, see `Adafactor`.
     """
 
     steps: int = 1000
@@ -120,6 +121,7 @@ class TFew:
     w_ul: float = 1.0
     length_norm: float = 1.0
     reference: bool = False
+    relative: bool = True
 
     def recipe(self, changes: tuple[Placed, ...] = ()) -> Recipe:
         """As a `Recipe`; its inputs are questions, see `LanguageModel.questions`."""
@@ -128,7 +130,7 @@ class TFew:
         terms += [Unlikelihood(self.w_ul, self.reference)] if self.w_ul else []
         stage = Stage(
             steps=self.steps, lr=self.lr, batch=self.batch, warmup=self.warmup, clip=1.0,
-            update=lambda decay: Adafactor(decay),
+            update=lambda decay: Adafactor(decay, relative=self.relative),
         )  # fmt: skip
         readout = partial(Ranked, self.length_norm)
         return Recipe(changes, tuple(terms), (stage,), readout=readout, sampler=Shuffled(whole=True))
@@ -169,7 +171,8 @@ class TFewClassifier:
         settings: of training.
         changes: what learns, for the model's tower; by default the vectors of (IA)^3.
         most: tokens of a prompt at most.
-        start: a run whose delta is begun from, such as one over many tasks (the paper pre-trains the vectors).
+        start: a run whose delta is begun from, such as one over many tasks (the paper pre-trains the vectors), or what
+            fills that slot of a recipe.
         seed: of every draw.
     """
 
@@ -178,7 +181,7 @@ class TFewClassifier:
     settings: TFew = field(default_factory=TFew)
     changes: Callable[[Any], tuple[Placed, ...]] = ia3
     most: int = 256
-    start: Tuned | None = None
+    start: Tuned | Start | None = None
     seed: int = 0
     tuned: Tuned | None = field(default=None, init=False)
 
@@ -211,7 +214,7 @@ class TFewClassifier:
         ways = max(map(len, offered))
         data = Data(items, functional.one_hot(right, ways).float())
         placed = self.changes(self.model.tower)
-        start = None if self.start is None else From(self.start.delta)
+        start = From(self.start.delta) if isinstance(self.start, Tuned) else self.start
         recipe = self.settings.recipe(placed) | Recipe(augment=(self._asked,), start=start)
         self.tuned = tune(self.model.tower, data, recipe, seed=self.seed)
         return self
