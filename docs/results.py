@@ -304,19 +304,24 @@ def _lora_sb() -> str:
 
 
 def _fast_forward() -> str:
-    """Geometric means over pairs of runs."""
-    found = _read("fast_forward")
+    """A row a pair of runs, and their geometric means."""
+    of = {(row["set"], row["rate"], row["seed"], row["kind"]): row for row in _read("fast_forward")["rows"]}
+    pairs = {key[:3]: (row, of[*key[:3], "plain"]) for key, row in of.items() if (*key[:3], "plain") in of}
+    pairs = {key: pair for key, pair in pairs.items() if pair[0]["kind"] == "fast"}
     body = []
-    for rate in dict.fromkeys(row["rate"] for row in found["rows"]):
-        mine = [row for row in found["rows"] if row["rate"] == rate]
-        ratios = (
-            _estimate(geometric([row[what] / whole for row in mine]), ".2f")
-            for what, whole in (("steps", found["steps"]), ("passes_ratio", 1), ("seconds_ratio", 1))
-        )
-        losses = (f"{sum(row[what] for row in mine) / len(mine):.2f}" for what in ("start", "goal"))
-        reached = f"{sum(row['reached'] for row in mine)} of {len(mine)}"
-        body.append((f"{rate:g}", *losses, reached, *ratios))
-    return table(("Rate", "Loss before", "Goal", "Reached", "Steps", "Forward passes", "Processor seconds"), body)
+    for (name, rate, _), (fast, plain) in pairs.items():
+        losses = (f"{fast['losses'][at][1]:.2f}" for at in (0, -1))
+        ratios = (f"{fast[what] / plain[what]:.2f}" for what in ("steps", "passes", "seconds"))
+        more = "" if plain["reached"] else "more than "
+        steps = f"{fast['steps']} and {sum(fast['walks'])} repeated", f"{more}{plain['steps']}"
+        body.append((TASKS.get(name) or SETS[name], f"{rate:g}", *losses, *steps, *ratios))
+    means = (
+        _estimate(geometric([fast[what] / plain[what] for fast, plain in pairs.values()]), ".2f")
+        for what in ("steps", "passes", "seconds")
+    )
+    body.append(("geometric mean", "", "", "", "", "", *means))
+    head = ("Texts", "Rate", "Loss before", "Goal", "Fast, steps", "Plain, steps", "Steps", "Forward passes", "Seconds")
+    return table(head, body)
 
 
 def geometric(ratios: list[float]) -> dict[str, float]:
