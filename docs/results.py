@@ -306,8 +306,8 @@ def _lora_sb() -> str:
 def _fast_forward() -> str:
     """A row a pair of runs, and their geometric means."""
     of = {(row["set"], row["rate"], row["seed"], row["kind"]): row for row in _read("fast_forward")["rows"]}
-    pairs = {key[:3]: (row, of[*key[:3], "plain"]) for key, row in of.items() if (*key[:3], "plain") in of}
-    pairs = {key: pair for key, pair in pairs.items() if pair[0]["kind"] == "fast"}
+    every = {key[:3]: (row, of.get((*key[:3], "plain"))) for key, row in of.items() if key[3] == "fast"}
+    pairs = {key: (fast, plain) for key, (fast, plain) in every.items() if plain}
     body = []
     for (name, rate, _), (fast, plain) in pairs.items():
         losses = (f"{fast['losses'][at][1]:.2f}" for at in (0, -1))
