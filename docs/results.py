@@ -329,35 +329,6 @@ def geometric(ratios: list[float]) -> dict[str, float]:
     return {name: math.exp(value) for name, value in mean_interval([math.log(r) for r in ratios]).as_dict().items()}
 
 
-def _quick() -> str:
-    """Share of right answers, mean over sets."""
-    rows = _read("language-quick")["rows"]
-    words = {
-        "instructions": "tuned model, with instructions",
-        "plain": "tuned model, without",
-        "blank": "random weights, with instructions",
-        "sentence encoder": "MiniLM and a head",
-    }
-    body = []
-    for start in dict.fromkeys(row["start"] for row in rows):
-        mine = [row for row in rows if row["start"] == start]
-        shares = (f"{100 * sum(row['scores'][size] for row in mine) / len(mine):.0f}" for size in mine[0]["scores"])
-        body.append((words[start], ", ".join(SETS[row["set"]] for row in mine), *shares))
-    return table(("Start", "Sets", *(f"{size} examples, %" for size in rows[0]["scores"])), body)
-
-
-def _limit() -> str:
-    """Means over seeds."""
-    rows = _read("limit")["rows"]
-    body = []
-    for mix in dict.fromkeys(row["mix"] for row in rows):
-        mine = [row for row in rows if row["mix"] == mix]
-        each = ({n: 100 * v for n, v in mean_interval([r[p] for r in mine]).as_dict().items()} for p in "AB")
-        shown = (f"{100 * mine[0][p]:.1f}" for p in "AB") if len(mine) == 1 else (_estimate(e) for e in each)
-        body.append(("as it comes" if mix == "none" else mix, str(mine[0]["n"]), *shown))
-    return table(("Tuned on", "Examples", "Benchmarks, chance taken off, %", "Answers preferred, %"), body)
-
-
 def _estimate(e: dict[str, float], form: str = ".1f") -> str:
     return f"{e['value']:{form}} [{e['low']:{form}}, {e['high']:{form}}]"
 
@@ -385,7 +356,5 @@ _TABLES = {
     "forecast": _forecast,
     "lora_sb": _lora_sb,
     "fast_forward": _fast_forward,
-    "quick": _quick,
-    "limit": _limit,
     "next": _next,
 }
