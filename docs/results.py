@@ -304,53 +304,29 @@ def _lora_sb() -> str:
 
 
 def _fast_forward() -> str:
-    """Geometric means over pairs of runs."""
-    found = _read("fast_forward")
+    """A row a pair of runs, and their geometric means."""
+    of = {(row["set"], row["rate"], row["seed"], row["kind"]): row for row in _read("fast_forward")["rows"]}
+    every = {key[:3]: (row, of.get((*key[:3], "plain"))) for key, row in of.items() if key[3] == "fast"}
+    pairs = {key: (fast, plain) for key, (fast, plain) in every.items() if plain}
     body = []
-    for rate in dict.fromkeys(row["rate"] for row in found["rows"]):
-        mine = [row for row in found["rows"] if row["rate"] == rate]
-        ratios = (
-            _estimate(geometric([row[what] / whole for row in mine]), ".2f")
-            for what, whole in (("steps", found["steps"]), ("passes_ratio", 1), ("seconds_ratio", 1))
-        )
-        losses = (f"{sum(row[what] for row in mine) / len(mine):.2f}" for what in ("start", "goal"))
-        reached = f"{sum(row['reached'] for row in mine)} of {len(mine)}"
-        body.append((f"{rate:g}", *losses, reached, *ratios))
-    return table(("Rate", "Loss before", "Goal", "Reached", "Steps", "Forward passes", "Processor seconds"), body)
+    for (name, rate, _), (fast, plain) in pairs.items():
+        losses = (f"{fast['losses'][at][1]:.2f}" for at in (0, -1))
+        ratios = (f"{fast[what] / plain[what]:.2f}" for what in ("steps", "passes", "seconds"))
+        more = "" if plain["reached"] else "more than "
+        steps = f"{fast['steps']} and {sum(fast['walks'])} repeated", f"{more}{plain['steps']}"
+        body.append((TASKS.get(name) or SETS[name], f"{rate:g}", *losses, *steps, *ratios))
+    means = (
+        _estimate(geometric([fast[what] / plain[what] for fast, plain in pairs.values()]), ".2f")
+        for what in ("steps", "passes", "seconds")
+    )
+    body.append(("geometric mean", "", "", "", "", "", *means))
+    head = ("Texts", "Rate", "Loss before", "Goal", "Fast, steps", "Plain, steps", "Steps", "Forward passes", "Seconds")
+    return table(head, body)
 
 
 def geometric(ratios: list[float]) -> dict[str, float]:
     """Geometric mean with Student's t of the logarithms."""
     return {name: math.exp(value) for name, value in mean_interval([math.log(r) for r in ratios]).as_dict().items()}
-
-
-def _quick() -> str:
-    """Share of right answers, mean over sets."""
-    rows = _read("language-quick")["rows"]
-    words = {
-        "instructions": "tuned model, with instructions",
-        "plain": "tuned model, without",
-        "blank": "random weights, with instructions",
-        "sentence encoder": "MiniLM and a head",
-    }
-    body = []
-    for start in dict.fromkeys(row["start"] for row in rows):
-        mine = [row for row in rows if row["start"] == start]
-        shares = (f"{100 * sum(row['scores'][size] for row in mine) / len(mine):.0f}" for size in mine[0]["scores"])
-        body.append((words[start], ", ".join(SETS[row["set"]] for row in mine), *shares))
-    return table(("Start", "Sets", *(f"{size} examples, %" for size in rows[0]["scores"])), body)
-
-
-def _limit() -> str:
-    """Means over seeds."""
-    rows = _read("limit")["rows"]
-    body = []
-    for mix in dict.fromkeys(row["mix"] for row in rows):
-        mine = [row for row in rows if row["mix"] == mix]
-        each = ({n: 100 * v for n, v in mean_interval([r[p] for r in mine]).as_dict().items()} for p in "AB")
-        shown = (f"{100 * mine[0][p]:.1f}" for p in "AB") if len(mine) == 1 else (_estimate(e) for e in each)
-        body.append(("as it comes" if mix == "none" else mix, str(mine[0]["n"]), *shown))
-    return table(("Tuned on", "Examples", "Benchmarks, chance taken off, %", "Answers preferred, %"), body)
 
 
 def _estimate(e: dict[str, float], form: str = ".1f") -> str:
@@ -380,7 +356,5 @@ _TABLES = {
     "forecast": _forecast,
     "lora_sb": _lora_sb,
     "fast_forward": _fast_forward,
-    "quick": _quick,
-    "limit": _limit,
     "next": _next,
 }
