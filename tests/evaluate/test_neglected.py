@@ -159,7 +159,6 @@ def test_models_are_worse_at_what_their_captions_neglect(shared_data: Path, name
         ({"shared": "some"}, "shared is one of"),
         ({"judge": lambda name, pairs: []}, "0 verdicts on 1 captions of 'a'"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_counted(given: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput, match=said):
@@ -174,7 +173,6 @@ def test_what_cannot_be_counted(given: dict[str, Any], said: str) -> None:
         ({"frequency": {"a": -1, "b": 2}}, "counts are 0 or more"),
         ({"accuracies": {"a": 1.0}}, "no accuracy of concept"),
     ],
-    ids=str,
 )
 def test_tails_that_make_no_sense(given: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput, match=said):

@@ -74,7 +74,6 @@ class Runs:
         ({"a": ["x"], "b": []}, "label 'b' has no description"),
         ({}, "no class names"),
     ],
-    ids=str,
 )
 def test_what_torch_saved_and_is_not_read(value, said, tmp_path, capsys):
     torch.save(value, tmp_path / "n.pt")
