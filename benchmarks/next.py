@@ -95,7 +95,7 @@ def setting(labels: np.ndarray, case: str) -> tuple[np.ndarray, np.ndarray]:
 
 def paired(found: Replay) -> dict[str, float]:
     """Student's interval of the mean gain over draws."""
-    half = stats.sem(found.gains) * stats.t.ppf(0.975, found.draws - 1)
+    half = float(stats.sem(found.gains) * stats.t.ppf(0.975, found.draws - 1))
     return {"value": found.gain.value, "low": found.gain.value - half, "high": found.gain.value + half}
 
 
