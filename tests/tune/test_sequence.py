@@ -30,6 +30,7 @@ from handful.tune import (
     save_delta,
     tune,
 )
+from handful.tune.fillers import Plain
 from handful.tune.pace import rate_at
 from handful.tune.sequence import ChainOfLoRA, ranks, sequence
 
@@ -135,7 +136,7 @@ def test_a_knot_changes_no_loss(net: Net, data: Data) -> None:
 
 def _seen(data: Data, logits: Tensor) -> Seen:
     rows, weight = torch.arange(len(data)), torch.ones(len(data))
-    seen = Seen(nn.Identity(), Readout(), rows, data.inputs, data.targets, weight, 0, 1, torch.Generator())
+    seen = Seen(nn.Identity(), Plain(), rows, data.inputs, data.targets, weight, 0, 1, torch.Generator())
     seen.__dict__["logits"] = logits
     return seen
 
