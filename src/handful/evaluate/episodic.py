@@ -23,7 +23,7 @@ from handful.protocols import Progress
 
 MEMORY, DEVICE_MEMORY = 28 * 2**20, 2 * 2**30
 """Bytes of tensors a chunk of episodes should stay within: on a CPU small chunks are fastest, caches being small."""
-SMALL_STEPS = 8
+SMALL_STEPS = 6
 """So many times as much for heads whose operations are small."""
 
 
