@@ -41,9 +41,10 @@ def _heads(_: str | None) -> str:
 
 def _recipes(_: str | None) -> str:
     from handful.commands.listing import list_
+    from handful.tune.recipes import typed
 
     rows = [
-        (f"`{r['key']}`", _plain(r["summary"]), ", ".join(f"`{name}={value}`" for name, value in r["settings"].items()))
+        (f"`{r['key']}`", _plain(r["summary"]), ", ".join(f"`{one}`" for one in typed(r["settings"])))
         for r in list_("recipes")
     ]
     return table(("Key", "What it does", "Settings"), rows)

@@ -17,7 +17,7 @@ from handful.commands.tuned import FOLDS, Material, Tuner
 from handful.errors import BadInput
 from handful.ship.model import Model
 from handful.tune.recipe import Recipe
-from handful.tune.recipes import RECIPES, list_recipes, recipe
+from handful.tune.recipes import RECIPES, list_recipes, recipe, typed
 
 THINGS = ["soup", "film", "road", "coat", "song", "shop", "desk", "garden"]
 GOOD = [f"the {thing} was wonderful, I loved it" for thing in THINGS]
@@ -253,6 +253,15 @@ def test_recipes_by_key() -> None:
             recipe(wrong)
     with pytest.raises(BadInput, match="rank='three' is not a whole number"):
         recipe("lora:rank=three")
+
+
+def test_settings_are_listed_as_they_are_typed() -> None:
+    rows = {row["key"]: typed(row["settings"]) for row in list_recipes()}
+    assert "separator='\\n\\n'" in rows["in-context"]
+    assert "template=''" in rows["lm-bff"]
+    assert all(one.isprintable() for row in rows.values() for one in row)
+    lora = recipe("lorma:" + ",".join(one for one in rows["lorma"] if not one.endswith("=None")))
+    assert lora.changes == recipe("lorma").changes
 
 
 def test_clones_share_the_material() -> None:

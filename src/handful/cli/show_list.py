@@ -42,10 +42,11 @@ def _heads(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]
 
 
 def _recipes(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    def settings(row: Mapping[str, Any]) -> str:
-        return ", ".join(f"{name}={value}" for name, value in row["settings"].items())
+    from handful.tune.recipes import typed
 
-    return ["recipe", "what it is", "settings"], [[row["key"], row["summary"], settings(row)] for row in rows]
+    return ["recipe", "what it is", "settings"], [
+        [row["key"], row["summary"], ", ".join(typed(row["settings"]))] for row in rows
+    ]
 
 
 def _encoders(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:

@@ -54,6 +54,17 @@ def asks(key: str) -> bool:
     return getattr(_kind(key.partition(":")[0]), "asks", False)
 
 
+def typed(settings: Mapping[str, Any]) -> list[str]:
+    """``name=value`` of each setting, as it is typed; text that would not be seen in quotes."""
+
+    def one(value: Any) -> str:
+        if isinstance(value, list):
+            return "+".join(map(str, value))
+        return str(value) if not isinstance(value, str) or (value and value.isprintable()) else repr(value)
+
+    return [f"{name}={one(value)}" for name, value in settings.items()]
+
+
 def _kind(key: str) -> Any:
     if key not in RECIPES:
         raise BadInput(f"there is no recipe {key!r}{nearest(key, RECIPES)}")
