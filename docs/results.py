@@ -26,7 +26,7 @@ SETS = {
     "omniglot": "Omniglot, 136 characters",
     "fashion-mnist": "Fashion-MNIST",
 }
-TASKS = {"banking77-10": "Banking77, ten intents", "cr-183-20": "CR, 183 to 20"}
+TASKS = {"banking77-10": "Banking77, ten intents", "cr-183-20": "CR, 183 to 20, Matthews' correlation x 100"}
 KINDS = {
     "plain": "as they are",
     "thrice": "every example given three times",
@@ -221,10 +221,13 @@ def _tuning() -> str:
         rows.append(
             (TASKS.get(name) or SETS[name], str(len(draws[name])), *scores, _estimate(difference, "+.1f"), *seconds)
         )
-    even = [name for name in draws if len(draws[name]) > 1]
+    most = max(map(len, draws.values()))
+    even = [name for name in draws if len(draws[name]) == most]
     shared = sorted(set.intersection(*(set(draws[name]) for name in even)))
     whole = mean_interval([sum(gain(name, s) for name in even) / len(even) for s in shared]).as_dict()
-    rows.append(("mean of these", str(len(shared)), "", "", "", _estimate(whole, "+.1f"), "", "", ""))
+    rows.append(
+        (f"mean of those with {most} draws", str(len(shared)), "", "", "", _estimate(whole, "+.1f"), "", "", "")
+    )
     head = ("Task", "Draws", "Frozen", "`tune auto`", "SetFit", "Difference", "Tuning, s", "`auto`, s", "SetFit, s")
     return table(head, rows)
 
@@ -324,6 +327,18 @@ def _fast_forward() -> str:
     return table(head, body)
 
 
+def _quick() -> str:
+    """Answers that are the wanted word, by how many examples were learnt from."""
+    words = {"plain": "SmolLM2", "instructions": "SmolLM2, inputs with instructions", "sentence encoder": "MiniLM"}
+    words["blank"] = "the same network of random weights"
+    rows = _read("language-quick")["rows"]
+    body = [
+        (SETS[row["set"]], words[row["start"]], *(f"{100 * score:.0f}" for score in row["scores"].values()))
+        for row in rows
+    ]
+    return table(("Texts", "Start", *(f"{size} examples, %" for size in rows[0]["scores"])), body)
+
+
 def geometric(ratios: list[float]) -> dict[str, float]:
     """Geometric mean with Student's t of the logarithms."""
     return {name: math.exp(value) for name, value in mean_interval([math.log(r) for r in ratios]).as_dict().items()}
@@ -356,5 +371,6 @@ _TABLES = {
     "forecast": _forecast,
     "lora_sb": _lora_sb,
     "fast_forward": _fast_forward,
+    "quick": _quick,
     "next": _next,
 }
