@@ -339,6 +339,18 @@ def _quick() -> str:
     return table(("Texts", "Start", *(f"{size} examples, %" for size in rows[0]["scores"])), body)
 
 
+def _limit() -> str:
+    """Both ways of judging by mix, means over seeds."""
+    rows = _read("limit")["rows"]
+    body = []
+    for mix in dict.fromkeys(row["mix"] for row in rows):
+        mine = [row for row in rows if row["mix"] == mix]
+        means = (mean_interval([100 * row[way] for row in mine]).as_dict() for way in ("A", "B"))
+        told = (_estimate(one) if len(mine) > 1 else f"{one['value']:.1f}" for one in means)
+        body.append((mix, *told))
+    return table(("Learnt from", "Gauntlet, % above chance", "Preferred to before, %"), body)
+
+
 def geometric(ratios: list[float]) -> dict[str, float]:
     """Geometric mean with Student's t of the logarithms."""
     return {name: math.exp(value) for name, value in mean_interval([math.log(r) for r in ratios]).as_dict().items()}
@@ -371,6 +383,7 @@ _TABLES = {
     "forecast": _forecast,
     "lora_sb": _lora_sb,
     "fast_forward": _fast_forward,
+    "limit": _limit,
     "quick": _quick,
     "next": _next,
 }
