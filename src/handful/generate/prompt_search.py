@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from handful.encode.lm import LanguageModel
-from handful.encode.prompt import LabelWords, Prompt
+from handful.encode.prompt import Prompt
 from handful.encode.template import Template
 from handful.errors import BadInput
-from handful.generate.rephrased import By, Rewrites, checked, vote
+from handful.generate.rephrased import By, Questions, Rewrites, first_tokens, vote
 from handful.tune.prompting import one_hot
 
 Tokens = tuple[int, ...]
@@ -90,13 +90,8 @@ class PromptSearch:
             )
         if min(self.tokens, self.beam, self.top, self.batch, self.epochs, self.check) < 1 or not 0 <= self.alpha <= 1:
             raise BadInput("tokens, beam, top, batch, epochs and check are 1 at least, alpha is a share from 0 to 1")
-        answers = LabelWords.of(self.model.tokenizer, self.words)
-        self._ids = torch.tensor([own[0] for own in answers.ids])
-        if len(set(self._ids.tolist())) < max(2, len(answers.ids)):
-            raise BadInput(
-                f"the words {', '.join(answers.words)} must be two at least, and differ in their first token"
-            )
-        self._known: dict[str, tuple[str, ...]] = {}
+        self._ids = first_tokens(self.model, self.words)
+        self._questions = Questions(self.model, self._template, self.rewrites)
 
     @property
     def classes(self) -> tuple[Any, ...]:
@@ -201,21 +196,7 @@ class PromptSearch:
 
     def _items(self, texts: Sequence[str], taken: int, rewritten: bool = True) -> list[list[Prompt]]:
         """The questions of each text and of its rewrites, with room for a prompt of ``taken`` tokens."""
-        if not len(texts):
-            raise BadInput("no texts")
-        some: Sequence[Sequence[str]] = [()] * len(texts)
-        if rewritten and self.rewrites is not None:
-            new = [text for text in dict.fromkeys(texts) if text not in self._known]
-            self._known |= dict(zip(new, checked(new, self.rewrites), strict=True))
-            some = [self._known[text] for text in texts]
-        elif rewritten:
-            some = [(text,) for text in texts]
-        room = self._template.room(self.model.tokenizer, min(self.length, self.model.most) - taken)
-
-        def asked(text: str) -> Prompt:
-            return self._template.encode(self.model.tokenizer, [text.removesuffix(".")], first=room)
-
-        return [[asked(one) for one in (text, *others)] for text, others in zip(texts, some, strict=True)]
+        return self._questions.of(texts, min(self.length, self.model.most) - taken, rewritten)
 
     def _ahead(self, items: list[list[Prompt]]) -> int:
         """Where the prompt stands: behind a special token that every question begins with."""

@@ -117,7 +117,7 @@ class Score:
     separable = True
 
     def __call__(self, seen: Seen) -> Tensor:
-        return -(seen.weight * (seen.targets * seen.logits).sum(1)).sum() / seen.weight.sum()
+        return -seen.mean((seen.targets * seen.logits).sum(1))
 
 
 @dataclass
@@ -164,11 +164,8 @@ class RephrasedClassifier:
             raise BadInput(f"alpha is a share from 0 to 1, not {self.alpha}")
         if self.hidden is not None and self.hidden < 1:
             raise BadInput(f"hidden is a number of units, at least 1, not {self.hidden}")
-        words = LabelWords.of(self.model.tokenizer, self.words)
-        self._ids = torch.tensor([own[0] for own in words.ids])
-        if len(set(self._ids.tolist())) < max(2, len(words.ids)):
-            raise BadInput(f"the words {', '.join(words.words)} must be two at least, and differ in their first token")
-        self._known: dict[str, tuple[str, ...]] = {}
+        self._ids = first_tokens(self.model, self.words)
+        self._questions = Questions(self.model, self._template, self.rewrites)
 
     @property
     def classes(self) -> tuple[Any, ...]:
@@ -235,7 +232,39 @@ class RephrasedClassifier:
         return float((self._scores(items, "original", tuned).argmax(1) == labels).float().mean())
 
     def _items(self, texts: Sequence[str], rewritten: bool = True) -> list[list[Prompt]]:
-        """The prompts of each text and of its rewrites."""
+        return self._questions.of(texts, min(self.length, self.model.most), rewritten)
+
+
+def first_tokens(model: LanguageModel, words: Mapping[Any, str]) -> Tensor:
+    """The first token of the word of each class ``[C]``. Raises `BadInput` unless there are two that differ in it."""
+    found = LabelWords.of(model.tokenizer, words)
+    ids = [own[0] for own in found.ids]
+    if len(set(ids)) < max(2, len(ids)):
+        raise BadInput(f"the words {', '.join(found.words)} must be two at least, and differ in their first token")
+    return torch.tensor(ids)
+
+
+@dataclass
+class Questions:
+    """Puts texts and their rewrites, which are written once, into a template.
+
+    Args:
+        model: whose tokenizer and reach count.
+        template: what is asked.
+        rewrites: as of `RephrasedClassifier`.
+    """
+
+    model: LanguageModel
+    template: Template
+    rewrites: Rewrites | None
+    _known: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def of(self, texts: Sequence[str], length: int, rewritten: bool = True) -> list[list[Prompt]]:
+        """The prompts of each text and of its rewrites, of ``length`` tokens at most.
+
+        Raises:
+            BadInput: no texts; no room for them; see `checked`.
+        """
         if not len(texts):
             raise BadInput("no texts")
         some: Sequence[Sequence[str]] = [()] * len(texts)
@@ -245,11 +274,10 @@ class RephrasedClassifier:
             some = [self._known[text] for text in texts]
         elif rewritten:
             some = [(text,) for text in texts]
-        tokenizer = self.model.tokenizer
-        room = self._template.room(tokenizer, min(self.length, self.model.most))
+        room = self.template.room(self.model.tokenizer, length)
 
         def asked(text: str) -> Prompt:
-            return self._template.encode(tokenizer, [text.removesuffix(".")], first=room)
+            return self.template.encode(self.model.tokenizer, [text.removesuffix(".")], first=room)
 
         return [[asked(one) for one in (text, *others)] for text, others in zip(texts, some, strict=True)]
 

@@ -77,7 +77,7 @@ class CrossEntropy:
     def __call__(self, seen: Seen) -> Tensor:
         targets = (1 - self.smoothing) * seen.targets + self.smoothing / seen.targets.shape[1]
         each = -(targets * seen.logits.log_softmax(-1)).sum(-1)
-        return (seen.weight * each).sum() / seen.weight.sum()
+        return seen.mean(each)
 
     def each_label(self) -> EachLabel:
         """See `handful.tune.label_sets`."""
@@ -99,7 +99,7 @@ class EachLabel:
     def __call__(self, seen: Seen) -> Tensor:
         targets = (1 - self.smoothing) * seen.targets + self.smoothing / 2
         each = functional.binary_cross_entropy_with_logits(seen.logits, targets, reduction="none").mean(1)
-        return (seen.weight * each).sum() / seen.weight.sum()
+        return seen.mean(each)
 
     def each_label(self) -> EachLabel:
         """Itself."""

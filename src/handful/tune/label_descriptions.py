@@ -58,7 +58,7 @@ class WholeVocabulary:
 
     def __call__(self, seen: Seen) -> Tensor:
         each = functional.cross_entropy(seen.features, self.ids[seen.labels], reduction="none")
-        return (seen.weight * each).sum() / seen.weight.sum()
+        return seen.mean(each)
 
 
 @dataclass

@@ -159,7 +159,7 @@ class LateClasses:
 
     def __call__(self, seen: Seen) -> Tensor:
         each = functional.cross_entropy(seen.read_by(Late).classified(seen.features), seen.labels, reduction="none")
-        return self.factor * (seen.weight * each).sum() / seen.weight.sum()
+        return self.factor * seen.mean(each)
 
 
 @dataclass(frozen=True)

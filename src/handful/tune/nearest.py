@@ -70,4 +70,4 @@ class NearestLoss:
         z = readout.embed(seen.features)
         logits = readout.scores(z, z, seen.weight[:, None] * seen.targets)
         each = -(seen.targets * logits.log_softmax(-1)).sum(-1)
-        return (seen.weight * each).sum() / seen.weight.sum()
+        return seen.mean(each)

@@ -101,7 +101,7 @@ class PerMask:
         labels = seen.labels.repeat_interleave(s.shape[1])
         loss = functional.multi_margin_loss if self.kind == "hinge" else functional.cross_entropy
         each = loss(s.flatten(0, 1), labels, reduction="none").view(s.shape[:2]).mean(1)
-        return (seen.weight * each).sum() / seen.weight.sum()
+        return seen.mean(each)
 
 
 def slots(

@@ -110,7 +110,7 @@ class Divergence:
     separable = True
 
     def __call__(self, seen: Seen) -> Tensor:
-        return (seen.weight * divergence(seen.targets, seen.logits)).sum() / seen.weight.sum()
+        return seen.mean(divergence(seen.targets, seen.logits))
 
 
 def between(values: Sequence[float] | Tensor, low: float, high: float) -> Tensor:

@@ -191,6 +191,10 @@ class Seen:
             raise BadInput(f"this objective belongs to the readout {name}: give the recipe readout={name}")
         return self.readout
 
+    def mean(self, each: Tensor) -> Tensor:
+        """Of what each item costs ``[B]``, by weight."""
+        return (self.weight * each).sum() / self.weight.sum()
+
     def again(self, inputs: Any = None) -> Seen:
         """The same items looked at once more (another dropout), or other ``inputs`` in their place."""
         return replace(self, inputs=self.inputs if inputs is None else inputs)

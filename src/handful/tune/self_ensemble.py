@@ -130,7 +130,7 @@ class Consistent:
     separable = True
 
     def __call__(self, seen: Seen) -> Tensor:
-        return self.reg * (seen.weight * divergence(self.ensemble.q[seen.rows], seen.logits)).sum() / seen.weight.sum()
+        return self.reg * seen.mean(divergence(self.ensemble.q[seen.rows], seen.logits))
 
 
 @dataclass

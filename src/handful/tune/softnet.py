@@ -57,7 +57,7 @@ class AmongAll:
         there = torch.cat([mass > 0, torch.ones_like(self.old[:, 0], dtype=torch.bool)])
         logits = (cosine(z, every) / self.tau).masked_fill(~there, -torch.inf)
         each = functional.cross_entropy(logits, seen.labels, reduction="none")
-        return (seen.weight * each).sum() / seen.weight.sum()
+        return seen.mean(each)
 
 
 @dataclass

@@ -73,7 +73,7 @@ class LengthNormalised:
     def __call__(self, seen: Seen) -> Tensor:
         scores = normalised(seen.features, self.length_norm)
         each = functional.cross_entropy(scores, seen.labels, reduction="none")
-        return self.weight * (seen.weight * each).sum() / seen.weight.sum()
+        return self.weight * seen.mean(each)
 
 
 @dataclass(frozen=True)
