@@ -15,21 +15,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from handful.adapt.parameters import count, finite, one_of
-from handful.adapt.prototype_descent import Likeness, Metric, descend_prototypes
-from handful.adapt.tim import Tuned
-from handful.core.information import Information
+from handful.adapt.prototype_descent import Metric
+from handful.adapt.tim import Descended
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class TransductiveFinetuning(Tuned):
-    """Prototypes fine-tuned on support and queries.
-
-    Args:
-        metric: what the logits are made of.
-        n_steps: of Adam.
-        lr: its rate.
-    """
+class TransductiveFinetuning(Descended):
+    """Prototypes fine-tuned on support and queries."""
 
     key: ClassVar[str] = "transductive-finetuning"
 
@@ -38,19 +30,6 @@ class TransductiveFinetuning(Tuned):
     n_steps: int = 25
     lr: float = 5e-5
 
-    def check(self) -> None:
-        """See `Tuned.check`."""
-        super().check()
-        one_of("metric", self.metric, ("sqeuclidean", "euclidean", "cosine"))
-        count("n_steps", self.n_steps)
-        finite("lr", self.lr, above=0)
-
-    @property
-    def likeness(self) -> Likeness:
-        """See `Tuned.likeness`."""
-        return Likeness(self.metric, self.temperature)
-
-    def moved(self, z: Tensor, w: Tensor, y: Tensor, real: Tensor) -> Tensor:
-        """See `Tuned.moved`."""
-        information = Information.of(y, real, (1.0, 0.0, 1.0))
-        return descend_prototypes(w, z, self.likeness, information, steps=self.n_steps, lr=self.lr)
+    def weights(self, y: Tensor, real: Tensor) -> tuple[float, float, float]:
+        """See `Tuned.weights`."""
+        return 1.0, 0.0, 1.0

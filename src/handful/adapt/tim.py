@@ -63,6 +63,10 @@ class Tuned(Transductive):
         """How logits depend on prototypes."""
 
     @abstractmethod
+    def weights(self, y: Tensor, real: Tensor) -> tuple[float | Tensor, float, float]:
+        """w_s, w_m, w_c for support ``y [*b, N, C]`` and queries ``real [*b, Q]``; the first may be ``[*b]``."""
+
+    @abstractmethod
     def moved(self, z: Tensor, w: Tensor, y: Tensor, real: Tensor) -> Tensor:
         """Prototypes ``[*b, C, D]`` that started as ``w``, for support and queries ``z [*b, N + Q, D]``."""
 
@@ -96,6 +100,38 @@ class Tuned(Transductive):
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
+class Descended(Tuned):
+    """Prototypes moved by Adam, down the loss of the support, of the queries' mean and of each query.
+
+    Args:
+        metric: what the logits are made of.
+        n_steps: of Adam.
+        lr: its rate.
+    """
+
+    metric: Metric
+    n_steps: int
+    lr: float
+
+    def check(self) -> None:
+        """See `Tuned.check`."""
+        super().check()
+        one_of("metric", self.metric, ("sqeuclidean", "euclidean", "cosine"))
+        count("n_steps", self.n_steps)
+        finite("lr", self.lr, above=0)
+
+    @property
+    def likeness(self) -> Likeness:
+        """See `Tuned.likeness`."""
+        return Likeness(self.metric, self.temperature)
+
+    def moved(self, z: Tensor, w: Tensor, y: Tensor, real: Tensor) -> Tensor:
+        """See `Tuned.moved`."""
+        information = Information.of(y, real, self.weights(y, real))
+        return descend_prototypes(w, z, self.likeness, information, steps=self.n_steps, lr=self.lr)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class TIM(Tuned):
     """The loss of both forms.
 
@@ -117,20 +153,14 @@ class TIM(Tuned):
             one_of("the first of loss_weights", self.loss_weights[0], ("auto",))
 
     def weights(self, y: Tensor, real: Tensor) -> tuple[float | Tensor, float, float]:
-        """w_s, w_m, w_c; the first ``[*b]`` where it is ``"auto"``."""
+        """See `Tuned.weights`; the first is ``[*b]`` where it is ``"auto"``."""
         w_s, w_m, w_c = self.loss_weights
         return (1 + w_c) * y.sum((-2, -1)) / real.sum(-1) if isinstance(w_s, str) else w_s, w_m, w_c
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class TIMGD(TIM):
-    """TIM by gradient descent.
-
-    Args:
-        metric: what the logits are made of.
-        n_steps: of Adam.
-        lr: its rate.
-    """
+class TIMGD(Descended, TIM):
+    """TIM by gradient descent."""
 
     key: ClassVar[str] = "tim-gd"
     needs: ClassVar[Needs] = Needs(transductive=True, gradient=True, assumes_balanced=True)
@@ -138,23 +168,6 @@ class TIMGD(TIM):
     metric: Metric = "sqeuclidean"
     n_steps: int = 1000
     lr: float = 1e-4
-
-    def check(self) -> None:
-        """See `Tuned.check`."""
-        super().check()
-        one_of("metric", self.metric, ("sqeuclidean", "euclidean", "cosine"))
-        count("n_steps", self.n_steps)
-        finite("lr", self.lr, above=0)
-
-    @property
-    def likeness(self) -> Likeness:
-        """See `Tuned.likeness`."""
-        return Likeness(self.metric, self.temperature)
-
-    def moved(self, z: Tensor, w: Tensor, y: Tensor, real: Tensor) -> Tensor:
-        """See `Tuned.moved`."""
-        information = Information.of(y, real, self.weights(y, real))
-        return descend_prototypes(w, z, self.likeness, information, steps=self.n_steps, lr=self.lr)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
