@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.special import log_softmax
 
 import handful
 from handful.commands import tuned as module
 from handful.commands.tune import tune
 from handful.commands.tuned import FOLDS, Material, Tuner
 from handful.errors import BadInput
+from handful.evaluate.crossfit import CrossFit
+from handful.evaluate.estimate import scale_of
 from handful.ship.model import Model
 from handful.tune.recipe import Recipe
 from handful.tune.recipes import RECIPES, list_recipes, recipe, typed
@@ -145,6 +148,26 @@ def test_auto_takes_what_the_folds_prefer(monkeypatch: pytest.MonkeyPatch) -> No
     np.testing.assert_allclose(
         found.head.logits(base.encoder.encode(TEXTS)), base.head.logits(base.encoder.encode(TEXTS))
     )
+
+
+def test_a_rare_class_counts_as_much_as_a_common_one() -> None:
+    """One that never names the rare class is right five times in six; the other knows it, and is right less often."""
+    codes, fold, every = np.array([0] * 20 + [1] * 4), np.arange(24) % 4, np.ones(24, dtype=bool)
+    says = np.array([0] * 15 + [1] * 9)
+    blind, fair = (
+        CrossFit(logits, every, fold, np.ones(24), 4)
+        for logits in (np.tile([1.6, 0.0], (24, 1)), 1.3 * np.eye(2)[says])
+    )
+
+    def plain(deal: CrossFit) -> np.ndarray:
+        losses: np.ndarray = -log_softmax(scale_of(deal, codes) * deal.logits, axis=1)[np.arange(24), codes]
+        return losses
+
+    share = np.array([24 / (2 * 20), 24 / (2 * 4)])[codes]
+    for deal in (blind, fair):
+        np.testing.assert_allclose(module._losses(deal, codes), share * plain(deal))
+    assert plain(blind).sum() < plain(fair).sum()
+    assert module._losses(blind, codes).sum() > module._losses(fair, codes).sum()
 
 
 def test_auto_leaves_it_where_time_is_short() -> None:

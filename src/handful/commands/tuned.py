@@ -1,8 +1,8 @@
 """`handful fit --tune`: the encoder is tuned too, and whoever judges the model tunes it anew without what it judges.
 
 A head on frozen features is judged by fits that leave a fold out. A tuned encoder has seen the labels as well, so each
-of those fits tunes an encoder of its own. ``auto`` weighs the two by the log loss of the same folds: each fold is
-answered in the way that the other folds prefer, and so is what ships.
+of those fits tunes an encoder of its own. ``auto`` weighs the two by the log loss of the same folds, each class adding
+the same share to it: each fold is answered in the way that the other folds prefer, and so is what ships.
 """
 
 from __future__ import annotations
@@ -354,12 +354,17 @@ def _quoted(
 
 
 def _losses(deal: CrossFit, codes: np.ndarray) -> np.ndarray:
-    """Log loss of each item ``[n]``, logits scaled as fits all best; NaN where it was not judged."""
+    """Log loss of each item ``[n]``, logits scaled as fits all best; NaN where it was not judged.
+
+    Each class has the same share in the sum: a model that never names a rare one loses little on all the others.
+    """
     from handful.evaluate.estimate import scale_of
 
     logits = scale_of(deal, codes) * np.where(deal.judged[:, None], deal.logits, 0.0)
     loss = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(codes)), codes]
-    return np.where(deal.judged, loss, np.nan)
+    counts = np.bincount(codes[deal.judged], minlength=logits.shape[1])
+    share = deal.judged.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return np.where(deal.judged, share[codes] * loss, np.nan)
 
 
 def _accuracy(deal: CrossFit, codes: np.ndarray) -> float:
