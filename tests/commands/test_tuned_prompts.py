@@ -31,6 +31,7 @@ KEYS = {
     "perfect": ("masked", "perfect:steps=20,lr=1e-2,reduction=4"),
     "t-few": ("seq2seq", "t-few:steps=10"),
     "in-context": ("seq2seq", "in-context:shots=3"),
+    "hierverb": ("masked", "hierverb:epochs=3,lr=1e-3,length=48"),
     "lora": ("causal", "lm-bff:learns=lora,steps=10,lr=1e-2,template=*sent_0*_it_was"),
 }
 
@@ -70,7 +71,7 @@ def test_inspect_says_how_it_is_asked_and_what_it_gives_away(made: tuple[str, Pa
     _, path, model = made
     told = inspect(path)
     recipe = model.card["tuning"]["recipe"].partition(":")[0]
-    if recipe == "perfect":
+    if recipe in ("perfect", "hierverb"):
         assert told["asked"] == {"template": None, "answers": None, "shown": 0}
     else:
         assert told["asked"]["answers"] == ["great", "terrible"] and "sent_0" in told["asked"]["template"]

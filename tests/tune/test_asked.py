@@ -10,7 +10,7 @@ import tiny_lm
 import torch
 from torch.nn import functional
 
-from handful.encode.asking import Answers, Asking, Masks, Words, asking_of
+from handful.encode.asking import Answers, Asking, Levels, Masks, Words, asking_of
 from handful.encode.lm import LanguageModel
 from handful.encode.reading import reading_of
 from handful.encode.speaker import LanguageEncoder, Speaker
@@ -120,7 +120,8 @@ def test_by_itself_a_text_is_the_mean_of_its_states(kind: str) -> None:
     ("kind", "key"),
     [*((kind, "lm-bff:steps=3,lr=1e-2,batch=4") for kind in KINDS), ("masked", "perfect:steps=3,batch=4"),
      ("seq2seq", "t-few:steps=3,batch=4"), ("seq2seq", "in-context:shots=1"),
-     ("masked", "lm-bff:steps=3,learns=lora"), ("masked", "lm-bff:steps=3,learns=bias")],
+     ("masked", "lm-bff:steps=3,learns=lora"), ("masked", "lm-bff:steps=3,learns=bias"),
+     ("masked", "hierverb:epochs=2,rows_lr=1e-2")],
 )  # fmt: skip
 def test_a_file_gives_the_encoder_again(kind: str, key: str) -> None:
     base = encoder(kind)
@@ -149,7 +150,7 @@ def test_askings_are_read_back() -> None:
     shown = (("a film", "good"), ("the plot", "bad"))
     for one in (
         Words("*sent_0*_is*mask*", ("a", "b"), 20), Answers("*sent_0*_is", ("a", "very b"), 0.5, 30, shown, ";"),
-        Masks(torch.ones(2, 1, 4), "cosine", "mean", 9),
+        Masks(torch.ones(2, 1, 4), "cosine", "mean", 9), Levels(torch.ones(3, 4), 2, 30),
     ):  # fmt: skip
         again = reading_of(one.described(), one.tensors())
         assert isinstance(one, Asking) and type(again) is type(one) and again.described() == one.described()
@@ -172,6 +173,14 @@ def test_a_damaged_asking_is_refused(change: dict[str, Any], tensors: dict[str, 
 def test_damaged_examples_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match="how the language model is asked makes no sense"):
         reading_of({**Answers("*sent_0*", ("a", "b")).described(), **change}, {})
+
+
+@pytest.mark.parametrize(("rows", "depth"), [(torch.ones(3), 2), (torch.tensor([[float("nan")]]), 2)])
+def test_damaged_rows_are_refused(rows: torch.Tensor, depth: Any) -> None:
+    with pytest.raises(BadInput, match="must be finite"):
+        reading_of({"kind": "levels", "depth": depth}, {"rows": rows})
+    with pytest.raises(BadInput, match="the depth of a tree is a number of levels"):
+        reading_of({"kind": "levels", "depth": "2"}, {"rows": torch.ones(3, 4)})
 
 
 def test_what_a_model_cannot_be_asked_is_refused() -> None:
@@ -207,5 +216,5 @@ def test_what_a_model_cannot_be_asked_is_refused() -> None:
 def test_settings_may_hold_commas() -> None:
     made = recipe("lm-bff:template=*sent_0*,_it_was*mask*,steps=7,lr=0.5").readout
     assert made is not None and made().make.keywords["template"] == "*sent_0*,_it_was*mask*"  # type: ignore[attr-defined]
-    assert {key for key in RECIPES if asks(key)} == {"in-context", "lm-bff", "perfect", "t-few"}
+    assert {key for key in RECIPES if asks(key)} == {"hierverb", "in-context", "lm-bff", "perfect", "t-few"}
     assert set(TEMPLATES) == set(KINDS)

@@ -12,12 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from handful.core.hierarchy import Hierarchy
-from handful.encode.prompt import Prompt
+from handful.encode.asking import Levels
+from handful.encode.prompt import Prompt, level_prompt
+from handful.encode.speaker import Speaker
 from handful.errors import BadInput
 from handful.tune.cloze import IGNORED, Cloze, covered
 from handful.tune.hierarchical import level_answers
-from handful.tune.hierverb import HierVerbClassifier, HierVerbLoss, LevelWords, level_prompt
+from handful.tune.hierverb import HierVerbClassifier, HierVerbLoss, LevelWords
+from handful.tune.loop import tune
 from handful.tune.recipe import Data, Seen
+from handful.tune.recipes import recipe
 from handful.tune.samplers import Twice
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "hierverb.json").read_text(encoding="utf-8"))["forward"]
@@ -65,13 +69,13 @@ def test_the_whole_loss_is_the_authors() -> None:
     def cloze(seen: Seen) -> Tensor:
         return drawn.mlm
 
-    whole = HierVerbLoss(TREE, cloze, chain="repo")  # type: ignore[arg-type]
+    whole = HierVerbLoss(cloze, chain="repo")
     assert float(whole(drawn.seen()).detach()) == pytest.approx(GOLDEN["total"], rel=1e-5)
-    levels_only = HierVerbLoss(TREE, cloze, mlm=0, chain=None, contrast=0)  # type: ignore[arg-type]
+    levels_only = HierVerbLoss(cloze, mlm=0, chain=None, contrast=0)
     assert float(levels_only(drawn.seen()).detach()) == pytest.approx(levels, rel=1e-5)
-    chained = HierVerbLoss(TREE, cloze, mlm=0, chain="repo", contrast=0)  # type: ignore[arg-type]
+    chained = HierVerbLoss(cloze, mlm=0, chain="repo", contrast=0)
     assert float(chained(drawn.seen()).detach()) == pytest.approx(levels + chain, rel=1e-5)
-    near = HierVerbLoss(TREE, cloze, mlm=0, chain=None, contrast=0.5)  # type: ignore[arg-type]
+    near = HierVerbLoss(cloze, mlm=0, chain=None, contrast=0.5)
     assert float(near(drawn.seen()).detach()) == pytest.approx(levels + 0.5 * contrast, rel=1e-5)
 
 
@@ -124,6 +128,38 @@ def test_states_at_masks_are_those_of_the_whole_model(kind: str) -> None:
         for row, prompt in enumerate(prompts):
             torch.testing.assert_close(words(u[row]), logits[row, list(prompt.masks)], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(h, model.tower.states(prompts, 2))
+
+
+def test_the_recipe_is_the_class_in_python() -> None:
+    """From texts, with every loss; what is kept of it answers with the leaves."""
+    how: dict[str, Any] = {"epochs": 2, "lr": 1e-3, "rows_lr": 1e-2, "batch": 4}
+    theirs = HierVerbClassifier(tiny_lm.tiny("masked"), length=48, seed=3, **how).fit(TEXTS, LABELS)
+    tower, leaves = Speaker(tiny_lm.tiny("masked")).eval(), Hierarchy.of(LABELS).levels[-1]
+    codes = torch.tensor([leaves.index(label) for label in LABELS])
+    named = [leaf.replace("_", " ") for leaf in leaves]
+    ours = tune(tower, Data(TEXTS, codes, leaves, documents=named), recipe("hierverb", length=48, **how), seed=3)
+    assert theirs.tuned is not None and ours.losses == pytest.approx(theirs.tuned.losses, abs=1e-6)
+    new = ["a great film", "the actors were dull", "news about it"]
+    torch.testing.assert_close(ours.logits(new), theirs.levels(new)[-1], atol=1e-5, rtol=1e-5)
+    with torch.no_grad(), ours.delta.attached(tower):
+        shipped = ours.readout.ships(tower)
+        assert shipped is not None and isinstance(shipped.reading, Levels)
+        said = shipped.reading.logits(shipped.reading.look(tower.model, new))
+    assert [leaves[at] for at in said.argmax(1).tolist()] == theirs.predict(new).tolist()
+
+
+def test_the_recipe_refuses_what_is_no_tree() -> None:
+    def learnt(kind: str, classes: tuple[str, ...], key: str = "hierverb:epochs=1") -> None:
+        tune(Speaker(tiny_lm.tiny(kind)), Data(TEXTS[:2], torch.tensor([0, 1]), classes), recipe(key))
+
+    for kind, classes, message in [
+        ("masked", ("a > b", "c"), "'c' has 1 levels, 'a > b' has 2: give whole paths"),
+        ("causal", ("a > b", "a > c"), "take a masked model, not a causal one"),
+    ]:
+        with pytest.raises(BadInput, match=message):
+            learnt(kind, classes)
+    with pytest.raises(BadInput, match="mlm is a share below 1"):
+        learnt("masked", ("a > b", "a > c"), "hierverb:mlm=1")
 
 
 def test_it_learns_a_tree_and_leaves_the_model_as_it_was() -> None:

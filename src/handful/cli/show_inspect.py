@@ -65,7 +65,7 @@ def _asked(asked: Mapping[str, Any] | None) -> list[str]:
         return []
     shown = [f"{count(asked['shown'], 'example')} shown with every question"] if asked["shown"] else []
     if asked["template"] is None:
-        return ["at masks behind the text", *shown]
+        return ["at masks beside the text", *shown]
     return [repr(visible(asked["template"], PATH)), f"answers: {some(asked['answers'])}", *shown]
 
 

@@ -110,7 +110,7 @@ def _what(description: Mapping[str, Any], inside: bool) -> dict[str, Any]:
 def _asked(description: Mapping[str, Any]) -> dict[str, Any] | None:
     """How a language model is asked."""
     reading = (description["encoder"].get("delta") or {}).get("reading") or {}
-    if reading.get("kind") not in ("words", "answers", "masks"):
+    if reading.get("kind") not in ("words", "answers", "masks", "levels"):
         return None
     given = reading.get("words") or reading.get("answers")
     return {

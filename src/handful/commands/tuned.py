@@ -22,7 +22,7 @@ from handful.adapt.base import Features, Head
 from handful.adapt.inputs import read_label_sets
 from handful.adapt.logistic import Logistic
 from handful.adapt.reject import REJECTERS, rejecter
-from handful.encode.asking import Answers, Masks, Words
+from handful.encode.asking import Answers, Levels, Masks, Words
 from handful.errors import BadInput
 from handful.evaluate.crossfit import CrossFit, cross_fit
 from handful.evaluate.curve import shots_curve
@@ -331,6 +331,8 @@ def _said(reading: object) -> dict[str, Any] | None:
     """What a recipe that asks a language model makes of class names."""
     if isinstance(reading, Masks):
         return {"used": False, "weight": 0.0, "reason": "the recipe asks a language model without words"}
+    if isinstance(reading, Levels):
+        return {"used": True, "weight": 1.0, "reason": "what a mask is compared with begins as the words of the labels"}
     if isinstance(reading, Words | Answers):
         return {"used": True, "weight": 1.0, "reason": "they are what the language model answers with"}
     return None

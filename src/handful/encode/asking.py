@@ -5,6 +5,7 @@ Answers   log p of whole answers, the sum over tokens by ``tokens ** length_norm
           text 1, answer 1, …, text k, answer k, the text
 Masks     states h [M, d] at masks behind the text, by the nearest prototype p_c [M, d]:
           max_m exp(-|h_m / |h_m| - p_cm / |p_cm||^2)
+Levels    V u, u [d] what the model's head makes of the last of D masks, V [C, d] a row a leaf of a tree of D levels
 
 A model file keeps one as plain values (`described`) and tensors; it is read back by `handful.encode.reading`.
 """
@@ -22,7 +23,7 @@ from torch.nn import functional
 from handful.encode.hf import quiet
 from handful.encode.language_tower import normalised
 from handful.encode.lm import LanguageModel
-from handful.encode.prompt import LabelWords, Prompt, Question, masked
+from handful.encode.prompt import LabelWords, Prompt, Question, level_prompt, masked
 from handful.encode.template import Template
 from handful.errors import BadInput
 
@@ -208,13 +209,52 @@ class Masks:
         return {"prototypes": self.prototypes}
 
 
+@dataclass(frozen=True)
+class Levels:
+    """See `handful.encode.asking`.
+
+    Args:
+        rows: ``V`` ``[C, d]``.
+        depth: D.
+        length: tokens of a prompt at most.
+    """
+
+    kind: ClassVar[str] = "levels"
+    rows: Tensor
+    depth: int
+    length: int = 512
+
+    def __post_init__(self) -> None:
+        if self.rows.dim() != 2 or not bool(torch.isfinite(self.rows).all()):
+            raise BadInput(f"rows of shape {tuple(self.rows.shape)} must be finite, [classes, d]")
+        if type(self.depth) is not int or self.depth < 1:
+            raise BadInput(f"the depth of a tree is a number of levels, not {self.depth!r}")
+
+    @property
+    def width(self) -> int:
+        return len(self.rows)
+
+    def look(self, model: LanguageModel, texts: Sequence[str]) -> Tensor:
+        """``u`` ``[n, d]``."""
+        return model.tower.at_masks(leveled(model, texts, self.depth, self.length), self.depth)[1][:, -1]
+
+    def logits(self, said: Tensor) -> Tensor:
+        return said @ self.rows.mT
+
+    def described(self) -> dict[str, Any]:
+        return {"kind": self.kind, "depth": self.depth, "length": self.length}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"rows": self.rows}
+
+
 def asking_of(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Asking | None:
     """What `Asking.described` and `Asking.tensors` are of; ``None`` for what is no asking.
 
     Raises:
         BadInput: it is damaged.
     """
-    kinds: dict[str, Any] = {one.kind: one for one in (Words, Answers, Masks)}
+    kinds: dict[str, Any] = {one.kind: one for one in (Words, Answers, Masks, Levels)}
     kind = described.get("kind")
     if not isinstance(kind, str) or kind not in kinds:
         return None
@@ -282,6 +322,12 @@ def states_at_masks(model: LanguageModel, texts: Sequence[str], masks: int, leng
     """The encoder's states at ``masks`` masks behind each text ``[n, masks, d]``."""
     most = min(length, model.most)
     return model.tower.states([masked(model.tokenizer, [text], masks, most=most) for text in texts], masks)
+
+
+def leveled(model: LanguageModel, texts: Sequence[str], depth: int, length: int) -> list[Prompt]:
+    """Each text behind a mask a level, see `level_prompt`."""
+    with quiet():  # it would warn of long texts
+        return [level_prompt(model.tokenizer, text, depth, min(length, model.most)) for text in texts]
 
 
 def nearest_prototype(h: Tensor, prototypes: Tensor, similarity: str = "euclidean", over: Over = "max") -> Tensor:

@@ -174,3 +174,23 @@ def padded(lists: Sequence[Sequence[int]], fill: int) -> Tensor:
     for row, some in enumerate(lists):
         out[row, : len(some)] = torch.tensor(some, dtype=torch.long)
     return out
+
+
+def level_prompt(tokenizer: Any, text: str, depth: int, most: int) -> Prompt:
+    """``It was 1 level: [MASK] … D level: [MASK]. text``, of which the text is cut at its end.
+
+    Raises:
+        BadInput: no room for text.
+    """
+
+    def tokens(words: str) -> list[int]:
+        return list(tokenizer.encode(words, add_special_tokens=False))
+
+    ids = [tokenizer.cls_token_id, *tokens("It was")]
+    for level in range(1, depth + 1):
+        ids += [*tokens(f" {level} level:"), tokenizer.mask_token_id]
+    ids += tokens(".")
+    room = most - len(ids) - 1
+    if room < 1:
+        raise BadInput(f"{most} tokens leave no room for text beside the masks of {depth} levels")
+    return Prompt.of([*ids, *tokens(" " + text.strip())[:room], tokenizer.sep_token_id], tokenizer.mask_token_id)

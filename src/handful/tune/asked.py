@@ -4,6 +4,7 @@
     t-few         the likelihood of whole answers, (IA)^3 and the losses of T-Few          (027)
     perfect       neither template nor words: bottlenecks and label embeddings at masks    (078)
     in-context    examples stand in front of the text, nothing learns                      (the baseline of 027)
+    hierverb      classes in a tree, a mask a level                                        (203, `asked_levels`)
 
 Word or answer of a class is its name, or the first text that describes it (``--class-names``). An encoder for them is
 a `handful.encode.speaker.LanguageEncoder`. What each method has beside (grids of rates, examples drawn anew, templates
@@ -54,7 +55,8 @@ def speaker(model: nn.Module) -> Speaker:
     return model
 
 
-def _one_hot_head(ways: int) -> tuple[Tensor, Tensor]:
+def one_hot_head(ways: int) -> tuple[Tensor, Tensor]:
+    """Weight and bias that leave ``ways`` logits as they are."""
     return torch.eye(ways), torch.zeros(ways)
 
 
@@ -84,7 +86,7 @@ class Asked(Readout):
         return self.asking.logits(features)
 
     def ships(self, model: nn.Module) -> Shipped:
-        return Shipped(*_one_hot_head(self.asking.width), self.asking)
+        return Shipped(*one_hot_head(self.asking.width), self.asking)
 
 
 def template_of(given: str, model: LanguageModel) -> str:
@@ -192,7 +194,7 @@ class AskedMasks(LabelEmbeddings):
         inputs, y = list(self._data.inputs), self._data.targets
         h = torch.cat([self.look(model, inputs[at : at + 16]) for at in range(0, len(inputs), 16)])
         means = torch.einsum("nc,nmd->cmd", y, h) / y.sum(0)[:, None, None]
-        return Shipped(*_one_hot_head(len(means)), Masks(means, self.similarity, self.over, self.length))
+        return Shipped(*one_hot_head(len(means)), Masks(means, self.similarity, self.over, self.length))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ The losses are in `handful.tune.hierarchical`; `handful.evaluate.hierarchical` s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from handful.core.hierarchy import SEPARATOR, Hierarchy
 from handful.core.train import AdamW
 from handful.encode.language_tower import LanguageTower
 from handful.encode.lm import LanguageModel
-from handful.encode.prompt import Prompt, word_ids
+from handful.encode.prompt import Prompt, level_prompt, word_ids
 from handful.errors import BadInput, nearest
 from handful.tune.cloze import Cloze
 from handful.tune.delta import Placed
@@ -37,26 +37,6 @@ from handful.tune.prompting import everything
 from handful.tune.recipe import Data, Readout, Recipe, Seen, Stage
 from handful.tune.samplers import Twice
 from handful.tune.tuned import Tuned
-
-
-def level_prompt(tokenizer: Any, text: str, depth: int, most: int) -> Prompt:
-    """``It was 1 level: [MASK] … D level: [MASK]. text``, of which the text is cut at its end.
-
-    Raises:
-        BadInput: no room for text.
-    """
-
-    def tokens(words: str) -> list[int]:
-        return list(tokenizer.encode(words, add_special_tokens=False))
-
-    ids = [tokenizer.cls_token_id, *tokens("It was")]
-    for level in range(1, depth + 1):
-        ids += [*tokens(f" {level} level:"), tokenizer.mask_token_id]
-    ids += tokens(".")
-    room = most - len(ids) - 1
-    if room < 1:
-        raise BadInput(f"{most} tokens leave no room for text beside the masks of {depth} levels")
-    return Prompt.of([*ids, *tokens(" " + text.strip())[:room], tokenizer.sep_token_id], tokenizer.mask_token_id)
 
 
 class LevelWords(Readout):
@@ -95,16 +75,14 @@ class HierVerbLoss:
     """See `handful.tune.hierverb`.
 
     Args:
-        tree: of the labels.
-        cloze: what covers words.
+        cloze: the loss of words that are covered.
         mlm: m.
         chain: how the chain is read, see `chain_loss`; ``None`` leaves it out.
         contrast: c.
         falls: a of `contrast_loss`.
     """
 
-    tree: Hierarchy
-    cloze: Cloze
+    cloze: Callable[[Seen], Tensor]
     mlm: float = 0.001
     chain: Form | None = "nll"
     contrast: float = 0.01
@@ -114,15 +92,43 @@ class HierVerbLoss:
 
     def __call__(self, seen: Seen) -> Tensor:
         assert isinstance(seen.readout, LevelWords)
-        logits, leaves = seen.readout.levels(seen.features), seen.labels
-        loss = level_loss(logits, leaves, self.tree)
+        logits, leaves, tree = seen.readout.levels(seen.features), seen.labels, seen.readout.tree
+        loss = level_loss(logits, leaves, tree)
         if self.mlm:
             loss = (1 - self.mlm) * loss + self.mlm * self.cloze(seen)
         if self.chain is not None:
-            loss = loss + chain_loss(logits[-1], leaves, self.tree, self.chain)
+            loss = loss + chain_loss(logits[-1], leaves, tree, self.chain)
         if self.contrast:
-            loss = loss + self.contrast * contrast_loss(seen.features[0], leaves, self.tree, self.falls)
+            loss = loss + self.contrast * contrast_loss(seen.features[0], leaves, tree, self.falls)
         return loss
+
+
+def check_shares(mlm: float, contrast: float) -> None:
+    """Raise `BadInput` for shares of the loss that make no sense."""
+    if not 0 <= mlm < 1 or contrast < 0:
+        raise BadInput(f"mlm is a share below 1, contrast not negative: {mlm}, {contrast}")
+
+
+def level_stage(epochs: float, lr: float, rows_lr: float, batch: int) -> Stage:
+    """Of training; arguments as of `HierVerbClassifier`."""
+    return Stage(
+        epochs=epochs, lr=lr, batch=batch, weight_decay=0.01, clip=1.0, update=lambda decay: AdamW(1e-6, decay),
+        readout_lr=rows_lr, readout_update=lambda decay: AdamW(1e-6, 0.0),
+    )  # fmt: skip
+
+
+def label_words(tokenizer: Any, tree: Hierarchy, names: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
+    """The tokens of each label's words, by its path: those of ``names``, else the last name of the path.
+
+    Raises:
+        BadInput: a name that is no label; a label without words.
+    """
+    every = [name for level in tree.levels for name in level]
+    for name in names:
+        if name not in every:
+            raise BadInput(f"names has {name!r}, which is no label{nearest(name, every)}")
+    plain = {name: name.rpartition(SEPARATOR)[2].replace("_", " ") for name in every}
+    return {name: word_ids(tokenizer, names.get(name, plain[name])) for name in every}
 
 
 @dataclass
@@ -166,8 +172,7 @@ class HierVerbClassifier:
     def __post_init__(self) -> None:
         if self.model.kind != "masked":
             raise BadInput(f"a label a mask is asked of a masked model; {self.model.name!r} is {self.model.kind}")
-        if not 0 <= self.mlm < 1 or self.contrast < 0:
-            raise BadInput(f"mlm is a share below 1, contrast not negative: {self.mlm}, {self.contrast}")
+        check_shares(self.mlm, self.contrast)
         if self.best not in ("macro", "micro"):
             raise BadInput(f"best is 'macro' or 'micro', not {self.best!r}")
 
@@ -202,14 +207,10 @@ class HierVerbClassifier:
 
     def recipe(self, tree: Hierarchy) -> Recipe:
         """As slots."""
-        loss = HierVerbLoss(tree, Cloze(self.model.tokenizer), self.mlm, self.chain, self.contrast, self.falls)
-        stage = Stage(
-            epochs=self.epochs, lr=self.lr, batch=self.batch, weight_decay=0.01, clip=1.0,
-            update=lambda decay: AdamW(1e-6, decay), readout_lr=self.rows_lr,
-            readout_update=lambda decay: AdamW(1e-6, 0.0),
-        )  # fmt: skip
+        loss = HierVerbLoss(Cloze(self.model.tokenizer), self.mlm, self.chain, self.contrast, self.falls)
+        stage = level_stage(self.epochs, self.lr, self.rows_lr, self.batch)
         changes = everything(self.model.tower) if self.changes is None else self.changes
-        words = self._words(tree)
+        words = label_words(self.model.tokenizer, tree, self.names)
         return Recipe(changes, (loss,), (stage,), readout=lambda: LevelWords(tree, words), sampler=Twice())
 
     def levels(self, texts: Sequence[str]) -> list[Tensor]:
@@ -237,14 +238,6 @@ class HierVerbClassifier:
     def _prompts(self, texts: Sequence[str]) -> list[Prompt]:
         most = min(self.length, self.model.most)
         return [level_prompt(self.model.tokenizer, text, self._tree.depth, most) for text in texts]
-
-    def _words(self, tree: Hierarchy) -> dict[str, tuple[int, ...]]:
-        every = [name for level in tree.levels for name in level]
-        for name in self.names:
-            if name not in every:
-                raise BadInput(f"names has {name!r}, which is no label{nearest(name, every)}")
-        plain = {name: name.rpartition(SEPARATOR)[2].replace("_", " ") for name in every}
-        return {name: word_ids(self.model.tokenizer, self.names.get(name, plain[name])) for name in every}
 
     def _levels(self, prompts: Sequence[Prompt], tuned: Tuned) -> list[Tensor]:
         assert isinstance(tuned.readout, LevelWords)

@@ -18,6 +18,7 @@ RECIPES: Mapping[str, str] = {
     "fastfit": "handful.tune.late:FastFit",
     "film": "handful.tune.plain:FiLM",
     "full": "handful.tune.plain:Full",
+    "hierverb": "handful.tune.asked_levels:AskedHierVerb",
     "in-context": "handful.tune.asked:AskedInContext",
     "lm-bff": "handful.tune.asked:AskedLMBFF",
     "lora": "handful.tune.plain:Lora",
