@@ -2,6 +2,8 @@
 
 words     [n, d]                    read in front of the word embeddings, special tokens included
 keys      [m, layers 2 heads w]     keys and values that every layer's attention sees in front of its own
+
+A seq2seq model has `reader`, `writer` and `across` in place of `keys`: see `handful.encode.front_layers`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from handful.encode.front_layers import Front, of_seq2seq
 from handful.errors import BadInput
 
 _SHIFTED = ("roberta", "xlm-roberta", "camembert", "mpnet")
@@ -27,35 +30,17 @@ def places(config: Any) -> int | None:
     return int(found) - 2 * (getattr(config, "model_type", "") in _SHIFTED) if found else None
 
 
-class Front(nn.Module):
-    """A module that gives its vectors ``[n, width]``: none by itself; changes of its output put some there.
-
-    Args:
-        width: of each.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(0, width))
-
-    def forward(self, empty: Tensor) -> Tensor:
-        """Takes ``weight``, which is empty, and gives what is there."""
-        return empty
-
-    @property
-    def vectors(self) -> Tensor:
-        """What is there, with the changes that are attached."""
-        return self(self.weight)  # type: ignore[no-any-return]
-
-
 class Fronts(nn.Module):
-    """Both places in front of one model.
+    """The places in front of one model.
 
     Args:
         body: of `transformers`.
+        seq2seq: whether it reads and writes.
     """
 
-    def __init__(self, body: Any) -> None:
+    keys: Front
+
+    def __init__(self, body: Any, seq2seq: bool = False) -> None:
         super().__init__()
         config = body.config
         heads = int(getattr(config, "num_attention_heads", 0) or 0)
@@ -63,7 +48,10 @@ class Fronts(nn.Module):
         self._heads = int(getattr(config, "num_key_value_heads", None) or heads)
         hidden = int(getattr(config, "hidden_size", 0) or 0)
         width = int(getattr(config, "head_dim", None) or (hidden // heads if heads else 0))
-        self.words, self.keys = Front(hidden), Front(2 * self._layers * self._heads * width)
+        self.words = Front(hidden)
+        places = of_seq2seq(body) if seq2seq else {"keys": Front(2 * self._layers * self._heads * width)}
+        for name, place in places.items():
+            self.add_module(name, place)
 
     @property
     def ahead(self) -> int:
@@ -73,7 +61,7 @@ class Fronts(nn.Module):
     @property
     def used(self) -> bool:
         """Whether anything is in front."""
-        return bool(len(self.words.vectors) or len(self.keys.vectors))
+        return any(isinstance(place, Front) and len(place.vectors) for place in self.children())
 
     @contextmanager
     def holding(self, keys: Tensor) -> Iterator[None]:
@@ -90,8 +78,8 @@ class Fronts(nn.Module):
         Raises:
             BadInput: more places than the model has; the model takes no keys and values.
         """
-        words, keys = self.words.vectors, self.keys.vectors
-        if not self.used:
+        words, keys = self.words.vectors, self.keys.vectors if "keys" in self._modules else ()
+        if not len(words) and not len(keys):
             return inputs
         ids, limit = inputs["input_ids"], places(body.config)
         total = ids.shape[1] + len(words) + len(keys)

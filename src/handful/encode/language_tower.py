@@ -47,7 +47,7 @@ class LanguageTower(nn.Module):
         self.body, self.kind, self.pad = body, kind, pad
         types = getattr(body.config, "type_vocab_size", 0)
         self._types = int(types) if isinstance(types, int) else 0
-        self.front = Fronts(body)
+        self.front = Fronts(body, kind == "seq2seq")
 
     def forward(self, prompts: Sequence[Prompt] | Sequence[Question] | Sequence[Row]) -> Tensor:
         """Logits of the asked word ``[B, V]``; of questions, what `likelihoods` gives; of rows, what `learnt` gives."""
@@ -201,14 +201,13 @@ class LanguageTower(nn.Module):
     def inputs(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
         """What the body is called with: ids, which of them count, and their kinds where it knows several.
 
-        With vectors in front, see `handful.encode.front`: word embeddings in place of ids, or keys and values.
+        With vectors in front, see `handful.encode.front`: word embeddings in place of ids, or keys and values, which
+        a seq2seq model's layers see without being given them here.
         """
         ids = padded([prompt.ids for prompt in prompts], self.pad)
         out: dict[str, Any] = {"input_ids": ids, "attention_mask": there([len(prompt.ids) for prompt in prompts])}
         if self._types > 1:
             out["token_type_ids"] = padded([prompt.segments for prompt in prompts], 0).clamp_max(self._types - 1)
-        if self.kind == "seq2seq" and len(self.front.keys.vectors):
-            raise BadInput("keys and values go in front of a masked or causal model; put words in front of this one")
         return self.front.join(out, self.body)
 
     def _logits(self, inputs: dict[str, Any], at: Tensor, rows: Tensor | None = None) -> Tensor:

@@ -3,7 +3,8 @@
     soft prompt    P [n, d] in front of the word embeddings (prompt tuning: Lester et al., The Power of Scale for
                    Parameter-Efficient Prompt Tuning, 2021)
     prefix         P [n, layers 2 heads w]: keys and values in front of those of every layer (prefix tuning: Li and
-                   Liang, Prefix-Tuning: Optimizing Continuous Prompts for Generation, 2021; P-tuning v2, 2022)
+                   Liang, Prefix-Tuning: Optimizing Continuous Prompts for Generation, 2021; P-tuning v2, 2022);
+                   a seq2seq model has three: of the reader, of the writer, and of the writer's attention to the reader
                    P itself learns, or P = W2 tanh(W1 E + b1) + b2 with E [n, k], W1 [h, k], which is steadier
 
 Both stand in front of the special tokens too, and give what peft's of the same numbers gives. They change what goes
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from handful.encode.front_layers import FAMILIES
 from handful.encode.language_tower import LanguageTower
 from handful.errors import BadInput
 from handful.tune.change import Begun, Change, Mode, Tensors, register
@@ -33,17 +35,21 @@ from handful.tune.lora import kaiming
 from handful.tune.recipe import Data, Readout, Recipe, Stage
 from handful.tune.sites import Where
 
-WORDS, KEYS = Where(names=r"(?:^|\.)front\.words$"), Where(names=r"(?:^|\.)front\.keys$")
-"""The two places of a language tower."""
+WORDS = Where(names=r"(?:^|\.)front\.words$")
+KEYS = Where(names=r"(?:^|\.)front\.(?:keys|reader|writer|across)$")
+"""The places of a language tower; a seq2seq one has keys and values in three."""
 
 
 def _checked(weight: Tensor, tokens: int, spread: float) -> None:
     if weight.dim() != 2 or len(weight):
-        raise BadInput("vectors in front are placed at front.words or front.keys of a language tower")
+        raise BadInput("vectors in front are placed at WORDS or KEYS of a language tower")
     if tokens < 1 or not spread > 0:
         raise BadInput(f"tokens are 1 at least and spread is above 0, not {tokens} and {spread}")
     if not weight.shape[1]:
-        raise BadInput("the model's configuration does not say how wide its layers are; nothing can go in front")
+        raise BadInput(
+            "the model's configuration does not say how wide its layers are, or they take no keys and values of others "
+            f"(of seq2seq models those of {', '.join(FAMILIES)} do, in transformers 5.24); nothing can go in front there"
+        )
 
 
 @register
@@ -163,7 +169,7 @@ class PromptTuning:
 
 @dataclass(frozen=True)
 class PrefixTuning:
-    """A prefix of every layer alone learns.
+    """A prefix of every layer alone learns; in a seq2seq model three, each of that many tokens.
 
     Args:
         tokens: of the prefix (Li and Liang: 10 for tables to text, 200 for summaries).

@@ -3,9 +3,8 @@
     way = COMPARED["compacter"]
     TFewClassifier(model, [template], way.settings, changes=way.changes, start=way.start).fit(texts, labels, choices)
 
-All learn by T-Few's losses and schedule; prompts without that of wrong answers, as in the authors' settings. Prefixes
-stand in front of masked and causal models, as keys and values; a seq2seq model takes prompts. FISH masks follow from
-data: `handful.tune.masked.chosen`, of `fisher`.
+All learn by T-Few's losses and schedule; prompts without that of wrong answers, as in the authors' settings. FISH masks
+follow from data: `handful.tune.masked.chosen`, of `fisher`.
 """
 
 from __future__ import annotations
@@ -101,13 +100,9 @@ def prompt(model: nn.Module, tokens: int) -> tuple[Placed, ...]:
 
 
 def prefix(model: nn.Module, tokens: int = 10, inner: int = 512) -> tuple[Placed, ...]:
-    """Keys and values in front of every layer, through a network with ``inner`` units.
-
-    Raises:
-        BadInput: a seq2seq model.
+    """Keys and values in front of every layer, through a network with ``inner`` units; in a seq2seq model in front of
+    those of each of its three attentions, through networks of their own.
     """
-    if getattr(model, "kind", "") == "seq2seq":
-        raise BadInput("prefixes go in front of a masked or causal model; give this one a prompt")
     front: Any = model.front
     width = int(front.words.weight.shape[1])
     return (Placed(Prefix(tokens, through=width, inner=inner), KEYS),)
