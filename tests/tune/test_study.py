@@ -13,18 +13,23 @@ import tiny_lm
 import torch
 from torch import nn
 
+from handful.encode.language_tower import LanguageTower
 from handful.encode.lm import LanguageModel
 from handful.encode.template import Template
 from handful.errors import BadInput
 from handful.tune import Compacter, Data, Delta, Intrinsic, Placed, Where, load_delta, save_delta, tune
 from handful.tune.compacter import kronecker
+from handful.tune.front import Prefix
 from handful.tune.intrinsic import draws, fastfood, hadamard, intrinsic
 from handful.tune.prompting import Words
 from handful.tune.recipe import Recipe
 from handful.tune.study import COMPARED, CommonWords
 from handful.tune.t_few import TFewClassifier
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "t_few_study.json").read_text(encoding="utf-8"))
+GOLDEN, PREFIX = (
+    json.loads((Path(__file__).parents[1] / "golden" / f"{name}.json").read_text(encoding="utf-8"))
+    for name in ("t_few_study", "t_few_prefix")
+)
 TEXTS = ["a great film", "great actors", "it was great", "a terrible film", "terrible actors", "it was terrible"]
 LABELS, CHOICES = ["good"] * 3 + ["bad"] * 3, ["bad", "good"]
 TEMPLATES = {
@@ -67,6 +72,44 @@ def test_compacter_and_projections_are_those_of_the_authors_code(monkeypatch: py
     torch.testing.assert_close(moved, torch.tensor(GOLDEN["matrix"]))
 
 
+@pytest.mark.paper(27, oracle="c", part="study")
+@pytest.mark.parametrize("how", ["eager", "sdpa"])
+def test_prefixes_of_t5_are_those_of_the_authors_code(how: str) -> None:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(
+        vocab_size=23, d_model=16, d_kv=6, d_ff=24, num_layers=2, num_decoder_layers=3, num_heads=2,
+        feed_forward_proj="gated-gelu", decoder_start_token_id=0, pad_token_id=0, eos_token_id=1, dropout_rate=0.0,
+        relative_attention_num_buckets=8, relative_attention_max_distance=16,
+    )  # fmt: skip
+    body: Any = T5ForConditionalGeneration._from_config(config, attn_implementation=how).eval()
+    g, tower = generator(), LanguageTower(body, "seq2seq")
+
+    def fill(*tensors: torch.Tensor, spread: float = 1.0) -> None:
+        for t in tensors:
+            t.copy_(spread * torch.randn(t.shape, generator=g))
+
+    places = [Placed(Prefix(n, 1.0, through=16, inner=5), Where(names=rf"front\.{place}$"))
+              for place, n in (("reader", 3), ("writer", 2), ("across", 3))]  # fmt: skip
+    delta = Delta.begin(tower, places, generator())
+    with torch.no_grad():
+        fill(*(p for _, p in sorted(body.named_parameters())), spread=0.3)
+        there = torch.arange(7) < torch.tensor([7, 4, 5])[:, None]
+        ids = torch.randint(3, 23, (3, 7), generator=g) * there
+        inputs = {"input_ids": ids, "attention_mask": there.long(),
+                  "decoder_input_ids": torch.randint(3, 23, (3, 4), generator=g)}  # fmt: skip
+        for holder, layers in zip(delta.each(), (2, 3, 3), strict=True):
+            t = holder.tensors
+            fill(t["E"], t["W1"], t["b1"])
+            for w, b in zip(t["W2"].view(layers, -1, 5), t["b2"].view(layers, -1), strict=True):
+                fill(w, b)
+        before, want = body(**inputs).logits[..., [1, 9, 17]], torch.tensor(PREFIX["logits"])
+        with delta.attached(tower):
+            torch.testing.assert_close(body(**inputs).logits[..., [1, 9, 17]], want, atol=5e-6, rtol=1e-5)
+    assert (before - want).abs().max() > 0.1
+    assert delta.trainable() == PREFIX["numbers"]
+
+
 def test_a_change_projects_by_its_seed() -> None:
     theta, w, b = torch.randn(6, generator=generator()), torch.randn(4, 7), torch.randn(5)
     seed, scale = torch.tensor([3]), torch.tensor([0.5])
@@ -93,13 +136,15 @@ def expected(name: str, model: LanguageModel) -> int:
     m = d // 32
     adapter, small = 2 * d * m + d + m, 2 * 4**3 + 2 * (d + m) + d + m
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    keys = 2 * layers * heads * (d // config.num_attention_heads)
+    keys, fronts = 2 * layers * heads * (d // config.num_attention_heads), 1
+    if kind == "seq2seq":  # in the reader, in the writer and between them, through a network each
+        keys, fronts = 2 * 3 * config.num_layers * config.num_heads * config.d_kv, 3
     total = sum(p.numel() for p in body.parameters())
     found = {
         "full": total, "layernorm": norms, "prompt-10": 10 * d, "prompt-100": 100 * d,
         "adapter": 2 * layers * adapter + norms, "compacter": 2 * layers * small + norms,
         "compacter++": layers * small + norms, "said-20k": 20_000, "said-500k": 500_000,
-        "prefix": 10 * d + d * 512 + 512 + 512 * keys + keys,
+        "prefix": fronts * (10 * d + d * 512 + 512) + 512 * keys + keys,
     }  # fmt: skip
     return found[name]
 
@@ -118,8 +163,9 @@ def test_as_many_numbers_learn_as_the_formulas_say(kind: str) -> None:
         "compacter++",
         "said-20k",
         "said-500k",
+        "prefix",
     ]
-    for name in [*names, *(["prefix"] if kind != "seq2seq" else [])]:
+    for name in names:
         delta = Delta.begin(model.tower, COMPARED[name].changes(model.tower), generator())
         assert delta.trainable() == expected(name, model), name
 
@@ -137,8 +183,6 @@ def test_on_t0_3b() -> None:
 @pytest.mark.parametrize("name", ["compacter", "prompt-10", "prefix", "said-20k"])
 @pytest.mark.parametrize("kind", ["causal", "seq2seq"])
 def test_they_learn_by_the_losses_of_t_few_whatever_the_order_of_answers(name: str, kind: str) -> None:
-    if (name, kind) == ("prefix", "seq2seq"):
-        pytest.skip("a seq2seq model takes prompts")
     way = COMPARED[name]
     found = []
     for choices in (CHOICES, CHOICES[::-1]):
@@ -198,7 +242,6 @@ def test_cross_attention_has_no_compacter() -> None:
 def test_what_cannot_be_is_refused() -> None:
     seq, causal = wide("seq2seq"), wide("causal")
     for act, message in [
-        (lambda: COMPARED["prefix"].changes(seq.tower), "give this one a prompt"),
         (lambda: COMPARED["bitfit"].changes(causal.tower), "no biases to learn"),
         (lambda: intrinsic(seq.tower, 5), "5 dimensions do not suffice for a lambda"),
         (lambda: Compacter(reduction=0), "1 at least"),

@@ -87,28 +87,27 @@ class LayerFront(Front):
         maps: list[Any] = [getattr(one, "k", None) or one.k_proj for one in attentions]
         super().__init__(sum(2 * k.out_features for k in maps))
         self._layers, self._writes = len(attentions), writes
-        self._made: Tensor | None = None
+        self._made: list[Tensor] = []  # not as an attribute, which torch would take for a parameter of this
         stack.register_forward_pre_hook(self._make)
         stack.register_forward_hook(self._forget, always_call=True)
         for layer, one in enumerate(attentions):
             mask = "mask" if "mask" in _asks(one) else "attention_mask"
             one.register_forward_pre_hook(partial(self._put, layer, mask), with_kwargs=True)
 
-    def _make(self, stack: nn.Module, given: Any) -> None:
-        self._made = self.vectors
-
-    def _forget(self, stack: nn.Module, given: Any, out: Any) -> None:
-        self._made = None
-
-    def _put(self, layer: int, mask: str, module: Any, given: Any, named: dict[str, Any]) -> Any:
-        made = self.vectors if self._made is None else self._made  # a layer may be called by itself
-        if not len(made):
-            return None
-        how = module.config._attn_implementation
-        if how not in ("eager", "sdpa"):
+    def _make(self, stack: Any, given: Any) -> None:
+        self._made, how = [self.vectors], stack.config._attn_implementation
+        if len(self._made[0]) and how not in ("eager", "sdpa"):
             raise BadInput(
                 f"attention by {how!r} sees no keys and values in front; load the model with attn_implementation='sdpa'"
             )
+
+    def _forget(self, stack: nn.Module, given: Any, out: Any) -> None:
+        self._made = []
+
+    def _put(self, layer: int, mask: str, module: Any, given: Any, named: dict[str, Any]) -> Any:
+        made = self._made[0] if self._made else self.vectors  # a layer may be run again for its gradients
+        if not len(made):
+            return None
         keys, values = made.unflatten(1, (self._layers, 2, -1))[:, layer].unbind(1)
         own = named.get("cache") if self._writes else None
         behind = Behind(keys, values, getattr(own, "self_attention_cache", own))
@@ -118,7 +117,8 @@ class LayerFront(Front):
         elif self._writes:  # no mask says: each sees those before it
             before = behind.get_seq_length(module.layer_idx)
             seen = torch.ones(1, 1, many, before + many, dtype=torch.bool, device=made.device).tril(before)
-            seen = seen if how == "sdpa" else torch.where(seen, 0.0, torch.finfo(made.dtype).min)
+            if module.config._attn_implementation == "eager":
+                seen = torch.where(seen, 0.0, torch.finfo(made.dtype).min)
         return given, {**named, "cache": behind, mask: seen}
 
 
