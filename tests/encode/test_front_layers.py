@@ -109,7 +109,8 @@ def test_each_attention_is_the_one_written_by_hand(family: str, how: str) -> Non
                 x, read, out = found[module]  # type: ignore[misc]
                 want = by_hand(module, x, read, ahead, seen, table)
                 torch.testing.assert_close(out, want, atol=1e-5, rtol=1e-5)
-    assert [h.P.shape[1] for h in delta.each()] == [2 * len(here[name]) * (12 if "t5" in family else 16) for name in here]
+    widths = [2 * len(here[name]) * (12 if "t5" in family else 16) for name in here]
+    assert [holder.P.shape[1] for holder in delta.each()] == widths
 
 
 @pytest.mark.parametrize("family", ["t5", "bart"])

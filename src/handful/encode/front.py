@@ -78,7 +78,8 @@ class Fronts(nn.Module):
         Raises:
             BadInput: more places than the model has; the model takes no keys and values.
         """
-        words, keys = self.words.vectors, self.keys.vectors if "keys" in self._modules else ()
+        words = self.words.vectors
+        keys = self.keys.vectors if "keys" in self._modules else words[:0]
         if not len(words) and not len(keys):
             return inputs
         ids, limit = inputs["input_ids"], places(body.config)

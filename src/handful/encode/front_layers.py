@@ -69,7 +69,7 @@ class Behind:
         """Keys and values ``[B, heads, L, w]``, with all that was before in front."""
         if self._own is not None:
             keys, values = self._own.update(keys, values, layer_idx)
-        k, v = (part.unflatten(1, (keys.shape[1], -1)).transpose(0, 1).expand(len(keys), -1, -1, -1)
+        k, v = (part.view(len(part), keys.shape[1], -1).transpose(0, 1).expand(len(keys), -1, -1, -1)
                 for part in self._parts)  # fmt: skip
         return torch.cat([k, keys], 2), torch.cat([v, values], 2)
 
@@ -108,7 +108,7 @@ class LayerFront(Front):
         made = self._made[0] if self._made else self.vectors  # a layer may be run again for its gradients
         if not len(made):
             return None
-        keys, values = made.unflatten(1, (self._layers, 2, -1))[:, layer].unbind(1)
+        keys, values = made.view(len(made), self._layers, 2, -1)[:, layer].unbind(1)
         own = named.get("cache") if self._writes else None
         behind = Behind(keys, values, getattr(own, "self_attention_cache", own))
         seen, many = named.get(mask), (given[0] if given else named["hidden_states"]).shape[1]

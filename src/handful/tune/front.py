@@ -47,8 +47,8 @@ def _checked(weight: Tensor, tokens: int, spread: float) -> None:
         raise BadInput(f"tokens are 1 at least and spread is above 0, not {tokens} and {spread}")
     if not weight.shape[1]:
         raise BadInput(
-            "the model's configuration does not say how wide its layers are, or they take no keys and values of others "
-            f"(of seq2seq models those of {', '.join(FAMILIES)} do, in transformers 5.24); nothing can go in front there"
+            "nothing can go in front there: the configuration does not say how wide the model's layers are, or they "
+            f"take no keys and values (of seq2seq models those of {', '.join(FAMILIES)} do, in transformers 5.24)"
         )
 
 
