@@ -69,7 +69,7 @@ class Behind:
         """Keys and values ``[B, heads, L, w]``, with all that was before in front."""
         if self._own is not None:
             keys, values = self._own.update(keys, values, layer_idx)
-        k, v = (part.view(len(part), keys.shape[1], -1).transpose(0, 1).expand(len(keys), -1, -1, -1)
+        k, v = (part.to(keys).view(len(part), keys.shape[1], -1).transpose(0, 1).expand(len(keys), -1, -1, -1)
                 for part in self._parts)  # fmt: skip
         return torch.cat([k, keys], 2), torch.cat([v, values], 2)
 
