@@ -1,14 +1,15 @@
 """What tuning the encoder brings at eight shots: `handful.fit` with and without ``tune``, and peers, the same draws.
 
     python benchmarks/tuning.py [--data FOLDER] [--seeds 3] [--only NAME …] [--recipes none lora auto SetFit …]
-    pip install 'setfit==1.2.0' 'transformers<5'    # for SetFit
+    pip install 'setfit==1.2.0' 'fast-fit==1.2.1' 'transformers<5'    # for SetFit and FastFit
 
 Each draw takes eight examples a class; all recipes learn from the same ones and are tested on the same items of the
-official test set, at most `MOST`. ``cr-183-20`` has 183 good reviews and 20 bad ones, drawn from the test set, and is
+official test set, at most `MOST`. ``banking77-77`` has ten of each of all 77 intents and is tested on every item;
+``cr-183-20`` has 183 good reviews and 20 bad ones, drawn from the test set, and is
 tested on others in the same proportion. Named recipes are not judged (a time limit of a second), so that their seconds
 are those of tuning once; ``auto`` is judged by its folds and chooses. SetFit runs as its authors' scripts do: 20
-iterations of pairs, one epoch, logistic regression. Labels are words, as a user's are; Handful reads them, SetFit does
-not.
+iterations of pairs, one epoch, logistic regression; FastFit see `against_fastfit`. Labels are words, as a user's are;
+Handful and FastFit read them, SetFit does not.
 
 Writes ``results/tuning.json`` after every fit and goes on from there; intervals are Student's t over draws, gains are
 paired. The score is accuracy, where classes are uneven Matthews' correlation, both x 100. Seconds are the process's
@@ -39,6 +40,7 @@ HERE = Path(__file__).resolve().parent
 FEW = ("cr", "sst-5", "agnews", "trec")
 SPLITS = (13, 21, 42, 87, 100)
 SHOTS, MOST, INTENTS = 8, 500, 10
+MANY, MANY_SHOTS = "banking77-77", 10
 UNEVEN, SIZES = "cr-183-20", {"negative": 20, "positive": 183}
 NAMES = {
     "cr": ("negative", "positive"),
@@ -62,7 +64,7 @@ def main() -> int:
     torch.set_num_threads(1)
     rows = json.loads(options.out.read_text(encoding="utf-8"))["rows"] if options.out.exists() else []
     done = {(row["set"], row["recipe"], row["seed"]) for row in rows}
-    for name in (*FEW, "banking77-10", UNEVEN):
+    for name in (*FEW, "banking77-10", MANY, UNEVEN):
         if options.only and name not in options.only:
             continue
         for seed in range(options.seeds):
@@ -80,8 +82,8 @@ def one(data: Path, name: str, recipe: str, seed: int) -> dict[str, object]:
     """Score in percent, seconds, and whether the encoder was changed."""
     (texts, labels), (asked, truth) = drawn(data, name, seed)
     began = time.process_time()
-    if recipe == "SetFit":
-        predict, changed = setfit(texts, labels, seed), True
+    if recipe in PEERS:
+        predict, changed = PEERS[recipe](texts, labels, seed), True
     else:
         model = handful.fit(
             texts, labels.tolist(), tune=None if recipe == "none" else recipe, cache=False, seed=seed,
@@ -102,9 +104,22 @@ def setfit(texts: list[str], labels: np.ndarray, seed: int) -> Callable[[list[st
     return lambda asked: classes[np.asarray(model.predict(asked))]
 
 
+def fastfit(texts: list[str], labels: np.ndarray, seed: int) -> Callable[[list[str]], Any]:
+    """FastFit 1.2 taught the examples: what labels texts."""
+    from against_fastfit import learn
+
+    return learn(texts, labels.tolist(), seed)
+
+
+PEERS = {"SetFit": setfit, "FastFit": fastfit}
+
+
 def drawn(data: Path, name: str, seed: int) -> tuple[Texts, Texts]:
     """What is learnt from, and what is asked."""
-    learn, test = banking(data) if name == "banking77-10" else few(data, name.removesuffix("-183-20"))
+    if name == MANY:
+        learn, test = banking(data, 1, None)
+        return taken(learn, draw(learn[1], MANY_SHOTS, seed)[0]), taken(test, np.arange(len(test[0])))
+    learn, test = banking(data, 8, INTENTS) if name == "banking77-10" else few(data, name.removesuffix("-183-20"))
     if name == UNEVEN:
         return uneven(test, seed)
     some, _ = draw(learn[1], SHOTS, seed)
@@ -153,13 +168,13 @@ def few(data: Path, name: str) -> tuple[Texts, Texts]:
     return tuple(pack([(text, NAMES[name][int(code)]) for text, code in pairs]) for pairs in (known.items(), test))
 
 
-def banking(data: Path) -> tuple[Texts, Texts]:
-    """Every eighth intent of Banking77, ten of them."""
+def banking(data: Path, every: int, most: int | None) -> tuple[Texts, Texts]:
+    """Every so-manieth intent of Banking77, at most so many of them."""
     parts = []
     for part in ("train", "test"):
         with (data / "banking77" / f"{part}.csv").open(encoding="utf-8", newline="") as file:
             parts.append([(row["text"], row["category"]) for row in csv.DictReader(file)])
-    chosen = set(sorted({label for _, label in parts[0]})[::8][:INTENTS])
+    chosen = set(sorted({label for _, label in parts[0]})[::every][:most])
     learn, test = (pack([pair for pair in part if pair[1] in chosen]) for part in parts)
     return learn, test
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,11 @@ SETS = {
     "omniglot": "Omniglot, 136 characters",
     "fashion-mnist": "Fashion-MNIST",
 }
-TASKS = {"banking77-10": "Banking77, ten intents", "cr-183-20": "CR, 183 to 20, Matthews' correlation x 100"}
+TASKS = {
+    "banking77-10": "Banking77, ten intents",
+    "banking77-77": "Banking77, 10 examples each",
+    "cr-183-20": "CR, 183 to 20, Matthews' correlation x 100",
+}
 KINDS = {
     "plain": "as they are",
     "thrice": "every example given three times",
@@ -201,34 +206,33 @@ def _seconds(run: dict[str, Any]) -> Iterator[str]:
         yield f"{min(seconds):.1f} to {max(seconds):.1f}"
 
 
-def _tuning() -> str:
-    """Handful's ``auto`` beside SetFit, and what tuning alone takes; means over draws, differences paired."""
+def _tuning(peer: str) -> str:
+    """Handful's ``auto`` beside a peer, and what tuning alone takes; means over draws, differences paired."""
     of = {(row["set"], row["recipe"], row["seed"]): row for row in _read("tuning")["rows"]}
-    draws = {name: sorted(s for n, recipe, s in of if (n, recipe) == (name, "SetFit")) for name, *_ in of}
+    draws = {name: sorted(s for n, recipe, s in of if (n, recipe) == (name, peer)) for name, *_ in of}
     draws = {name: [s for s in seeds if (name, "auto", s) in of] for name, seeds in draws.items()}
 
     def mean(name: str, recipe: str, what: str) -> float:
         return sum(of[name, recipe, s][what] for s in draws[name]) / len(draws[name])
 
     def gain(name: str, seed: int) -> float:
-        return float(of[name, "auto", seed]["score"] - of[name, "SetFit", seed]["score"])
+        return float(of[name, "auto", seed]["score"] - of[name, peer, seed]["score"])
 
     rows = []
-    for name in (name for name, seeds in draws.items() if len(seeds) > 1):
-        scores = (f"{mean(name, recipe, 'score'):.1f}" for recipe in ("none", "auto", "SetFit"))
-        seconds = (f"{mean(name, recipe, 'seconds'):.0f}" for recipe in ("lora", "auto", "SetFit"))
+    shown = [name for name, seeds in draws.items() if len(seeds) > 1]
+    for name in shown:
+        scores = (f"{mean(name, recipe, 'score'):.1f}" for recipe in ("none", "auto", peer))
+        seconds = (f"{mean(name, recipe, 'seconds'):.0f}" for recipe in ("lora", "auto", peer))
         difference = mean_interval([gain(name, s) for s in draws[name]]).as_dict()
         rows.append(
             (TASKS.get(name) or SETS[name], str(len(draws[name])), *scores, _estimate(difference, "+.1f"), *seconds)
         )
-    most = max(map(len, draws.values()))
-    even = [name for name in draws if len(draws[name]) == most]
-    shared = sorted(set.intersection(*(set(draws[name]) for name in even)))
-    whole = mean_interval([sum(gain(name, s) for name in even) / len(even) for s in shared]).as_dict()
-    rows.append(
-        (f"mean of those with {most} draws", str(len(shared)), "", "", "", _estimate(whole, "+.1f"), "", "", "")
-    )
-    head = ("Task", "Draws", "Frozen", "`tune auto`", "SetFit", "Difference", "Tuning, s", "`auto`, s", "SetFit, s")
+    for what, names in (("mean of the accuracies", [n for n in shown if n != "cr-183-20"]), ("mean of all", shown)):
+        both = sorted(set.intersection(*(set(draws[name]) for name in names)))
+        if len(shown) > 1:
+            whole = mean_interval([sum(gain(name, s) for name in names) / len(names) for s in both]).as_dict()
+            rows.append((what, str(len(both)), "", "", "", _estimate(whole, "+.1f"), "", "", ""))
+    head = ("Task", "Draws", "Frozen", "`tune auto`", peer, "Difference", "Tuning, s", "`auto`, s", f"{peer}, s")
     return table(head, rows)
 
 
@@ -288,22 +292,32 @@ def _compeft() -> str:
 
 def _lora_sb() -> str:
     """Accuracies at the setting that was chosen on another draw, and what is between the two methods."""
+    rows = _read("lora_sb")["rows"]
     words = {"frozen": "no change", "rule": "LoRA-SB, first step of the warm-up's rate"}
-    rows = [row for row in _read("lora_sb")["rows"] if not row["choice"]]
     body = []
-    for name in dict.fromkeys(row["set"] for row in rows):
-        mine = [row for row in rows if row["set"] == name]
-        of = {"frozen": {row["seed"]: row["frozen"] for row in mine}}
-        for row in mine:
-            of.setdefault(row["kind"], {})[row["seed"]] = row["accuracy"]
-        for kind, values in of.items():
-            mean = _estimate(mean_interval(list(values.values())).as_dict())
-            gain = _estimate(mean_interval([v - of["LoRA-XS"][seed] for seed, v in values.items()]).as_dict(), "+.1f")
-            losses = [row["last"] for row in mine if row["kind"] == kind]
+    for name, rank in dict.fromkeys((row["set"], row["rank"]) for row in rows):
+        of: dict[str, dict[int, dict[str, Any]]] = {}
+        for kind in dict.fromkeys(row["kind"] for row in rows):
+            mine = [row for row in rows if (row["set"], row["rank"], row["kind"]) == (name, rank, kind)]
+            tried = [row for row in mine if row["choice"]]
+            if tried:
+                best = max(tried, key=lambda row: (row["accuracy"], -row["last"]))
+                at = [row for row in mine if (row["rate"], row["eta"]) == (best["rate"], best["eta"])]
+                of[kind] = {row["seed"]: row for row in at if not row["choice"]}
+        plain = of["LoRA-XS"]
+        of = {"frozen": {seed: {"accuracy": row["frozen"]} for seed, row in plain.items()}, **of}
+        for kind, draws in of.items():
+            mean = _estimate(mean_interval([row["accuracy"] for row in draws.values()]).as_dict())
+            gains = [row["accuracy"] - plain[seed]["accuracy"] for seed, row in draws.items()]
+            gain = "" if kind == "LoRA-XS" else _estimate(mean_interval(gains).as_dict(), "+.1f")
+            losses = [row["last"] for row in draws.values() if "last" in row]
             last = f"{sum(losses) / len(losses):.2f}" if losses else ""
-            gain = "" if kind == "LoRA-XS" else gain
-            body.append((SETS[name], words.get(kind, kind), str(len(values)), mean, gain, last))
-    return table(("Task", "Method", "Draws", "Accuracy, %", "Beside LoRA-XS, points", "Loss at the end"), body)
+            learnt = next((f"{row['learnt']:,}" for row in draws.values() if "learnt" in row), "")
+            body.append(
+                (f"{SETS[name]}, {rank} x {rank}", words.get(kind, kind), learnt, str(len(draws)), mean, gain, last)
+            )
+    head = ("Task", "Method", "Numbers learnt", "Draws", "Accuracy, %", "Beside LoRA-XS, points", "Loss at the end")
+    return table(head, body)
 
 
 def _fast_forward() -> str:
@@ -376,7 +390,8 @@ _TABLES = {
     "speed": _speed,
     "episodes": _episodes,
     "setfit": _setfit,
-    "tuning": _tuning,
+    "tuning": partial(_tuning, "SetFit"),
+    "fastfit": partial(_tuning, "FastFit"),
     "private": _private,
     "multipliers": _multipliers,
     "attacks": _attacks,
