@@ -227,11 +227,11 @@ def _tuning(peer: str) -> str:
         rows.append(
             (TASKS.get(name) or SETS[name], str(len(draws[name])), *scores, _estimate(difference, "+.1f"), *seconds)
         )
-    for what, names in (("mean of the accuracies", [n for n in shown if n != "cr-183-20"]), ("mean of all", shown)):
+    even = [name for name in shown if name != "cr-183-20"]
+    for what, names in (("mean of the accuracies", even), ("mean of all", shown)) if len(shown) > 1 else ():
         both = sorted(set.intersection(*(set(draws[name]) for name in names)))
-        if len(shown) > 1:
-            whole = mean_interval([sum(gain(name, s) for name in names) / len(names) for s in both]).as_dict()
-            rows.append((what, str(len(both)), "", "", "", _estimate(whole, "+.1f"), "", "", ""))
+        whole = mean_interval([sum(gain(name, s) for name in names) / len(names) for s in both]).as_dict()
+        rows.append((what, str(len(both)), "", "", "", _estimate(whole, "+.1f"), "", "", ""))
     head = ("Task", "Draws", "Frozen", "`tune auto`", peer, "Difference", "Tuning, s", "`auto`, s", f"{peer}, s")
     return table(head, rows)
 
