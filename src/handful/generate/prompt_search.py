@@ -25,7 +25,7 @@ from handful.encode.prompt import Prompt
 from handful.encode.template import Template
 from handful.errors import BadInput
 from handful.generate.rephrased import By, Questions, Rewrites, first_tokens, vote
-from handful.tune.prompting import one_hot
+from handful.tune.prompting import one_hot, refuse_unpaired
 
 Tokens = tuple[int, ...]
 
@@ -115,8 +115,7 @@ class PromptSearch:
         Raises:
             BadInput: a label without a word; no room for the prompt; see `handful.generate.rephrased.checked`.
         """
-        if len(texts) != len(labels) or len(dev_texts) != len(dev_labels):
-            raise BadInput(f"{len(texts)} and {len(dev_texts)} texts, but {len(labels)} and {len(dev_labels)} labels")
+        refuse_unpaired(texts, labels, dev_texts, dev_labels)
         targets = one_hot(labels, self.classes).argmax(1)
         held = one_hot(dev_labels, self.classes).argmax(1) if len(dev_labels) else None
         generator = torch.Generator().manual_seed(self.seed)

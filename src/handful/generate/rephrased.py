@@ -30,7 +30,7 @@ from handful.encode.template import Template
 from handful.errors import BadInput
 from handful.tune.delta import Placed
 from handful.tune.loop import tune
-from handful.tune.prompting import Words, everything, one_hot
+from handful.tune.prompting import Words, everything, one_hot, refuse_unpaired
 from handful.tune.recipe import Data, Readout, Recipe, Seen, Stage
 from handful.tune.tuned import Tuned
 
@@ -184,8 +184,7 @@ class RephrasedClassifier:
         Raises:
             BadInput: a label without a word; rewrites that are empty, or more of one text than of another.
         """
-        if len(texts) != len(labels) or len(dev_texts) != len(dev_labels):
-            raise BadInput(f"{len(texts)} and {len(dev_texts)} texts, but {len(labels)} and {len(dev_labels)} labels")
+        refuse_unpaired(texts, labels, dev_texts, dev_labels)
         targets, judge = one_hot(labels, self.classes), None
         if len(dev_labels):
             judge = partial(self._judged, self._items(dev_texts, False), one_hot(dev_labels, self.classes).argmax(1))

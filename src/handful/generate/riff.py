@@ -35,7 +35,7 @@ from handful.generate.paraphrase import Paraphraser, Way, likelihood
 from handful.protocols import Progress
 from handful.tune.delta import Placed
 from handful.tune.loop import tune
-from handful.tune.prompting import everything, one_hot
+from handful.tune.prompting import everything, one_hot, refuse_unpaired
 from handful.tune.recipe import Data, Recipe, Seen, Stage
 from handful.tune.tuned import Tuned
 
@@ -161,8 +161,7 @@ class RIFF:
         Raises:
             BadInput: a label that is no class; one rewrite and standardised rewards.
         """
-        if len(texts) != len(labels) or len(dev_texts) != len(dev_labels):
-            raise BadInput(f"{len(texts)} and {len(dev_texts)} texts, but {len(labels)} and {len(dev_labels)} labels")
+        refuse_unpaired(texts, labels, dev_texts, dev_labels)
         if self.zscore and self.m < 2:
             raise BadInput("the reward of a single rewrite cannot be standardised; take several, or zscore=False")
         tower = self.paraphraser.model.tower

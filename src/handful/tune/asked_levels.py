@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from handful.core.hierarchy import SEPARATOR, Hierarchy
 from handful.encode.asking import Levels, leveled
+from handful.encode.prompt import Prompt
 from handful.errors import BadInput
-from handful.tune.asked import EVERY, answers_of, one_hot_head, speaker
+from handful.tune.asked import EVERY, one_hot_head, speaker
 from handful.tune.cloze import Cloze
 from handful.tune.hierarchical import Form
 from handful.tune.hierverb import HierVerbLoss, LevelWords, check_shares, label_words, level_stage
@@ -44,8 +45,8 @@ class AskedLevels(LevelWords):
             raise BadInput(f"hierverb asks at a mask a level: take a masked model, not a {asked.kind} one")
         refuse_bare(model)
         self.tree = Hierarchy.of(data.classes)
-        told = dict(zip(data.classes, answers_of(data), strict=True))
-        names = {path: words.rpartition(SEPARATOR)[2].replace("_", " ") for path, words in told.items()}
+        told = zip(data.classes, data.documents, strict=True) if data.documents else ()
+        names = {path: str(text).rpartition(SEPARATOR)[2] for path, text in told}
         self.words = label_words(asked.tokenizer, self.tree, names)
         super().begin(asked.tower, data, generator)
 
@@ -53,7 +54,7 @@ class AskedLevels(LevelWords):
         asked = speaker(model).model
         return super().look(asked.tower, self.prompts(model, inputs))
 
-    def prompts(self, model: nn.Module, texts: Sequence[str]) -> Any:
+    def prompts(self, model: nn.Module, texts: Sequence[str]) -> list[Prompt]:
         """A mask a level, then the text."""
         return leveled(speaker(model).model, texts, self.tree.depth, self.length)
 
@@ -62,17 +63,11 @@ class AskedLevels(LevelWords):
         return Shipped(*one_hot_head(len(rows)), Levels(rows, self.tree.depth, self.length))
 
 
-@dataclass(frozen=True)
-class AskedCloze:
-    """Words of the prompts covered, see `Cloze`."""
-
-    name: ClassVar[str] = "cloze"
-    separable: ClassVar[bool] = False
-
-    def __call__(self, seen: Seen) -> Tensor:
-        asked = speaker(seen.model).model
-        prompts = seen.read_by(AskedLevels).prompts(seen.model, seen.inputs)
-        return Cloze(asked.tokenizer)(replace(seen, model=asked.tower, inputs=prompts))
+def asked_cloze(seen: Seen) -> Tensor:
+    """The loss of words of the prompts that are covered, see `Cloze`."""
+    asked = speaker(seen.model).model
+    prompts = seen.read_by(AskedLevels).prompts(seen.model, seen.inputs)
+    return Cloze(asked.tokenizer)(replace(seen, model=asked.tower, inputs=prompts))
 
 
 @dataclass(frozen=True)
@@ -97,6 +92,6 @@ class AskedHierVerb:
     def recipe(self) -> Recipe:
         """As slots."""
         check_shares(self.mlm, self.contrast)
-        loss = HierVerbLoss(AskedCloze(), self.mlm, self.chain, self.contrast, self.falls)
+        loss = HierVerbLoss(asked_cloze, self.mlm, self.chain, self.contrast, self.falls)
         stage = level_stage(self.epochs, self.lr, self.rows_lr, self.batch)
         return Recipe(EVERY, (loss,), (stage,), readout=partial(AskedLevels, self.length), sampler=Twice())

@@ -25,15 +25,16 @@ from torch import Tensor, nn
 
 from handful.core.hierarchy import SEPARATOR, Hierarchy
 from handful.core.train import AdamW
+from handful.encode.asking import leveled
 from handful.encode.language_tower import LanguageTower
 from handful.encode.lm import LanguageModel
-from handful.encode.prompt import Prompt, level_prompt, word_ids
+from handful.encode.prompt import Prompt, word_ids
 from handful.errors import BadInput, nearest
 from handful.tune.cloze import Cloze
 from handful.tune.delta import Placed
 from handful.tune.hierarchical import Form, chain_loss, contrast_loss, first_rows, level_answers, level_loss
 from handful.tune.loop import tune
-from handful.tune.prompting import everything
+from handful.tune.prompting import everything, refuse_unpaired
 from handful.tune.recipe import Data, Readout, Recipe, Seen, Stage
 from handful.tune.samplers import Twice
 from handful.tune.tuned import Tuned
@@ -189,8 +190,7 @@ class HierVerbClassifier:
         Raises:
             BadInput: paths of different length; a leaf of the tree without an example; a label without words.
         """
-        if len(texts) != len(labels) or len(dev_texts) != len(dev_labels):
-            raise BadInput(f"{len(texts)} and {len(dev_texts)} texts, but {len(labels)} and {len(dev_labels)} labels")
+        refuse_unpaired(texts, labels, dev_texts, dev_labels)
         tree = self.tree or Hierarchy.of(labels)
         leaves, truth = tree.leaves(labels), tree.leaves(dev_labels)
         if without := sorted({*tree.levels[-1]} - {*labels}):
@@ -236,8 +236,7 @@ class HierVerbClassifier:
         return self.tree_
 
     def _prompts(self, texts: Sequence[str]) -> list[Prompt]:
-        most = min(self.length, self.model.most)
-        return [level_prompt(self.model.tokenizer, text, self._tree.depth, most) for text in texts]
+        return leveled(self.model, texts, self._tree.depth, self.length)
 
     def _levels(self, prompts: Sequence[Prompt], tuned: Tuned) -> list[Tensor]:
         assert isinstance(tuned.readout, LevelWords)

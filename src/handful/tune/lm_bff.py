@@ -35,7 +35,17 @@ from handful.tune.delta import Placed
 from handful.tune.demonstrations import Demonstrations, Way
 from handful.tune.fillers import CrossEntropy
 from handful.tune.loop import tune
-from handful.tune.prompting import Divergence, Texts, Words, between, everything, listed, number_of, one_hot
+from handful.tune.prompting import (
+    Divergence,
+    Texts,
+    Words,
+    between,
+    everything,
+    listed,
+    number_of,
+    one_hot,
+    refuse_unpaired,
+)
 from handful.tune.recipe import Data, Recipe, Stage
 from handful.tune.tuned import Tuned
 
@@ -125,8 +135,7 @@ class PromptClassifier:
         """
         items, targets = listed(texts), self.targets(labels)
         held, dev_targets = listed(dev_texts), self.targets(dev_labels) if len(dev_labels) else None
-        if len(items) != len(targets) or len(held) != len(dev_labels):
-            raise BadInput(f"{len(items)} and {len(held)} texts, but {len(targets)} and {len(dev_labels)} labels")
+        refuse_unpaired(items, targets, held, dev_labels)
         if common := {tuple(item) for item in items} & {tuple(item) for item in held}:
             warnings.warn(f"{len(common)} held-out texts are learnt from as well", UserWarning, stacklevel=2)
         self._demos = Demonstrations(

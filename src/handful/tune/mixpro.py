@@ -27,7 +27,7 @@ from handful.encode.template import Template
 from handful.errors import BadInput
 from handful.tune.delta import Placed
 from handful.tune.loop import tune
-from handful.tune.prompting import Texts, Words, everything, listed, one_hot
+from handful.tune.prompting import Texts, Words, everything, listed, one_hot, refuse_unpaired
 from handful.tune.recipe import Data, Recipe, Seen, Stage
 from handful.tune.tuned import Tuned
 
@@ -211,8 +211,7 @@ class MixProClassifier:
             BadInput: a label without a word; several alphas and nothing to choose by.
         """
         items, held = listed(texts), listed(dev_texts)
-        if len(items) != len(labels) or len(held) != len(dev_labels):
-            raise BadInput(f"{len(items)} and {len(held)} texts, but {len(labels)} and {len(dev_labels)} labels")
+        refuse_unpaired(items, labels, held, dev_labels)
         if len(self._alphas) > 1 and not held:
             raise BadInput("several alphas are chosen by held-out examples; give some, or one alpha")
         data = Data(items, one_hot(labels, self.classes), tuple(map(str, self.classes)))

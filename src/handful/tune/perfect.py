@@ -30,6 +30,7 @@ from handful.tune.adapters import Adapter
 from handful.tune.delta import Placed
 from handful.tune.loop import tune
 from handful.tune.own import Own
+from handful.tune.prompting import refuse_unpaired
 from handful.tune.recipe import Data, Readout, Recipe, Seen, Stage
 from handful.tune.sites import Where
 from handful.tune.tuned import Tuned
@@ -174,8 +175,7 @@ class PerfectClassifier:
         """
         if self.answer not in ("prototypes", "embeddings"):
             raise BadInput(f"answer is 'prototypes' or 'embeddings', not {self.answer!r}")
-        if len(labels) != len(texts) or len(dev_labels) != len(dev_texts):
-            raise BadInput(f"{len(texts)} and {len(dev_texts)} texts, but {len(labels)} and {len(dev_labels)} labels")
+        refuse_unpaired(texts, labels, dev_texts, dev_labels)
         self.classes = tuple(sorted(set(labels), key=str))
         if len(self.classes) < 2:
             raise BadInput(f"{len(self.classes)} classes: at least two are needed")

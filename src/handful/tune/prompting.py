@@ -33,6 +33,14 @@ def listed(texts: Texts) -> list[list[str]]:
     return [[item] if isinstance(item, str) else list(item) for item in texts]
 
 
+def refuse_unpaired(
+    texts: Sequence[Any], labels: Sequence[Any] | Tensor, dev_texts: Sequence[Any], dev_labels: Sequence[Any]
+) -> None:
+    """Raise `BadInput` unless each text has a label, of those learnt from and of those held out."""
+    if len(texts) != len(labels) or len(dev_texts) != len(dev_labels):
+        raise BadInput(f"{len(texts)} and {len(dev_texts)} texts, but {len(labels)} and {len(dev_labels)} labels")
+
+
 def one_hot(labels: Sequence[Any], classes: Sequence[Any], what: str = "word") -> Tensor:
     """Targets ``[n, C]`` of labels that are among ``classes``. Raises `BadInput` for one that has no ``what``."""
     number = {name: c for c, name in enumerate(classes)}

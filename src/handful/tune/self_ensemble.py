@@ -25,7 +25,7 @@ from handful.tune.delta import Delta
 from handful.tune.fillers import CrossEntropy
 from handful.tune.lm_bff import PromptClassifier
 from handful.tune.loop import tune
-from handful.tune.prompting import Texts, Words, divergence, everything, listed
+from handful.tune.prompting import Texts, Words, divergence, everything, listed, refuse_unpaired
 from handful.tune.recipe import Data, Recipe, Seen, Stage
 from handful.tune.tuned import Tuned
 
@@ -177,8 +177,7 @@ class SelfEnsemble:
         if one.bounds is not None or one.demos != "none":
             raise BadInput("what is learnt from written texts are classes, without examples in the prompt")
         inputs, targets = one.asked(listed(texts)), one.targets(labels)
-        if len(inputs) != len(targets) or len(dev_texts) != len(dev_labels):
-            raise BadInput(f"{len(inputs)} and {len(dev_texts)} texts, but {len(targets)} and {len(dev_labels)} labels")
+        refuse_unpaired(inputs, targets, dev_texts, dev_labels)
         judge = None
         if len(dev_labels):
             judge = partial(one.judged, listed(dev_texts), one.targets(dev_labels))
