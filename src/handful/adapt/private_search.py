@@ -149,8 +149,9 @@ class PrivateSearch(PrivateHead):
         """Weights ``[C, D + 1]`` by ``epochs`` steps, each over all ``real`` examples, ``size`` of them expected."""
         steps, clip, rate = setting
         sigma = noise * math.sqrt(steps)
-        each = [torch.full((1, 1), float(v), dtype=torch.float64, device=z.device) for v in (size, 1.0, sigma, steps)]
-        run = Descent(each[0], each[1], each[2], each[3], clip, rate, self.optimizer)
+        numbers = torch.tensor([size, 1.0, sigma, steps], dtype=torch.float64, device=z.device)
+        b, q, s, t = numbers[:, None, None].unbind()
+        run = Descent(b, q, s, t, clip, rate, self.optimizer)
         return run.weights(task, z, real, source)
 
     def _setting(self, place: np.ndarray) -> tuple[int, float, float]:
