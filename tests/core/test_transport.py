@@ -115,10 +115,11 @@ def test_where_a_marginal_is_zero_nothing_is_sent(problem: tuple[Tensor, Tensor,
         assert p[..., 8:].abs().max() == 0
 
 
-def test_sharp_costs_need_logarithms_and_get_them() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sharp_costs_need_logarithms_and_get_them(dtype: torch.dtype) -> None:
     """Forced to send what costs far more than the number format's exponent can weigh."""
-    cost = torch.tensor([[0.0, 0.1, 500.0], [0.3, 900.0, 0.0]])
-    a, b = torch.tensor([1.0, 2.0]), torch.ones(3)
+    cost = torch.tensor([[0.0, 0.1, 500.0], [0.3, 900.0, 0.0]], dtype=dtype)
+    a, b = torch.tensor([1.0, 2.0], dtype=dtype), torch.ones(3, dtype=dtype)
     p = sinkhorn(cost, 0.5, a, b, tol=1e-5, max_sweeps=5000)
     assert np.array_equal(p.round().numpy(), [[0, 1, 0], [1, 0, 1]])
 

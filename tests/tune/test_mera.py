@@ -140,6 +140,17 @@ def test_marginals_of_the_plan_are_uniform(reg: float) -> None:
     assert bool((plan > 0).all()) == (reg > 0)
 
 
+@pytest.mark.paper(41, oracle="e")
+def test_marginals_are_kept_where_all_costs_of_a_unit_are_far_above_its_entropy() -> None:
+    g = torch.Generator().manual_seed(5)
+    one = 3 * torch.randn(4, 5, generator=g, dtype=torch.float64)
+    plan = transport(one, one[:1].expand(4, 5) + 9, 0.1)  # alike for every unit of the other: nothing is preferred
+    torch.testing.assert_close(plan, torch.full((4, 4), 1 / 16, dtype=plan.dtype), atol=1e-9, rtol=0)
+    far, other = (2e4 * torch.randn(4, 5, generator=g, dtype=torch.float64) for _ in range(2))
+    with pytest.raises(BadInput, match=r"no plan was found for costs up to \S+ with reg=1e-06; raise it, or give 0"):
+        transport(far, other, 1e-6)
+
+
 @pytest.mark.paper(41, oracle="g")
 def test_matched_adapters_are_the_better_start_for_few_shots() -> None:
     """Two tasks share their solution up to the order of units and a little noise."""

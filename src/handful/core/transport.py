@@ -17,6 +17,7 @@ of sums of exponentials always come closer (Sun, Tran-Dinh, "Generalized self-co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -98,7 +99,7 @@ def matching(cost: Tensor) -> Tensor:
 def _fits(log_p: Tensor) -> bool:
     """Whether exponentials of the costs, and twice as much, can be told from zero."""
     span = -log_p.masked_fill(log_p == -torch.inf, 0.0).amin()
-    return bool(span < -0.45 * torch.tensor(torch.finfo(log_p.dtype).tiny).log())
+    return float(span) < -0.45 * math.log(torch.finfo(log_p.dtype).tiny)  # which a float32 tensor would round to 0
 
 
 def _sweep(p: Tensor, columns: Tensor, a: Tensor, b: Tensor) -> Tensor:

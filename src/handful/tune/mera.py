@@ -97,13 +97,20 @@ def merge_adapters(
 
 
 def transport(one: Tensor, other: Tensor, reg: float = 0.0) -> Tensor:
-    """The plan ``[m, m]`` from the units of one adapter, ``[m, f]``, to those of another; it sums to 1."""
+    """The plan ``[m, m]`` from the units of one adapter, ``[m, f]``, to those of another; it sums to 1.
+
+    Raises:
+        BadInput: with so little entropy for such costs no plan was found.
+    """
     m = len(one)
     cost = torch.cdist(one.double(), other.double()).square()
     if not reg:
         return matching(cost)
     uniform = cost.new_full((m,), 1 / m)
-    return sinkhorn(cost, reg, uniform, uniform, tol=1e-12, max_sweeps=10_000)
+    plan = sinkhorn(cost, reg, uniform, uniform, tol=1e-12, max_sweeps=10_000)
+    if bool(((plan.sum(0) - uniform).abs() > 1e-6 / m).any()):
+        raise BadInput(f"no plan was found for costs up to {float(cost.max()):g} with reg={reg}; raise it, or give 0")
+    return plan
 
 
 def unit_activations(delta: Delta, model: nn.Module, inputs: Any) -> list[Tensor]:
