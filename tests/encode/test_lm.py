@@ -185,6 +185,8 @@ def test_words_are_encoded_as_they_stand_in_text() -> None:
     assert spaced.convert_ids_to_tokens(word_ids(spaced, "great")) == ["Ġgreat"]
     assert plain.convert_ids_to_tokens(word_ids(plain, "great")) == ["great"]
     assert spaced.convert_ids_to_tokens(word_ids(spaced, ".")) == ["."]
+    assert plain.convert_ids_to_tokens(word_ids(plain, ".bad film")) == [".", "bad", "film"]  # a sign in front of words
+    assert spaced.decode(list(word_ids(spaced, ".bad film"))) == " .bad film"
     words = LabelWords.of(plain, {"neg": "terrible", "pos": "very good"})
     assert [len(one) for one in words.ids] == [1, 2]
     with pytest.raises(BadInput, match="'very good' is 2 tokens"):
@@ -193,6 +195,11 @@ def test_words_are_encoded_as_they_stand_in_text() -> None:
         LabelWords.of(plain, {"neg": "good", "pos": "GOOD"})
     with pytest.raises(BadInput, match="does not know the word 'zebra' of class 'neg'"):
         LabelWords.of(plain, {"neg": "zebra"})
+    for wrong in (None, 3, " "):
+        with pytest.raises(BadInput, match="needs at least one letter"):
+            LabelWords.of(plain, {"neg": wrong})  # type: ignore[dict-item]
+    with pytest.raises(BadInput, match="give the word of each class"):
+        LabelWords.of(plain, ["good", "bad"])  # type: ignore[arg-type]
 
 
 def test_a_prompt_is_widened_in_place() -> None:

@@ -101,6 +101,16 @@ def test_what_is_no_template_is_refused(source: str, message: str) -> None:
         Template(source)
 
 
+@pytest.mark.parametrize("cut_head", [False, True])
+def test_a_mask_in_a_text_is_no_question(cut_head: bool) -> None:
+    tokenizer, template = tiny_lm.word_tokenizer(), Template("*cls**sent_0*_it_was*mask**+sent_1**sep*")
+    plain = template.encode(tokenizer, ["a film", "so"], most=7, cut_head=cut_head)
+    other = template.encode(tokenizer, ["a [MASK]", "so"], most=7, cut_head=cut_head)
+    assert other.masks == plain.masks and tokenizer.mask_token_id in other.ids[: other.masks[0]]
+    with pytest.raises(BadInput, match="mask was cut off"):
+        template.encode(tokenizer, ["[MASK]", "a"], most=3)
+
+
 def test_what_a_template_asks_for_must_be_there() -> None:
     tokenizer = tiny_lm.word_tokenizer()
     with pytest.raises(BadInput, match="asks for text 1, but 1 are given"):

@@ -250,6 +250,27 @@ def test_the_words_stand_in_front_and_texts_are_cut() -> None:
         quick(length=11).ask([["a"]])
 
 
+def test_a_mask_in_a_text_is_no_question() -> None:
+    tuner = quick()
+    (prompt,), (plain,) = tuner.ask([["a [MASK] film"]]), tuner.ask([["a great film"]])
+    assert prompt.masks == plain.masks and len(prompt.masks) == 1
+
+
+@needs_cma
+def test_maps_may_be_uniform_as_first_in_bbt() -> None:
+    pytest.importorskip("cma")
+    tuner = quick(projection="uniform", dim=25)
+    maps = tuner.maps(tuner.ask([["a film"]]))
+    assert len(maps) == 2 and maps[0].shape == (3 * 16, 25) and not torch.equal(*maps)
+    for a in maps:
+        assert 0.95 / 5 < float(a.abs().max()) <= 1 / 5 and float(a.std()) == pytest.approx(
+            0.2 / math.sqrt(3), rel=0.05
+        )
+    assert len(quick(projection="uniform", layers="input").fit(TEXTS, LABELS).prompts) == 1
+    with pytest.raises(BadInput, match="projection is 'normal' or 'uniform', not 'sparse'"):
+        quick(projection="sparse")
+
+
 def test_what_cannot_be_searched_is_refused() -> None:
     with pytest.raises(BadInput, match=r"a budget of 11 calls is not one round; .* 12 at least"):
         quick(budget=11).fit(TEXTS, LABELS)

@@ -113,6 +113,7 @@ def test_a_mask_a_level_and_the_text_is_cut() -> None:
     assert shown("a great film", 2) == f"{two} a great film [SEP]"
     assert shown("a great film", 2, 14) == f"{two} a [SEP]"
     assert level_prompt(tokenizer, "a", 2, 48).masks == (6, 10)
+    assert level_prompt(tokenizer, "a [MASK]", 2, 48).masks == (6, 10)  # a mask that stands in the text is no question
     with pytest.raises(BadInput, match="13 tokens leave no room for text beside the masks of 2 levels"):
         level_prompt(tokenizer, "a", 2, 13)
 
@@ -246,3 +247,7 @@ def test_what_cannot_be_is_refused() -> None:
         quick(length=10).fit(TEXTS, LABELS)
     with pytest.raises(BadInput, match="has not been fitted"):
         quick().paths(TEXTS)
+    with pytest.raises(BadInput, match="item 0 has 2 texts; each is one text here"):
+        quick().fit([("a", "b"), *TEXTS[1:]], LABELS)  # type: ignore[list-item]
+    with pytest.raises(BadInput, match="item 0 is 'None', a NoneType"):
+        quick().fit([None, *TEXTS[1:]], LABELS)  # type: ignore[list-item]

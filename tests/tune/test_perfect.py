@@ -175,8 +175,30 @@ def test_text_is_shortened_and_masks_are_not() -> None:
     assert shown(pair, 1, position=2) == "[CLS] a film [SEP] [MASK] it was great [SEP]"
     assert shown(pair, 1, position=3) == "[CLS] a film [SEP] it was great [MASK] [SEP]"
     assert masked(tokenizer, pair, 1, position=3).segments == (0, 0, 0, 0, 1, 1, 1, 1, 1)
-    assert shown(pair, 1, most=6) == "[CLS] a [MASK] it was [SEP]"
+    assert shown(pair, 1, most=6) == "[CLS] a film [MASK] it [SEP]"
+    assert shown(pair, 1, most=6, position=2) == "[CLS] a [SEP] [MASK] it [SEP]"
     assert shown(["a great film of the actors"], 2, most=6) == "[CLS] a great [MASK] [MASK] [SEP]"
+
+
+@pytest.mark.parametrize("case", GOLDEN["shortened"], ids=str)
+def test_texts_are_shortened_as_by_the_authors(case: list[int]) -> None:
+    several, position, masks, most, *words, first, second = case
+    tokenizer = tiny_lm.word_tokenizer()
+    texts = [" ".join([word] * n) for word, n in zip(("film", "plot"), words, strict=True)][:several]
+    prompt = masked(tokenizer, texts, masks, position=position, most=most)
+    tokens = tokenizer.convert_ids_to_tokens(list(prompt.ids))
+    assert (tokens.count("film"), tokens.count("plot")) == (first, second)
+    assert [tokens[at] for at in prompt.masks] == ["[MASK]"] * masks
+
+
+@pytest.mark.parametrize("position", range(4))
+def test_a_mask_in_a_text_is_no_question(position: int) -> None:
+    tokenizer = tiny_lm.word_tokenizer()
+    pair = ["a [MASK] film", "it was [MASK]"]
+    prompt = masked(tokenizer, pair, 2, position=position)
+    plain = masked(tokenizer, ["a good film", "it was bad"], 2, position=position)
+    assert prompt.masks == plain.masks and len(prompt.ids) == len(plain.ids)
+    assert quick(steps=2).fit(TEXTS, LABELS).scores(["a [MASK] film"]).shape == (1, 2)
 
 
 def test_what_cannot_be_learnt_is_refused() -> None:
@@ -191,6 +213,8 @@ def test_what_cannot_be_learnt_is_refused() -> None:
         quick().fit(TEXTS[:3], LABELS[:3])
     with pytest.raises(BadInput, match="held-out label 'meh' has no example"):
         quick().fit(TEXTS, LABELS, ["a"], ["meh"])
+    with pytest.raises(BadInput, match="item 0 is 'nan', a float: give a text"):
+        quick().fit([float("nan"), *TEXTS[1:]], LABELS)  # type: ignore[list-item]
     with pytest.raises(BadInput, match="6 and 0 texts, but 5 and 0 labels"):
         quick().fit(TEXTS, LABELS[:5])
     with pytest.raises(BadInput, match="has not been fitted"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import pytest
 import tiny_lm
 import torch
@@ -13,7 +14,7 @@ from handful.encode.lm import LanguageModel
 from handful.encode.template import Template
 from handful.errors import BadInput
 from handful.tune import Data, LoRA, Placed, Recipe, Stage, Where, tune
-from handful.tune.prompting import Divergence, Ranked, Words, between, everything, number_of
+from handful.tune.prompting import Divergence, Ranked, Words, between, everything, listed, number_of
 from handful.tune.recipe import Seen
 
 TEXTS = [["a great film"], ["a terrible story"], ["great actors"], ["the plot was terrible"], ["moving and great"],
@@ -100,3 +101,19 @@ def test_a_number_lies_between_two_words() -> None:
     torch.testing.assert_close(number_of(targets.clamp_min(1e-30).log(), 0, 5), torch.tensor([0.0, 5.0, 2.0]))
     with pytest.raises(BadInput, match=r"numbers run from 0.0 to 6.0, but the bounds are 0 and 5"):
         between([0, 6], 0, 5)
+    with pytest.raises(BadInput, match=r"between bounds stand numbers, not such as \['good', 'bad'\]"):
+        between(["good", "bad"], 0, 5)  # type: ignore[list-item]
+    with pytest.raises(BadInput, match="numbers run from nan"):
+        between([1.0, float("nan")], 0, 5)
+
+
+def test_items_are_texts() -> None:
+    assert listed(["a", ["b", "c"], ("d",)]) == [["a"], ["b", "c"], ["d"]]  # type: ignore[list-item]
+    assert listed(np.array([["a", "b"]])) == [["a", "b"]]  # type: ignore[arg-type]
+    for wrong, message in [
+        ("a film", "texts are a list of them, not the one text 'a film'"),
+        (["a", float("nan")], "item 1 is 'nan', a float: give a text, or several"),
+        ([["a", None]], "item 0 is .*, a list: give a text, or several"),
+    ]:
+        with pytest.raises(BadInput, match=message):
+            listed(wrong)  # type: ignore[arg-type]

@@ -39,6 +39,12 @@ class Prompt:
         kinds = tuple(segments) if segments is not None else (0,) * len(ids)
         return cls(tuple(ids), kinds, tuple(at for at, one in enumerate(ids) if one == mask))
 
+    def inserted(self, at: int, ids: Sequence[int], segments: Sequence[int] | None = None) -> Prompt:
+        """With more tokens before place ``at``, of kind 0 unless ``segments`` says otherwise."""
+        kinds = (0,) * len(ids) if segments is None else tuple(segments)
+        masks = tuple(place + len(ids) * (place >= at) for place in self.masks)
+        return Prompt((*self.ids[:at], *ids, *self.ids[at:]), (*self.segments[:at], *kinds, *self.segments[at:]), masks)
+
     def widened(self, count: int) -> Prompt:
         """With ``count`` masks where its one mask is."""
         (at,) = self.masks
@@ -61,10 +67,12 @@ def word_ids(tokenizer: Any, word: str) -> tuple[int, ...]:
     Raises:
         BadInput: the word is empty, or has no tokens.
     """
-    if not word.strip():
+    if not isinstance(word, str) or not word.strip():
         raise BadInput(f"an answer of the language model is {word!r}; it needs at least one letter")
-    if word in tokenizer.all_special_tokens or word[0] in ".,":
-        return (int(tokenizer.convert_tokens_to_ids(word)),)  # signs and special tokens stand without a space
+    if word in tokenizer.all_special_tokens or word[0] in ".,":  # signs and special tokens stand without a space
+        sign = tokenizer.convert_tokens_to_ids(word)
+        if sign is not None and sign != tokenizer.unk_token_id:
+            return (int(sign),)
     spaced = tokenizer.encode(" " + word.strip(), add_special_tokens=False)
     if spaced and str(tokenizer.convert_ids_to_tokens(spaced[0])).startswith(SPACE):
         return tuple(spaced)
@@ -109,7 +117,7 @@ class LabelWords:
         Raises:
             BadInput: no classes; a word that is empty or unknown to the tokenizer; two classes with one word.
         """
-        if not words:
+        if not words or not isinstance(words, Mapping):
             raise BadInput("no answers: give the word of each class, such as {'bad': 'terrible', 'good': 'great'}")
         ids = tuple(word_ids(tokenizer, word) for word in words.values())
         unknown = tokenizer.unk_token_id
@@ -134,7 +142,9 @@ class LabelWords:
 
 
 def masked(tokenizer: Any, texts: Sequence[str], masks: int, *, position: int = 1, most: int = 128) -> Prompt:
-    """A text, or two, with ``masks`` masks; the longest text is shortened until all is at most ``most`` tokens.
+    """A text, or two, with ``masks`` masks; texts are shortened until all is at most ``most`` tokens, masks are not.
+
+    Of two texts in one segment the second is shortened, and the first once nothing of it is left; in two, the longer.
 
     Args:
         tokenizer: with a mask.
@@ -156,16 +166,17 @@ def masked(tokenizer: Any, texts: Sequence[str], masks: int, *, position: int = 
     room = most - masks - ends
     if room < 1:
         raise BadInput(f"{most} tokens leave no room for text beside {masks} masks")
-    while sum(map(len, parts)) > room:
-        max(parts, key=len).pop()
     a, b, m = parts[0], parts[1] if len(parts) == 2 else [], [tokenizer.mask_token_id] * masks
+    while len(a) + len(b) > room:
+        (a if ends == 3 and len(a) > len(b) else b or a).pop()
     first, second = [(a + b + m, []), (a + m + b, []), (a, m + b), (a, b + m)][position if len(parts) == 2 else 0]
     ids = [tokenizer.cls_token_id, *first, tokenizer.sep_token_id]
     kinds = [0] * len(ids)
     if second:
         ids += [*second, tokenizer.sep_token_id]
         kinds += [1] * (len(ids) - len(kinds))
-    return Prompt.of(ids, tokenizer.mask_token_id, kinds)
+    begins = len(a) + ends - 1 + (len(b) if position in (0, 3) else 0)  # a mask that stands in a text is no question
+    return Prompt(tuple(ids), tuple(kinds), tuple(range(begins, begins + masks)))
 
 
 def padded(lists: Sequence[Sequence[int]], fill: int) -> Tensor:
@@ -193,4 +204,6 @@ def level_prompt(tokenizer: Any, text: str, depth: int, most: int) -> Prompt:
     room = most - len(ids) - 1
     if room < 1:
         raise BadInput(f"{most} tokens leave no room for text beside the masks of {depth} levels")
-    return Prompt.of([*ids, *tokens(" " + text.strip())[:room], tokenizer.sep_token_id], tokenizer.mask_token_id)
+    masks = Prompt.of(ids, tokenizer.mask_token_id).masks  # a mask that stands in the text is no question
+    ids += [*tokens(" " + text.strip())[:room], tokenizer.sep_token_id]
+    return Prompt(tuple(ids), (0,) * len(ids), masks)

@@ -136,6 +136,7 @@ class Template:
         """
         ids: list[int] = []
         kinds: list[int] = []
+        asked: list[int] = []  # a mask that stands in a text is no question
         kind = 0
         for part in self.parts:
             new = self._tokens(part, tokenizer, texts, answers, support)
@@ -145,19 +146,20 @@ class Template:
                 if like:
                     size = len(self._tokens(part, tokenizer, like, answers, support)[:limit])
                     new = (new + [tokenizer.pad_token_id or 0] * size)[:size]
+            asked += [len(ids)] * (part == "mask")
             ids += new
             kinds += [kind] * len(new)
             kind += part == "sep+"
         if most is not None and len(ids) > most:
-            here = slice(-most, None) if cut_head else slice(most)
+            here = slice(len(ids) - most if cut_head else 0, len(ids) if cut_head else most)
+            asked = [at - here.start for at in asked if here.start <= at < here.stop]
             ids, kinds = ids[here], kinds[here]
-        prompt = Prompt.of(ids, tokenizer.mask_token_id, kinds)
-        if self.asks and not prompt.masks:
+        if self.asks and not asked:
             raise BadInput(
                 f"of template {self.source!r} the mask was cut off, as no more than {most} tokens are read; shorten "
                 "the texts (first=, others=) or cut at the other end"
             )
-        return Prompt(prompt.ids, prompt.segments, prompt.masks[:1])
+        return Prompt(tuple(ids), tuple(kinds), tuple(asked))
 
     def _tokens(
         self,

@@ -202,13 +202,8 @@ class PromptSearch:
         return int(items[0][0].ids[0] in self.model.tokenizer.all_special_ids)
 
     def _scores(self, prompt: Tokens, items: list[list[Prompt]], by: By, grad: bool = False) -> Tensor:
-        at, mask = self._ahead(items), self.model.tokenizer.mask_token_id if self.model.kind == "masked" else None
-        kinds = (0,) * len(prompt)
-        flat = [
-            Prompt.of((*q.ids[:at], *prompt, *q.ids[at:]), mask, (*q.segments[:at], *kinds, *q.segments[at:]))
-            for item in items
-            for q in item
-        ]
+        at = self._ahead(items)
+        flat = [question.inserted(at, prompt) for item in items for question in item]
         with torch.set_grad_enabled(grad):
             logits = torch.cat([self.model.tower(flat[i : i + 64]) for i in range(0, len(flat), 64)])
             log_p = logits[:, self._ids] - logits.logsumexp(-1, keepdim=True)

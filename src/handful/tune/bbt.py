@@ -3,6 +3,7 @@ BBTv2: Towards a Gradient-Free Future with Large Language Models, 2022).
 
     input    [CLS] n ordinary words . text It was [MASK] .
     layer i  h at the places of those words + p_i        p_i = A_i z_i  [n, D],  A_i ~ N(0, s_i^2),  z_i in R^d
+             (or, as first in BBT, A_i uniform between -1 / sqrt(d) and 1 / sqrt(d), whatever the layer)
     s_i      alpha sigma_i / (sqrt(d) sigma);   sigma_1 that of the word embeddings, sigma_i that of what layer i - 1
              gives, after five rounds of clipping at three standard deviations
     loss     cross-entropy of the classes' words, over all examples at once; searched by `handful.tune.evolution`
@@ -33,6 +34,7 @@ from handful.tune.prompting import Texts, listed, one_hot
 from handful.tune.sites import blocks_of
 
 Loss = Literal["cross-entropy", "hinge", "accuracy"]
+Projection = Literal["normal", "uniform"]
 ROUNDS, WIDTH = 5, 3.0
 """Of clipping, and at how many standard deviations."""
 
@@ -88,6 +90,7 @@ class BlackBoxTuner:
         first_token: the words are those of the vocabulary from this one on.
         dim: d.
         alpha: of s_i.
+        projection: of z, ``"normal"`` with the spread s_i, or ``"uniform"``, which knows neither ``alpha`` nor sigma.
         layers: ``"all"``, or ``"input"`` for the first alone.
         loss: ``"cross-entropy"``, ``"hinge"`` with ``margin``, or ``"accuracy"`` (its negative).
         margin: of the hinge.
@@ -103,6 +106,7 @@ class BlackBoxTuner:
     first_token: int = 1000
     dim: int = 500
     alpha: float = 0.2
+    projection: Projection = "normal"
     layers: Literal["all", "input"] = "all"
     loss: Loss = "cross-entropy"
     margin: float = 2.0
@@ -120,6 +124,8 @@ class BlackBoxTuner:
             raise BadInput(
                 f"layers is all or input, loss cross-entropy, hinge or accuracy: {self.layers!r}, {self.loss!r}"
             )
+        if self.projection not in ("normal", "uniform"):
+            raise BadInput(f"projection is 'normal' or 'uniform', not {self.projection!r}")
         if min(self.prompt_tokens, self.dim, self.check) < 1 or not self.alpha > 0:
             raise BadInput("prompt_tokens, dim and check are 1 at least, alpha above 0")
         tokenizer = self.model.tokenizer
@@ -206,31 +212,30 @@ class BlackBoxTuner:
 
     def ask(self, items: Sequence[Sequence[str]]) -> list[Prompt]:
         """Items in the template, the n words in front. Raises `BadInput` where they leave no room."""
-        n, at, tokenizer = self.prompt_tokens, self._first, self.model.tokenizer
+        n, tokenizer = self.prompt_tokens, self.model.tokenizer
         most = min(self.length, self.model.most) - n
         try:
             room = self._template.room(tokenizer, most)
         except BadInput as error:
             raise BadInput(f"{error}, beside {n} words in front; take fewer, or a greater length") from error
         plain = [self._template.encode(tokenizer, item, first=room, others=room, most=most) for item in items]
-        mask = tokenizer.mask_token_id if self.model.kind == "masked" else None
-        return [
-            Prompt.of((*p.ids[:at], *self._front, *p.ids[at:]), mask, (*p.segments[:at], *[0] * n, *p.segments[at:]))
-            for p in plain
-        ]
+        return [one.inserted(self._first, self._front) for one in plain]
 
     @torch.no_grad()
     def maps(self, prompts: Sequence[Prompt]) -> list[Tensor]:
-        """A_i ``[n D, d]`` of each layer, drawn at the scale of what these prompts make of it."""
+        """A_i ``[n D, d]`` of each layer; normal ones at the scale of what these prompts make of it."""
         body: Any = self.model.tower.body
         table = body.get_input_embeddings().weight
+        size = (self.prompt_tokens * table.shape[1], self.dim)
+        generator = torch.Generator().manual_seed(self.search.seed)
+        if self.projection == "uniform":
+            layers = self._blocks if self.layers == "all" else 1
+            return [(2 * torch.rand(size, generator=generator) - 1) / math.sqrt(self.dim) for _ in range(layers)]
         found = [float(table.double().std(correction=0))]
         if self.layers == "all":
             inputs = self.model.tower.inputs(prompts)
             states = body(**inputs, output_hidden_states=True).hidden_states
             found += [spread(h) for h in states[1 : self._blocks]]
-        generator = torch.Generator().manual_seed(self.search.seed)
-        size = (self.prompt_tokens * table.shape[1], self.dim)
         scale = self.alpha / (math.sqrt(self.dim) * self.search.sigma)
         return [scale * sigma * torch.randn(size, generator=generator) for sigma in found]
 

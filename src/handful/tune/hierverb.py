@@ -34,7 +34,7 @@ from handful.tune.cloze import Cloze
 from handful.tune.delta import Placed
 from handful.tune.hierarchical import Form, chain_loss, contrast_loss, first_rows, level_answers, level_loss
 from handful.tune.loop import tune
-from handful.tune.prompting import everything, refuse_unpaired
+from handful.tune.prompting import everything, listed, refuse_unpaired
 from handful.tune.recipe import Data, Readout, Recipe, Seen, Stage
 from handful.tune.samplers import Twice
 from handful.tune.tuned import Tuned
@@ -236,7 +236,10 @@ class HierVerbClassifier:
         return self.tree_
 
     def _prompts(self, texts: Sequence[str]) -> list[Prompt]:
-        return leveled(self.model, texts, self._tree.depth, self.length)
+        items = listed(texts)
+        if several := [number for number, item in enumerate(items) if len(item) != 1]:
+            raise BadInput(f"item {several[0]} has {len(items[several[0]])} texts; each is one text here")
+        return leveled(self.model, [text for (text,) in items], self._tree.depth, self.length)
 
     def _levels(self, prompts: Sequence[Prompt], tuned: Tuned) -> list[Tensor]:
         assert isinstance(tuned.readout, LevelWords)

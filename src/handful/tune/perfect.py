@@ -30,7 +30,7 @@ from handful.tune.adapters import Adapter
 from handful.tune.delta import Placed
 from handful.tune.loop import tune
 from handful.tune.own import Own
-from handful.tune.prompting import refuse_unpaired
+from handful.tune.prompting import listed, refuse_unpaired
 from handful.tune.recipe import Data, Readout, Recipe, Seen, Stage
 from handful.tune.sites import Where
 from handful.tune.tuned import Tuned
@@ -201,9 +201,8 @@ class PerfectClassifier:
         return np.asarray(np.array(self.classes)[self.scores(texts).argmax(1).numpy()])
 
     def _prompts(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> list[Prompt]:
-        listed = [[item] if isinstance(item, str) else list(item) for item in texts]
-        most = min(self.length, self.model.most)
-        return [masked(self.model.tokenizer, one, self.masks, position=self.position, most=most) for one in listed]
+        most, tokenizer = min(self.length, self.model.most), self.model.tokenizer
+        return [masked(tokenizer, one, self.masks, position=self.position, most=most) for one in listed(texts)]
 
     @torch.no_grad()
     def _states(self, prompts: Sequence[Prompt], tuned: Tuned) -> Tensor:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,8 +30,16 @@ Texts = Sequence[str] | Sequence[Sequence[str]]
 
 
 def listed(texts: Texts) -> list[list[str]]:
-    """The texts of each item, as a list."""
-    return [[item] if isinstance(item, str) else list(item) for item in texts]
+    """The texts of each item, as a list. Raises `BadInput` for one text in place of a list, and for what is none."""
+    if isinstance(texts, str):
+        raise BadInput(f"texts are a list of them, not the one text {texts[:60]!r}")
+    out = []
+    for number, item in enumerate(texts):
+        several = item.tolist() if isinstance(item, np.ndarray) else [item] if isinstance(item, str) else item
+        if not isinstance(several, (list, tuple)) or not all(isinstance(text, str) for text in several):
+            raise BadInput(f"item {number} is {str(item)[:60]!r}, a {type(item).__name__}: give a text, or several")
+        out.append(list(several))
+    return out
 
 
 def refuse_unpaired(
@@ -129,7 +138,10 @@ def between(values: Sequence[float] | Tensor, low: float, high: float) -> Tensor
     Raises:
         BadInput: a number lies outside the bounds.
     """
-    y = torch.as_tensor(values, dtype=torch.float32)
+    try:
+        y = torch.as_tensor(values, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadInput(f"between bounds stand numbers, not such as {str(list(values)[:3])[:60]}") from error
     if not low < high:
         raise BadInput(f"the bounds are {low} and {high}; the first must be below the second")
     if not bool(((y >= low) & (y <= high)).all()):
