@@ -179,6 +179,35 @@ def test_a_run_may_go_on_from_another() -> None:
         )
 
 
+def test_a_long_prompt_keeps_its_end() -> None:
+    text = "the film was great and the story was moving"
+    seq, causal, masked = (tiny_lm.tiny(kind) for kind in ("seq2seq", "causal", "masked"))
+
+    def asked(model: Any, template: str, most: int) -> list[str]:
+        made = TFewClassifier(model, [template], most=most)._asked.ask(([text], (model.answer("very good"),)), 0)
+        return model.tokenizer.convert_ids_to_tokens(list(made.prompt.ids))  # type: ignore[no-any-return]
+
+    def same(model: Any, words: str) -> list[str]:
+        return model.tokenizer.convert_ids_to_tokens(model.tokenizer.encode(words, add_special_tokens=False))  # type: ignore[no-any-return]
+
+    whole = asked(seq, "*sent_0*_it_was*sep*", 99)
+    assert asked(seq, "*sent_0*_it_was*sep*", 6) == [*whole[:5], whole[-1]]  # as T5's tokenizer cuts
+    assert asked(seq, "*sent_0*_it_was", 6) == whole[:6]
+    question = asked(causal, "*sent_0*_it_was", 9)
+    it_was = same(causal, " it was")
+    assert question == same(causal, text)[: 9 - len(it_was)] + it_was
+    causal.most = 12  # what the model reads holds the answer as well
+    assert len(asked(causal, "*sent_0*_it_was", 99)) == 12 - len(causal.answer("very good"))
+    assert "[MASK]" in asked(masked, "*cls**sent_0**mask**sep+*", 6)
+    with pytest.raises(BadInput, match="leaves no room for text in 2 tokens"):
+        asked(causal, "*sent_0*_it_was", 2)
+
+
+def test_examples_of_one_answer_are_learnt_from_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match="all 2 examples have the answer 'bad'"):
+        quick("causal").fit(TEXTS[:2], ["bad", "bad"], ["good", "bad"])
+
+
 def test_what_cannot_be_chosen_is_refused() -> None:
     model = quick("causal")
     with pytest.raises(BadInput, match=r"label 'meh' of example 1 is none of its choices \['good', 'bad'\]"):
@@ -189,6 +218,10 @@ def test_what_cannot_be_chosen_is_refused() -> None:
         model.fit([], [], ["good", "bad"])
     with pytest.raises(BadInput, match="has the answer 'good' twice"):
         model.fit(TEXTS[:1], ["good"], ["good", "good"])
+    with pytest.raises(BadInput, match="choices 'good' and 'Good' of example 0 are the same to the tokenizer"):
+        quick("seq2seq").fit(TEXTS[:1], ["good"], ["good", "Good"])
+    with pytest.raises(BadInput, match="item 1 is '3', a int"):
+        model.fit(["a", 3], ["good", "bad"], ["good", "bad"])  # type: ignore[list-item]
     with pytest.raises(BadInput, match="has not been fitted"):
         model.logits(TEXTS, ["good", "bad"])
     with pytest.raises(BadInput, match="templates are a list"):

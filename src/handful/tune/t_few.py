@@ -13,6 +13,7 @@ templates, drawn anew each time. The model's answers are read by `handful.tune.p
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +27,7 @@ from torch.nn import functional
 from handful.core.adafactor import Adafactor
 from handful.encode.language_tower import normalised
 from handful.encode.lm import LanguageModel, choices_of
-from handful.encode.prompt import Question
+from handful.encode.prompt import Prompt, Question
 from handful.encode.template import Template
 from handful.errors import BadInput
 from handful.tune.delta import Placed
@@ -143,7 +144,8 @@ class Asked:
     Args:
         model: whose tokenizer and reach count.
         templates: at least one.
-        most: tokens of a prompt at most, the last ones are cut.
+        most: tokens of a prompt at most. Of a longer one a seq2seq model reads the first, and the sign that ends it; for
+            another the texts are shortened, so that the question stays.
     """
 
     model: LanguageModel
@@ -155,10 +157,20 @@ class Asked:
         return [self.ask(item, number) for item, number in zip(inputs, drawn, strict=True)]
 
     def ask(self, item: tuple[Sequence[str], tuple[tuple[int, ...], ...]], number: int) -> Question:
-        """The item in template ``number``."""
+        """The item in template ``number``. Raises `BadInput` where the template leaves no room for texts."""
         texts, answers = item
-        template, most = self.templates[number], min(self.most, self.model.most)
-        return Question(template.encode(self.model.tokenizer, texts, most=most), answers)
+        template, tokenizer, read = self.templates[number], self.model.tokenizer, self.model.most
+        whole = template.encode(tokenizer, texts)
+        if self.model.kind == "seq2seq":  # the last ones are cut, as by T5's tokenizer
+            most, ends = min(self.most, read), template.parts[-1] in ("sep", "sep+")
+            if len(whole.ids) > most:
+                whole = Prompt.of((*whole.ids[: most - ends], *whole.ids[len(whole.ids) - ends :]), None)
+            return Question(whole, answers)
+        most = min(self.most, read - max(map(len, answers), default=0))
+        if len(whole.ids) > most:
+            room = template.room(tokenizer, most)
+            whole = template.encode(tokenizer, texts, first=room, others=room)
+        return Question(whole, answers)
 
 
 @dataclass
@@ -170,7 +182,7 @@ class TFewClassifier:
         templates: in the language of `handful.encode.template`, one or several.
         settings: of training.
         changes: what learns, for the model's tower; by default the vectors of (IA)^3.
-        most: tokens of a prompt at most.
+        most: tokens of a prompt at most, see `Asked`.
         start: a run whose delta is begun from, such as one over many tasks (the paper pre-trains the vectors), or what
             fills that slot of a recipe.
         seed: of every draw.
@@ -202,7 +214,10 @@ class TFewClassifier:
             choices: answers to every item, or for each its own, as many as it may be.
 
         Raises:
-            BadInput: a label that is none of its choices; see `LanguageModel.answers`.
+            BadInput: a label that is none of its choices; two of these that have the same tokens; see
+                `LanguageModel.answers`.
+
+        Examples that all have one answer are learnt from, with a warning.
         """
         if len(labels) != len(texts):
             raise BadInput(f"{len(texts)} texts, but {len(labels)} labels")
@@ -210,6 +225,10 @@ class TFewClassifier:
         for number, (label, some) in enumerate(zip(labels, offered, strict=True)):
             if label not in some:
                 raise BadInput(f"label {label!r} of example {number} is none of its choices {list(some)[:5]}")
+            if alike := _alike(some, items[number][1]):
+                raise BadInput(f"choices {alike[0]!r} and {alike[1]!r} of example {number} are the same to the tokenizer")
+        if len(labels) > 1 and len(set(labels)) == 1:
+            warnings.warn(f"all {len(labels)} examples have the answer {labels[0]!r}", UserWarning, stacklevel=2)
         right = torch.tensor([list(some).index(label) for label, some in zip(labels, offered, strict=True)])
         ways = max(map(len, offered))
         data = Data(items, functional.one_hot(right, ways).float())
@@ -262,3 +281,13 @@ class TFewClassifier:
         answers = self.model.answers(len(texts), choices)
         items = [(text, tuple(own)) for text, own in zip(listed(texts), answers, strict=True)]
         return items, choices_of(len(texts), choices)
+
+
+def _alike(choices: Sequence[str], tokens: Sequence[tuple[int, ...]]) -> tuple[str, str] | None:
+    """Two choices with the same tokens, where there are such."""
+    seen: dict[tuple[int, ...], str] = {}
+    for choice, own in zip(choices, tokens, strict=True):
+        if own in seen:
+            return seen[own], choice
+        seen[own] = choice
+    return None
