@@ -196,6 +196,17 @@ def test_a_step_that_no_text_helps_is_left_out() -> None:
     assert loss.skipped >= 3 and tuned.losses[:3] == [0.0] * 3
 
 
+def test_bottlenecks_may_have_an_activation_and_texts_a_limit() -> None:
+    model = quick(rounds=1, epochs=1, steps=2, activation="relu", length=8, first=2)
+    assert all(getattr(one.change, "activation", "relu") == "relu" for one in model.changes())
+    assert model.fit(TEXTS, LABELS, ["a great film of the actors"]).logits(["a great story and no plot"]).shape == (
+        1,
+        2,
+    )
+    with pytest.raises(BadInput, match=r"the mask was cut off, .* shorten the texts \(first=, others=\)"):
+        quick(length=8).fit(["a great film of the actors", *TEXTS[1:]], LABELS, MORE)
+
+
 def test_what_cannot_teach_is_refused() -> None:
     with pytest.raises(BadInput, match="no unlabelled texts"):
         quick().fit(TEXTS, LABELS, [])
@@ -205,6 +216,11 @@ def test_what_cannot_teach_is_refused() -> None:
         quick().fit(TEXTS, ["meh"] * 4, MORE)
     with pytest.raises(BadInput, match=r"surer than 0.99999 of no unlabelled text"):
         quick(threshold=0.99999, epochs=0).fit(TEXTS, LABELS, MORE)
+    for wrong in ({"meta_from": 1.5}, {"steps": -1}, {"eps": float("nan")}):
+        with pytest.raises(BadInput, match="meta_from is a share, steps and eps not negative"):
+            quick(**wrong)
+    with pytest.raises(BadInput, match="activation is 'identity' or 'relu', not 'gelu'"):
+        quick(activation="gelu")
     with pytest.raises(BadInput, match="has not been fitted"):
         quick().logits(TEXTS)
     with pytest.raises(BadInput, match="asks a masked model"):

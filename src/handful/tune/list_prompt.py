@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -174,6 +174,7 @@ class ListClassifier:
         model: masked.
         template, words: as LM-BFF's, see `handful.tune.lm_bff.PromptClassifier`.
         width: of the bottlenecks.
+        activation: between their two maps, ``"identity"`` as above or ``"relu"``.
         rounds: students, one after the other.
         steps, batch: on unlabelled texts.
         lr: of a student, falling to 0 over both kinds of text.
@@ -182,6 +183,7 @@ class ListClassifier:
         soft: learn the teacher's probabilities, not its answers alone.
         meta_from, threshold, eps: see `SelfTraining`; its step is imagined at ``few_lr``.
         length: tokens of a prompt at most.
+        first, others: tokens of the first text at most, and of every other, so that the mask is not cut off.
         seed: of every draw.
     """
 
@@ -189,6 +191,7 @@ class ListClassifier:
     template: str
     words: Mapping[Any, str]
     width: int = 128
+    activation: Literal["identity", "relu"] = "identity"
     rounds: int = 6
     steps: int = 1000
     lr: float = 1e-4
@@ -201,6 +204,8 @@ class ListClassifier:
     threshold: float = 0.0
     eps: float = 1e-6
     length: int = 128
+    first: int | None = None
+    others: int | None = None
     seed: int = 0
     tuned: Tuned | None = field(default=None, init=False)
     skipped: int = field(default=0, init=False)
@@ -212,6 +217,12 @@ class ListClassifier:
         self._ids = LabelWords.of(self.model.tokenizer, self.words).single
         if not 0 <= self.threshold < 1 or self.rounds < 0:
             raise BadInput(f"threshold is a probability below 1, rounds not negative: {self.threshold}, {self.rounds}")
+        if not 0 <= self.meta_from <= 1 or self.steps < 0 or not self.eps >= 0:
+            raise BadInput(
+                f"meta_from is a share, steps and eps not negative: {self.meta_from}, {self.steps}, {self.eps}"
+            )
+        if self.activation not in ("identity", "relu"):
+            raise BadInput(f"activation is 'identity' or 'relu', not {self.activation!r}")
 
     @property
     def classes(self) -> tuple[Any, ...]:
@@ -220,7 +231,7 @@ class ListClassifier:
 
     def changes(self) -> tuple[Placed, ...]:
         """What learns: bottlenecks behind attention and feed-forward, the head for words."""
-        small = Adapter(width=self.width, activation="identity", biases=False, begins="normal")
+        small = Adapter(width=self.width, activation=self.activation, biases=False, begins="normal")
         own = (Placed(Own(), Where(names=HEAD)), Placed(Own(), Where(names=HEAD, parameter="bias", tied=True)))
         return (Placed(small, Where(("o", "down"))), *own)
 
@@ -282,4 +293,7 @@ class ListClassifier:
 
     def _prompts(self, texts: Texts) -> list[Prompt]:
         most = min(self.length, self.model.most)
-        return [self._template.encode(self.model.tokenizer, item, most=most) for item in listed(texts)]
+        return [
+            self._template.encode(self.model.tokenizer, item, first=self.first, others=self.others, most=most)
+            for item in listed(texts)
+        ]

@@ -144,8 +144,8 @@ class Asked:
     Args:
         model: whose tokenizer and reach count.
         templates: at least one.
-        most: tokens of a prompt at most. Of a longer one a seq2seq model reads the first, and the sign that ends it; for
-            another the texts are shortened, so that the question stays.
+        most: tokens of a prompt at most. Of a longer one a seq2seq model reads the first, and the sign that ends it;
+            for another the texts are shortened, so that the question stays.
     """
 
     model: LanguageModel
@@ -226,7 +226,9 @@ class TFewClassifier:
             if label not in some:
                 raise BadInput(f"label {label!r} of example {number} is none of its choices {list(some)[:5]}")
             if alike := _alike(some, items[number][1]):
-                raise BadInput(f"choices {alike[0]!r} and {alike[1]!r} of example {number} are the same to the tokenizer")
+                raise BadInput(
+                    f"choices {alike[0]!r} and {alike[1]!r} of example {number} are the same to the tokenizer"
+                )
         if len(labels) > 1 and len(set(labels)) == 1:
             warnings.warn(f"all {len(labels)} examples have the answer {labels[0]!r}", UserWarning, stacklevel=2)
         right = torch.tensor([list(some).index(label) for label, some in zip(labels, offered, strict=True)])
