@@ -23,7 +23,7 @@ from handful.tune.front import Prefix
 from handful.tune.intrinsic import draws, fastfood, hadamard, intrinsic
 from handful.tune.prompting import Words
 from handful.tune.recipe import Recipe
-from handful.tune.study import COMPARED, CommonWords
+from handful.tune.study import COMPARED, CommonWords, fish
 from handful.tune.t_few import TFewClassifier
 
 GOLDEN, PREFIX = (
@@ -221,6 +221,41 @@ def test_one_vector_moves_all_and_is_kept_once(tmp_path: Path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(tuned.readout(model.tower(data.inputs), model.tower), before, atol=1e-5, rtol=1e-5)
     merged.undo()
+
+
+@pytest.mark.paper(27, oracle="h", part="study")
+@pytest.mark.parametrize("kind", ["causal", "seq2seq"])
+def test_a_fish_mask_moves_the_entries_of_the_largest_gradients_and_no_others(kind: str) -> None:
+    model, keep = tiny_lm.tiny(kind), 0.02
+    asked = [Template(TEMPLATES[kind]).encode(model.tokenizer, [text]) for text in TEXTS]
+    questions, right = model.questions(asked, CHOICES), [CHOICES.index(label) for label in LABELS]
+    way = fish(model, questions, right, keep)
+    assert (way.settings.steps, way.settings.lr) == (1500, 3e-4)
+    body = model.tower.body
+    was = {name: p.detach().clone() for name, p in body.named_parameters()}
+    squares = {name: torch.zeros_like(p) for name, p in was.items()}
+    for question, label in zip(questions, right, strict=True):  # T-Few's loss of one example, by hand
+        logs = model.tower([question])[0]
+        known = logs > -torch.inf
+        own, wrong = logs[label][known[label]], logs[1 - label][known[1 - label]]
+        scores = torch.stack([logs[c][known[c]].mean() for c in (0, 1)])
+        loss = -own.mean() - scores.log_softmax(0)[label] - torch.log(1.01 - wrong.exp()).mean()
+        gradients = torch.autograd.grad(loss, list(body.parameters()), allow_unused=True, materialize_grads=True)
+        for square, gradient in zip(squares.values(), gradients, strict=True):
+            square += gradient.square()
+    many = int(sum(p.numel() for p in was.values()) * keep)
+    least = torch.cat([square.flatten() for square in squares.values()]).topk(many).values.min()
+    settings = replace(way.settings, steps=3, batch=6)
+    made = TFewClassifier(model, [TEMPLATES[kind]], settings, way.changes, start=way.start).fit(TEXTS, LABELS, CHOICES)
+    assert made.tuned is not None and made.tuned.delta.trainable() == many
+    merged = made.tuned.merge()
+    assert all(torch.equal(p != was[name], squares[name] >= least) for name, p in body.named_parameters())
+    merged.undo()
+    assert all(torch.equal(p, was[name]) for name, p in body.named_parameters())
+    for wrong_right, share, message in [(right[1:], keep, "6 questions of 2 answers"), ([2] * 6, keep, "are \\[2, 2"),
+                                        (right, 1e-9, "keep at least one")]:  # fmt: skip
+        with pytest.raises(BadInput, match=message):
+            fish(model, questions, wrong_right, share)
 
 
 def test_prompts_begin_as_common_words() -> None:

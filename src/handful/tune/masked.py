@@ -98,7 +98,8 @@ def chosen(scores: Mapping[str, Tensor], keep: float) -> tuple[tuple[Placed, ...
     """What fills the slots ``changes`` and ``start`` for a sparse update.
 
     Args:
-        scores: by the parameter's name one of each entry of it, as ``[out, in]``; the highest are kept.
+        scores: by the parameter's name one of each entry of it, as ``[out, in]``; the highest are kept. A parameter
+            that several modules share stands there once, and learns in all of them.
         keep: the share of all entries, above 0 and up to 1.
 
     Raises:
@@ -116,7 +117,7 @@ def chosen(scores: Mapping[str, Tensor], keep: float) -> tuple[tuple[Placed, ...
     parts = torch.split(mask, sizes)
     at = {name: part.nonzero()[:, 0] for name, part in zip(scores, parts, strict=True) if part.any()}
     split = {name: name.rpartition(".") for name in at}
-    where = {name: Where((), kind, sites=(site,)) for name, (site, _, kind) in split.items()}
+    where = {name: Where((), kind, tied=True, sites=(site,)) for name, (site, _, kind) in split.items()}
     return tuple(Placed(Masked(len(at[name])), where[name]) for name in at), At(at)
 
 

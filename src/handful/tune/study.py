@@ -3,20 +3,23 @@
     way = COMPARED["compacter"]
     TFewClassifier(model, [template], way.settings, changes=way.changes, start=way.start).fit(texts, labels, choices)
 
-All learn by T-Few's losses and schedule; prompts without that of wrong answers, as in the authors' settings. FISH masks
-follow from data: `handful.tune.masked.chosen`, of `fisher`.
+All learn by T-Few's losses and schedule; prompts without that of wrong answers, as in the authors' settings. A FISH
+mask follows from the examples: `fish`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
+from handful.encode.lm import LanguageModel
+from handful.encode.prompt import Question
 from handful.errors import BadInput
 from handful.tune.adapters import Adapter
 from handful.tune.compacter import compacter, norms
@@ -25,10 +28,12 @@ from handful.tune.front import KEYS, WORDS, AsWords, Prefix, SoftPrompt
 from handful.tune.ia3 import Scaling, ia3
 from handful.tune.intrinsic import intrinsic
 from handful.tune.lora import LoRA
+from handful.tune.masked import chosen
+from handful.tune.modes import in_mode
 from handful.tune.own import Own
-from handful.tune.prompting import everything
-from handful.tune.recipe import Data, Readout, Start
-from handful.tune.sites import LINEAR, Where
+from handful.tune.prompting import Ranked, everything
+from handful.tune.recipe import Data, Readout, Seen, Start
+from handful.tune.sites import LINEAR, Where, as_matrix
 from handful.tune.t_few import TFew
 
 Changes = Callable[[Any], tuple[Placed, ...]]
@@ -126,3 +131,57 @@ COMPARED: Mapping[str, Compared] = {
     "said-500k": Compared(partial(intrinsic, dimension=500_000), TFew(steps=3000, lr=3e-2)),
 }
 """By name, with the authors' settings."""
+FISH = TFew(steps=1500, lr=3e-4, relative=False)
+"""The authors' settings of a FISH mask. What is added to chosen numbers begins at 0: steps do not go by its size."""
+
+
+def fish(
+    model: LanguageModel, questions: Sequence[Question], right: Sequence[int], keep: float = 0.002,
+    settings: TFew = FISH,
+) -> Compared:  # fmt: skip
+    """A FISH mask (Sung et al. 2021): of all numbers those learn whose gradients are the largest at the examples.
+
+    A number's score is the mean over the examples of its squared gradient, that of the whole loss of ``settings`` at
+    one example, without dropout.
+
+    Args:
+        model: as it is before training.
+        questions: the examples, see `LanguageModel.questions`.
+        right: which answer of each is right, from 0.
+        keep: share of all numbers of the model that learn (the paper: 0.002 and 0.0002).
+        settings: of training, and of the loss.
+
+    Raises:
+        BadInput: no examples; an answer that there is not; ``keep`` leaves nothing to learn.
+    """
+    ways = max((len(question.answers) for question in questions), default=0)
+    if len(questions) != len(right) or not all(0 <= c < len(q.answers) for c, q in zip(right, questions, strict=True)):
+        raise BadInput(
+            f"{len(questions)} questions of {ways} answers at most, but the right ones are {list(right)[:8]}"
+        )
+    data = Data(list(questions), functional.one_hot(torch.tensor(list(right), dtype=torch.long), max(ways, 1)).float())
+    tower, readout, draw = model.tower, Ranked(settings.length_norm), torch.Generator()
+    readout.begin(tower, data, draw)
+    leaves = dict(tower.named_parameters())
+    needed = [leaf.requires_grad for leaf in leaves.values()]
+    scores = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+    try:
+        for leaf in leaves.values():
+            leaf.requires_grad_(True)
+        with in_mode(False, tower), torch.enable_grad():
+            for row, question in enumerate(questions):
+                at = torch.tensor([row])
+                seen = Seen(tower, readout, at, [question], data.targets[at], torch.ones(1), 0, 1, draw)
+                loss = sum((one(seen) for one in settings.recipe().objectives), torch.zeros(()))
+                found = torch.autograd.grad(loss, tuple(leaves.values()), allow_unused=True, materialize_grads=True)
+                for score, gradient in zip(scores.values(), found, strict=True):
+                    score += gradient.square() / len(data)
+    finally:
+        for leaf, was in zip(leaves.values(), needed, strict=True):
+            leaf.requires_grad_(was)
+    changes, start = chosen({name: _as_matrix(tower, name, score) for name, score in scores.items()}, keep)
+    return Compared(lambda model: changes, settings, start)
+
+
+def _as_matrix(model: nn.Module, name: str, score: Tensor) -> Tensor:
+    return as_matrix(model.get_submodule(name.rpartition(".")[0]), score)
