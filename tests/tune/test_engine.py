@@ -102,7 +102,7 @@ def bits(model: nn.Module) -> dict[str, bytes]:
 
 def test_every_kind_of_change_is_tried_here() -> None:
     # counted instead of learnt; begin as another model; holds others' adapters; stand in front of what is read
-    apart = {"statistics", "fresh", "compacter", "fusion", "soft-prompt", "prefix"}
+    apart = {"statistics", "fresh", "compacter", "low-rank", "fusion", "soft-prompt", "prefix"}
     assert {change.key for change in EVERY} | apart == set(CHANGES)
 
 

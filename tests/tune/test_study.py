@@ -18,7 +18,8 @@ from handful.encode.lm import LanguageModel
 from handful.encode.template import Template
 from handful.errors import BadInput
 from handful.tune import Compacter, Data, Delta, Intrinsic, Placed, Where, load_delta, save_delta, tune
-from handful.tune.compacter import kronecker
+from handful.tune.adapters import Adapter
+from handful.tune.compacter import LowRank, kronecker
 from handful.tune.front import Prefix
 from handful.tune.intrinsic import draws, fastfood, hadamard, intrinsic
 from handful.tune.prompting import Words
@@ -61,6 +62,12 @@ def test_compacter_and_projections_are_those_of_the_authors_code(monkeypatch: py
     torch.testing.assert_close(found, torch.tensor(GOLDEN["compacter"]), atol=1e-5, rtol=1e-5)
     begun = change.begin(torch.zeros(16, 3), generator()).trained
     assert sum(p.numel() for p in begun.values()) == GOLDEN["numbers"]
+    h, low = torch.Generator().manual_seed(41), dict[str, torch.Tensor]()
+    for name, shape in (("s1", (16, 1)), ("t1", (1, 4)), ("c", (4,)), ("s2", (4, 1)), ("t2", (1, 16)), ("e", (16,))):
+        low[name] = torch.randn(shape, generator=h)
+    y = torch.randn(3, 16, generator=h)
+    found = LowRank().branch(y, y, nn.Identity(), low)  # the authors' leaves out what it is added to
+    torch.testing.assert_close(found, y + torch.tensor(GOLDEN["low_rank"]), atol=1e-5, rtol=1e-5)
     signs, order = torch.randint(2, (16,), generator=g) * 2 - 1, torch.randperm(16, generator=g)
     normal = torch.randn(16, generator=g)
     thetas = [torch.randn(k, generator=g) for k in (5, 16, 30)]
@@ -142,7 +149,8 @@ def expected(name: str, model: LanguageModel) -> int:
     total = sum(p.numel() for p in body.parameters())
     found = {
         "full": total, "layernorm": norms, "prompt-10": 10 * d, "prompt-100": 100 * d,
-        "adapter": 2 * layers * adapter + norms, "compacter": 2 * layers * small + norms,
+        "adapter": layers * adapter + norms,
+        "low-rank-adapter": layers * (2 * (d + d // 4) + d + d // 4) + norms, "compacter": 2 * layers * small + norms,
         "compacter++": layers * small + norms, "said-20k": 20_000, "said-500k": 500_000,
         "prefix": fronts * (10 * d + d * 512 + 512) + 512 * keys + keys,
     }  # fmt: skip
@@ -159,6 +167,7 @@ def test_as_many_numbers_learn_as_the_formulas_say(kind: str) -> None:
         "prompt-10",
         "prompt-100",
         "adapter",
+        "low-rank-adapter",
         "compacter",
         "compacter++",
         "said-20k",
@@ -177,6 +186,16 @@ def test_on_t0_3b() -> None:
     assert place == 2 * 64 + 2 * (2048 + 64) + 2048 + 64 == 6464
     norms = (24 * 2 + 1 + 24 * 3 + 1) * 2048
     assert (96 * place + norms, 48 * place + norms) == (870_400, 560_128)
+    adapter = Adapter(reduction=32).begin(torch.empty(2048, 0), generator()).trained
+    assert 48 * sum(p.numel() for p in adapter.values()) + norms == 12_934_144  # behind feed-forwards alone
+
+
+def test_adapters_stand_behind_feed_forwards_alone() -> None:
+    """As in the authors' code, where a switch that only Compacter's settings turn puts one behind self-attention."""
+    model = wide("seq2seq")
+    for name in ("adapter", "low-rank-adapter", "compacter++"):
+        delta = Delta.begin(model.tower, COMPARED[name].changes(model.tower)[:1], generator())
+        assert [holder.site.split(".")[-2] for holder in delta.each()] == ["DenseReluDense"] * 4, name
 
 
 @pytest.mark.paper(27, oracle="g", part="study")

@@ -8,6 +8,8 @@ Low-Rank Hypercomplex Adapter Layers, 2021), as T-Few (027) compares it.
 
 A begins N(0, 0.02^2), s and t uniform as Glorot with gain sqrt 2, c = e = 0: nearly, not exactly, the model as it was.
 Each place has its own A, as in T-Few's code; in the paper all share one.
+
+`LowRank` is the paper's adapter of two low-rank maps: H_j = s_j t_j, 2 r (d + m) + d + m numbers at a place.
 """
 
 from __future__ import annotations
@@ -57,20 +59,56 @@ class Compacter(Change):
         if not m or d % n or m % n:
             raise BadInput(f"{d} numbers, and {m} in the middle, do not split into {n} parts; change reduction or n")
 
-        def glorot(rows: int, columns: int) -> Tensor:
-            bound = math.sqrt(2 * 6 / (rows + columns))
-            drawn = torch.rand(n, rows, columns, generator=generator) * 2 - 1
-            return (bound * drawn).to(weight)
-
         learnt: dict[str, Tensor] = {}
         for j, into, out in ((1, d, m), (2, m, d)):
             learnt[f"A{j}"] = (0.02 * torch.randn(n, n, n, generator=generator)).to(weight)
-            learnt[f"s{j}"], learnt[f"t{j}"] = glorot(into // n, self.rank), glorot(self.rank, out // n)
+            learnt[f"s{j}"] = glorot(n, into // n, self.rank, generator=generator).to(weight)
+            learnt[f"t{j}"] = glorot(n, self.rank, out // n, generator=generator).to(weight)
         return Begun({**learnt, "c": weight.new_zeros(m), "e": weight.new_zeros(d)})
 
     def branch(self, x: Tensor, y: Tensor, module: nn.Module, t: Tensors) -> Tensor:
         inner = activated(y @ kronecker(t["A1"], t["s1"] @ t["t1"]) + t["c"], self.activation)
         return y + inner @ kronecker(t["A2"], t["s2"] @ t["t2"]) + t["e"]
+
+
+@register
+@dataclass(frozen=True)
+class LowRank(Change):
+    """A bottleneck of two low-rank maps, see `handful.tune.compacter`. Place it as a `Compacter`.
+
+    Args:
+        reduction: how many times narrower than what it reads the middle is.
+        rank: r.
+        activation: in the middle.
+    """
+
+    key: ClassVar[str] = "low-rank"
+    modes: ClassVar[frozenset[Mode]] = frozenset({"branch"})
+    reduction: int = 4
+    rank: int = 1
+    activation: Activation = "relu"
+
+    def __post_init__(self) -> None:
+        if min(self.reduction, self.rank) < 1:
+            raise BadInput(f"reduction and rank are 1 at least, not {self.reduction} and {self.rank}")
+        activated(torch.zeros(1), self.activation)
+
+    def begin(self, weight: Tensor, generator: torch.Generator) -> Begun:
+        d = len(weight)
+        m = max(1, d // self.reduction)
+        learnt: dict[str, Tensor] = {}
+        for j, into, out in ((1, d, m), (2, m, d)):
+            learnt[f"s{j}"] = glorot(into, self.rank, generator=generator).to(weight)
+            learnt[f"t{j}"] = glorot(self.rank, out, generator=generator).to(weight)
+        return Begun({**learnt, "c": weight.new_zeros(m), "e": weight.new_zeros(d)})
+
+    def branch(self, x: Tensor, y: Tensor, module: nn.Module, t: Tensors) -> Tensor:
+        return y + activated(y @ t["s1"] @ t["t1"] + t["c"], self.activation) @ t["s2"] @ t["t2"] + t["e"]
+
+
+def glorot(*shape: int, generator: torch.Generator) -> Tensor:
+    """Uniform as Glorot with gain sqrt 2, for matrices of the last two of ``shape``."""
+    return math.sqrt(2 * 6 / (shape[-2] + shape[-1])) * (torch.rand(shape, generator=generator) * 2 - 1)
 
 
 def kronecker(a: Tensor, b: Tensor) -> Tensor:
@@ -79,8 +117,10 @@ def kronecker(a: Tensor, b: Tensor) -> Tensor:
     return product.reshape(a.shape[1] * b.shape[1], a.shape[2] * b.shape[2])
 
 
-def compacter(model: nn.Module, attention: bool = True, change: Compacter | None = None) -> tuple[Placed, ...]:
+def compacter(model: nn.Module, attention: bool = True, change: Change | None = None) -> tuple[Placed, ...]:
     """Behind each feed-forward and, unless it is Compacter++, each self-attention; all norms learn as well.
+
+    ``change`` stands there in place of Compacter.
 
     Raises:
         BadInput: the model has no feed-forward or attention that is known; its width does not split.

@@ -22,7 +22,7 @@ from handful.encode.lm import LanguageModel
 from handful.encode.prompt import Question
 from handful.errors import BadInput
 from handful.tune.adapters import Adapter
-from handful.tune.compacter import compacter, norms
+from handful.tune.compacter import LowRank, compacter, norms
 from handful.tune.delta import Delta, Placed
 from handful.tune.front import KEYS, WORDS, AsWords, Prefix, SoftPrompt
 from handful.tune.ia3 import Scaling, ia3
@@ -93,10 +93,8 @@ def low_rank(model: nn.Module) -> tuple[Placed, ...]:
 
 
 def bottlenecks(model: nn.Module) -> tuple[Placed, ...]:
-    """A bottleneck behind each self-attention and feed-forward, and every norm."""
-    (behind, *rest) = compacter(model)
-    change = Adapter(reduction=32, begins="normal", std=0.02)
-    return (Placed(change, behind.where), *rest)
+    """A bottleneck behind each feed-forward, and every norm."""
+    return compacter(model, attention=False, change=Adapter(reduction=32, begins="normal", std=0.02))
 
 
 def prompt(model: nn.Module, tokens: int) -> tuple[Placed, ...]:
@@ -122,6 +120,7 @@ COMPARED: Mapping[str, Compared] = {
     "lora": Compared(low_rank, TFew()),
     "lora-scaling": Compared(lambda model: (Placed(Scaling(), Where(LINEAR)),), TFew()),
     "adapter": Compared(bottlenecks, TFew(steps=500)),
+    "low-rank-adapter": Compared(partial(compacter, attention=False, change=LowRank()), TFew(steps=500)),
     "compacter": Compared(compacter, TFew(steps=500)),
     "compacter++": Compared(partial(compacter, attention=False), TFew(steps=500)),
     "prompt-10": Compared(partial(prompt, tokens=10), _PROMPT, CommonWords()),
