@@ -216,6 +216,8 @@ def test_the_best_guess_on_held_out_examples_is_kept() -> None:
     tuner.fit(TEXTS, LABELS, dev, dev_labels)
     assert len(judged) == 240 // 5 and tuner.score == max(judged) > min(judged)
     assert float((tuner.logits(dev).argmax(1) == y).float().mean()) == tuner.score
+    with pytest.raises(BadInput, match="there are no texts"):
+        tuner.predict([])
 
 
 @needs_cma
@@ -276,6 +278,8 @@ def test_what_cannot_be_searched_is_refused() -> None:
         quick(budget=11).fit(TEXTS, LABELS)
     with pytest.raises(BadInput, match="popsize is 2 at least"):
         Evolution(popsize=1)
+    with pytest.raises(BadInput, match="the seed of a search is 0 or more, not -1"):
+        Evolution(seed=-1)
     with pytest.raises(BadInput, match="bound must be above 0"):
         Evolution(bound=0)
     with pytest.raises(BadInput, match="not a seq2seq one"):

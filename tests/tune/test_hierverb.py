@@ -247,6 +247,8 @@ def test_what_cannot_be_is_refused() -> None:
         quick(length=10).fit(TEXTS, LABELS)
     with pytest.raises(BadInput, match="has not been fitted"):
         quick().paths(TEXTS)
+    with pytest.raises(BadInput, match="label 1 is no path of names, such as 'a > b'"):
+        quick().fit(TEXTS, [1, 2, 3, 1, 2, 3])  # type: ignore[list-item]
     with pytest.raises(BadInput, match="item 0 has 2 texts; each is one text here"):
         quick().fit([("a", "b"), *TEXTS[1:]], LABELS)  # type: ignore[list-item]
     with pytest.raises(BadInput, match="item 0 is 'None', a NoneType"):

@@ -100,6 +100,10 @@ def test_scores_over_templates_and_seeds_are_told_by_their_middle() -> None:
 def test_what_cannot_be_prompted_is_refused() -> None:
     with pytest.raises(BadInput, match="masked model"):
         InContext(tiny_lm.tiny("masked"), "*sent_0*")
+    with pytest.raises(BadInput, match="batch is a number of questions, 1 at least, not 0"):
+        InContext(tiny_lm.tiny("causal"), "*sent_0*", batch=0)
+    with pytest.raises(BadInput, match="item 0 is 'None', a NoneType"):
+        InContext(tiny_lm.tiny("causal"), "*sent_0*").fit([None], ["good"], ["good", "bad"])  # type: ignore[list-item]
     model = InContext(tiny_lm.tiny("causal"), "*sent_0*", shots=5)
     with pytest.raises(BadInput, match="5 examples are to be shown, but there are 4"):
         model.fit(TEXTS, LABELS, ["good", "bad"])

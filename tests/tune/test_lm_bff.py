@@ -275,6 +275,14 @@ def test_what_cannot_be_learnt_from_is_refused() -> None:
         quick(template="*cls**sent_0**sep+*")
     with pytest.raises(BadInput, match="the word 'very good' is 2 tokens"):
         quick(words={"neg": "bad", "pos": "very good"})
+    for options, message in [
+        ({"smoothing": 2.0}, "smoothing is a share of each target, from 0 to 1, not 2"),
+        ({"first": 0}, "first= and others= are tokens of a text at most, from 1 on, not 0 and None"),
+        ({"demos": "tail", "steps": 0, "shown": 0}, "shown is a number of examples, 1 at least, not 0"),
+        ({"template": None}, "a template is written as text"),
+    ]:
+        with pytest.raises(BadInput, match=message):
+            quick(**options).fit(TEXTS, LABELS)
     with pytest.raises(BadInput, match="1 words"):
         quick(words={"neg": "bad"})
     with pytest.raises(BadInput, match="label 'meh' has no word; there are 'neg', 'pos'"):

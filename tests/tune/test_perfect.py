@@ -213,6 +213,13 @@ def test_what_cannot_be_learnt_is_refused() -> None:
         quick().fit(TEXTS[:3], LABELS[:3])
     with pytest.raises(BadInput, match="held-out label 'meh' has no example"):
         quick().fit(TEXTS, LABELS, ["a"], ["meh"])
+    for nothing in (None, float("nan")):
+        with pytest.raises(BadInput, match="text 5 has no label"):
+            quick().fit(TEXTS, [*LABELS[:5], nothing])
+    with pytest.raises(BadInput, match="the readout's rate must not be negative: nan"):
+        quick(embedding_lr=float("nan")).fit(TEXTS, LABELS)
+    with pytest.raises(BadInput, match="there are no texts"):
+        quick(steps=1).fit(TEXTS, LABELS).predict([])
     with pytest.raises(BadInput, match="item 0 is 'nan', a float: give a text"):
         quick().fit([float("nan"), *TEXTS[1:]], LABELS)  # type: ignore[list-item]
     with pytest.raises(BadInput, match="6 and 0 texts, but 5 and 0 labels"):

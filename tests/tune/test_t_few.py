@@ -212,6 +212,11 @@ def test_what_cannot_be_chosen_is_refused() -> None:
     model = quick("causal")
     with pytest.raises(BadInput, match=r"label 'meh' of example 1 is none of its choices \['good', 'bad'\]"):
         model.fit(TEXTS[:2], ["good", "meh"], ["good", "bad"])
+    with pytest.raises(BadInput, match="there is no template 3; there are 1, counted from 0"):
+        quick("seq2seq").fit(TEXTS, LABELS, ["very good", "bad"]).logits(TEXTS, ["very good", "bad"], 3)
+    for wrong in ({"w_ul": -1.0}, {"w_ln": math.nan}, {"length_norm": -1.0}):
+        with pytest.raises(BadInput, match="w_ln, w_ul and length_norm are 0 or more"):
+            TFew(**wrong)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="2 texts, but 1 labels"):
         model.fit(TEXTS[:2], ["good"], ["good", "bad"])
     with pytest.raises(BadInput, match="there are no texts"):

@@ -27,7 +27,11 @@ class Hierarchy:
     @classmethod
     def of(cls, paths: Iterable[str]) -> Hierarchy:
         """The tree whose leaves these are. Raises `BadInput` for an empty name, or paths of different length."""
-        leaves = sorted(set(paths))
+        every = list(paths)
+        for path in every:
+            if not isinstance(path, str):
+                raise BadInput(f"label {path!r} is no path of names, such as 'a{SEPARATOR}b'")
+        leaves = sorted(set(every))
         if not leaves:
             raise BadInput("there are no labels")
         parts = {leaf: leaf.split(SEPARATOR) for leaf in leaves}

@@ -321,7 +321,9 @@ def context_of(
 def states_at_masks(model: LanguageModel, texts: Sequence[str], masks: int, length: int) -> Tensor:
     """The encoder's states at ``masks`` masks behind each text ``[n, masks, d]``."""
     most = min(length, model.most)
-    return model.tower.states([masked(model.tokenizer, [text], masks, most=most) for text in texts], masks)
+    with quiet():  # it would warn of long texts
+        prompts = [masked(model.tokenizer, [text], masks, most=most) for text in texts]
+    return model.tower.states(prompts, masks)
 
 
 def leveled(model: LanguageModel, texts: Sequence[str], depth: int, length: int) -> list[Prompt]:

@@ -40,6 +40,8 @@ class Template:
     source: str
 
     def __post_init__(self) -> None:
+        if not isinstance(self.source, str):
+            raise BadInput(f"a template is written as text, such as '*cls**sent_0**mask**sep*', not {self.source!r}")
         if not self.parts:
             raise BadInput("the template is empty")
         if self.parts.count("mask") > 1:
@@ -134,6 +136,8 @@ class Template:
             BadInput: a text or an answer that the template asks for is not given; the tokenizer lacks a token that it
                 asks for; the mask was cut off.
         """
+        if min(limit for limit in (first, others, 1) if limit is not None) < 1:
+            raise BadInput(f"first= and others= are tokens of a text at most, from 1 on, not {first} and {others}")
         ids: list[int] = []
         kinds: list[int] = []
         asked: list[int] = []  # a mask that stands in a text is no question

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from handful.encode.hf import quiet
 from handful.encode.lm import LanguageModel
 from handful.encode.prompt import LabelWords, Prompt
 from handful.encode.template import Template
@@ -196,6 +197,8 @@ class BlackBoxTuner:
         """``[n, C]``. Raises `BadInput` before `fit`."""
         if self.found is None:
             raise BadInput("this classifier has not been fitted")
+        if not len(texts):
+            raise BadInput("there are no texts")
         return self._logits(self.ask(listed(texts)), self.prompts)
 
     def predict(self, texts: Texts) -> np.ndarray:
@@ -218,7 +221,8 @@ class BlackBoxTuner:
             room = self._template.room(tokenizer, most)
         except BadInput as error:
             raise BadInput(f"{error}, beside {n} words in front; take fewer, or a greater length") from error
-        plain = [self._template.encode(tokenizer, item, first=room, others=room, most=most) for item in items]
+        with quiet():  # it would warn of long texts
+            plain = [self._template.encode(tokenizer, item, first=room, others=room, most=most) for item in items]
         return [one.inserted(self._first, self._front) for one in plain]
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from handful.encode.hf import quiet
 from handful.encode.lm import LanguageModel
 from handful.encode.prompt import LabelWords, Prompt
 from handful.encode.template import Template
@@ -63,6 +64,8 @@ class Demonstrations:
             raise BadInput(f"demonstrations are {', '.join(WAYS)}, not {self.way!r}")
         if self.way == "filtered" and self.vectors is None:
             raise BadInput("filtered demonstrations need vectors of the examples")
+        if self.shown < 1:
+            raise BadInput(f"shown is a number of examples, 1 at least, not {self.shown}")
         if not 0 < self.keep <= 1:
             raise BadInput(f"keep is a share of the examples, not {self.keep}")
 
@@ -107,12 +110,14 @@ class Demonstrations:
             chosen = self.draw(generator, near, None if own is None else own[number])
             texts = [*item, *(text for one in chosen for text in self.texts[one])]
             most = self.model.most if self.way in ("head", "tail") else min(self.length, self.model.most)
-            prompts.append(
-                self.filled.encode(
-                    self.model.tokenizer, texts, answers=self.words.ids, support=[int(self.labels[i]) for i in chosen],
-                    first=self.first, others=self.others, most=most,
-                )
-            )  # fmt: skip
+            support = [int(self.labels[i]) for i in chosen]
+            with quiet():  # it would warn of long texts
+                prompts.append(
+                    self.filled.encode(
+                        self.model.tokenizer, texts, answers=self.words.ids, support=support, first=self.first,
+                        others=self.others, most=most,
+                    )
+                )  # fmt: skip
         return prompts
 
     def draw(self, generator: torch.Generator, near: Tensor | None = None, own: int | None = None) -> list[int]:

@@ -73,6 +73,8 @@ class Evolution:
     def __post_init__(self) -> None:
         if self.popsize < 2 or not self.sigma > 0:
             raise BadInput(f"popsize is 2 at least and sigma above 0, not {self.popsize} and {self.sigma}")
+        if self.seed < 0:
+            raise BadInput(f"the seed of a search is 0 or more, not {self.seed}")
         if self.bound is not None and not self.bound > 0:
             raise BadInput(f"bound must be above 0, not {self.bound}")
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from handful.errors import BadInput
 from handful.tune.recipe import Closures, Data, Readout, Seen
 
 
@@ -73,6 +74,10 @@ class CrossEntropy:
     smoothing: float = 0.0
     name = "cross-entropy"
     separable = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing <= 1:
+            raise BadInput(f"smoothing is a share of each target, from 0 to 1, not {self.smoothing}")
 
     def __call__(self, seen: Seen) -> Tensor:
         targets = (1 - self.smoothing) * seen.targets + self.smoothing / seen.targets.shape[1]

@@ -24,6 +24,7 @@ from handful.encode.lm import LanguageModel, choices_of
 from handful.encode.prompt import Prompt, Question
 from handful.encode.template import Template
 from handful.errors import BadInput
+from handful.tune.prompting import listed
 
 BYTES = 4
 """Of a stored number, or token."""
@@ -122,6 +123,8 @@ class InContext:
     def __post_init__(self) -> None:
         if self.model.kind == "masked":
             raise BadInput("a masked model is not prompted with examples here; see handful.tune.demonstrations")
+        if self.batch < 1:
+            raise BadInput(f"batch is a number of questions, 1 at least, not {self.batch}")
         self._template = Template(self.template)
 
     def fit(
@@ -143,7 +146,8 @@ class InContext:
         if not 0 <= shots <= len(texts):
             raise BadInput(f"{shots} examples are to be shown, but there are {len(texts)}")
         rows = np.random.default_rng(self.seed).permutation(len(texts))[:shots].tolist()
-        shown = [(texts[row], labels[row]) for row in rows]
+        items = listed(texts)
+        shown = [(items[row], labels[row]) for row in rows]
         self.shown, self._context = tuple(rows), context_of(self.model, self._template, shown, self.separator)
         return self
 
@@ -180,7 +184,7 @@ class InContext:
         if self.shown is None:
             raise BadInput("this classifier has not been fitted")
         answers = self.model.answers(len(texts), choices)
-        asked = [Prompt.of((*self._context, *self._ask(text)), None) for text in texts]
+        asked = [Prompt.of((*self._context, *self._ask(item)), None) for item in listed(texts)]
         return [Question(self.model.prompt(one), tuple(own)) for one, own in zip(asked, answers, strict=True)]
 
     def costs(self, questions: Sequence[Question]) -> Costs:
@@ -193,8 +197,8 @@ class InContext:
             parameters, shots, float(np.mean(own)), len(self._context) / shots, kind=kind
         )  # fmt: skip
 
-    def _ask(self, text: str | Sequence[str]) -> tuple[int, ...]:
-        return self._template.encode(self.model.tokenizer, [text] if isinstance(text, str) else list(text)).ids
+    def _ask(self, item: Sequence[str]) -> tuple[int, ...]:
+        return self._template.encode(self.model.tokenizer, item).ids
 
 
 @dataclass(frozen=True)

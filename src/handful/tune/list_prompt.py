@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from handful.encode.hf import quiet
 from handful.encode.lm import LanguageModel
 from handful.encode.prompt import LabelWords, Prompt
 from handful.encode.template import Template
@@ -293,7 +294,8 @@ class ListClassifier:
 
     def _prompts(self, texts: Texts) -> list[Prompt]:
         most = min(self.length, self.model.most)
-        return [
-            self._template.encode(self.model.tokenizer, item, first=self.first, others=self.others, most=most)
-            for item in listed(texts)
-        ]
+        with quiet():  # it would warn of long texts
+            return [
+                self._template.encode(self.model.tokenizer, item, first=self.first, others=self.others, most=most)
+                for item in listed(texts)
+            ]

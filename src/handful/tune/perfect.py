@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from handful.encode.asking import OVER, Over, nearest_prototype
+from handful.encode.hf import quiet
 from handful.encode.language_tower import LanguageTower
 from handful.encode.lm import LanguageModel
 from handful.encode.prompt import Prompt, masked
@@ -176,6 +177,8 @@ class PerfectClassifier:
         if self.answer not in ("prototypes", "embeddings"):
             raise BadInput(f"answer is 'prototypes' or 'embeddings', not {self.answer!r}")
         refuse_unpaired(texts, labels, dev_texts, dev_labels)
+        if missing := [number for number, label in enumerate(labels) if label is None or label != label]:
+            raise BadInput(f"text {missing[0]} has no label: {labels[missing[0]]!r}")
         self.classes = tuple(sorted(set(labels), key=str))
         if len(self.classes) < 2:
             raise BadInput(f"{len(self.classes)} classes: at least two are needed")
@@ -194,6 +197,8 @@ class PerfectClassifier:
         """How much each item is like each class ``[n, C]``."""
         if self.tuned is None:
             raise BadInput("this classifier has not been fitted")
+        if not len(texts):
+            raise BadInput("there are no texts")
         return self._scores(self._prompts(texts), self.tuned, self.prototypes)
 
     def predict(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> np.ndarray:
@@ -202,7 +207,8 @@ class PerfectClassifier:
 
     def _prompts(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> list[Prompt]:
         most, tokenizer = min(self.length, self.model.most), self.model.tokenizer
-        return [masked(tokenizer, one, self.masks, position=self.position, most=most) for one in listed(texts)]
+        with quiet():  # it would warn of long texts
+            return [masked(tokenizer, one, self.masks, position=self.position, most=most) for one in listed(texts)]
 
     @torch.no_grad()
     def _states(self, prompts: Sequence[Prompt], tuned: Tuned) -> Tensor:

@@ -335,6 +335,8 @@ class Stage:
             raise BadInput(f"block_decay is a factor above 0, at most 1, not {self.block_decay}")
         if self.patience is not None and self.patience < 1:
             raise BadInput(f"patience is {self.patience} steps; it must be at least 1")
+        if self.readout_lr is not None and not self.readout_lr >= 0:
+            raise BadInput(f"the readout's rate must not be negative: {self.readout_lr}")
         if not self.lr >= 0 or not 0 <= self.warmup <= 1:
             raise BadInput("lr must not be negative, and warmup is a share of the steps")
 

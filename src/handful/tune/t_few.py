@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from handful.core.adafactor import Adafactor
+from handful.encode.hf import quiet
 from handful.encode.language_tower import normalised
 from handful.encode.lm import LanguageModel, choices_of
 from handful.encode.prompt import Prompt, Question
@@ -124,6 +125,10 @@ class TFew:
     reference: bool = False
     relative: bool = True
 
+    def __post_init__(self) -> None:
+        if not all(0 <= some < float("inf") for some in (self.w_ln, self.w_ul, self.length_norm)):
+            raise BadInput(f"w_ln, w_ul and length_norm are 0 or more: {self.w_ln}, {self.w_ul}, {self.length_norm}")
+
     def recipe(self, changes: tuple[Placed, ...] = ()) -> Recipe:
         """As a `Recipe`; its inputs are questions, see `LanguageModel.questions`."""
         terms: list[Any] = [LanguageLoss()]
@@ -160,7 +165,8 @@ class Asked:
         """The item in template ``number``. Raises `BadInput` where the template leaves no room for texts."""
         texts, answers = item
         template, tokenizer, read = self.templates[number], self.model.tokenizer, self.model.most
-        whole = template.encode(tokenizer, texts)
+        with quiet():  # it would warn of long texts
+            whole = template.encode(tokenizer, texts)
         if self.model.kind == "seq2seq":  # the last ones are cut, as by T5's tokenizer
             most, ends = min(self.most, read), template.parts[-1] in ("sep", "sep+")
             if len(whole.ids) > most:
@@ -247,6 +253,8 @@ class TFewClassifier:
         """``-score`` of each answer ``[n, C]``, ``-inf`` behind the last of an item, asked with one template."""
         if self.tuned is None:
             raise BadInput("this classifier has not been fitted")
+        if not 0 <= template < len(self.templates):
+            raise BadInput(f"there is no template {template}; there are {len(self.templates)}, counted from 0")
         items, offered = self._items(texts, choices)
         questions = [self._asked.ask(item, template) for item in items]
         ways = max(map(len, offered))
