@@ -124,6 +124,13 @@ def test_sharp_costs_need_logarithms_and_get_them(dtype: torch.dtype) -> None:
     assert np.array_equal(p.round().numpy(), [[0, 1, 0], [1, 0, 1]])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_row_all_of_whose_costs_are_large_sends_its_share(dtype: torch.dtype) -> None:
+    cost = torch.tensor([[0.0, 0.0], [900.0, 900.0]], dtype=dtype)  # what is added to a whole row changes no plan
+    half = torch.full((2,), 0.5, dtype=dtype)
+    torch.testing.assert_close(sinkhorn(cost, 1.0, half, half), torch.full((2, 2), 0.25, dtype=dtype))
+
+
 def test_a_regularisation_that_makes_no_sense_is_refused(problem: tuple[Tensor, Tensor, Tensor]) -> None:
     with pytest.raises(BadInput, match="above 0"):
         sinkhorn(problem[0], 0.0, problem[1], problem[2])
