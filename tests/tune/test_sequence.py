@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -241,6 +243,25 @@ def test_a_link_ends_once_the_loss_no_longer_falls(net: Net, data: Data) -> None
     assert len(tune(net, data, Recipe((Placed(LoRA(2)),), stages=(falling,), readout=Linear)).losses) == 20
 
 
+@pytest.mark.parametrize("after", [3, 8, 11])
+def test_a_stage_is_left_out_where_the_loss_before_it_is_low(net: Net, data: Data, tmp_path: Path, after: int) -> None:
+    first = Stage(steps=8, lr=0.02, batch=24, above=9.0)  # nothing stands before it
+    ends = float(np.mean(tune(net, data, Recipe((Placed(LoRA(2)),), stages=(first,), readout=Linear)).losses[-4:]))
+    left_out, taken = (Stage(steps=5, lr=0.01, batch=24, above=above) for above in (ends + 1e-3, ends - 1e-3))
+    recipe, told = Recipe((Placed(LoRA(2)),), stages=(first, left_out, taken), readout=Linear), []
+    whole = tune(net, data, recipe, progress=lambda done, of: told.append((done, of)))
+    assert len(whole.losses) == 13 and told[7:9] == [(8, 18), (14, 18)] and told[-1] == (18, 18)
+
+    def stop(done: int, *_: float) -> None:
+        if done >= told[after - 1][0]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(net, data, recipe, checkpoint=tmp_path / "c", every=0, told=stop)
+    again = tune(net, data, recipe, checkpoint=tmp_path / "c")
+    assert again.losses == whole.losses and bits(again.delta) == bits(whole.delta)
+
+
 def test_what_does_not_fit_is_refused(net: Net, data: Data) -> None:
     with pytest.raises(BadInput, match="0 links is none"):
         ChainOfLoRA(links=0)
@@ -259,3 +280,5 @@ def test_what_does_not_fit_is_refused(net: Net, data: Data) -> None:
     assert bits(net) == was
     with pytest.raises(BadInput, match="patience is 0"):
         Stage(steps=1, patience=0)
+    with pytest.raises(BadInput, match="above is a loss"):
+        Stage(steps=1, above=-0.1)

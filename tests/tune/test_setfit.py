@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from handful.errors import BadInput
 from handful.tune import AsIs, Data, tune
 from handful.tune.contrastive import AllPairs, CosinePairs, supcon
+from handful.tune.plain import APART
 from handful.tune.recipe import Seen, Stage
 from handful.tune.recipes import recipe
 from handful.tune.samplers import ByClass
@@ -221,3 +222,14 @@ def test_contrast_draws_classes_together() -> None:
             loss.append(AllPairs()(seen(model(data.inputs), data.targets)))
     assert loss[1] < 0.3 * loss[0]
     assert isinstance(recipe("full").stages[0], Stage)
+
+
+def test_contrast_goes_on_only_where_classes_are_not_told_apart() -> None:
+    model, g = Words().eval(), torch.Generator().manual_seed(0)
+    labels = torch.arange(12) % 3
+    told = Data([[int(c), *torch.randint(3, 20, (2,), generator=g).tolist()] for c in labels], labels)
+    same = Data([[5, 6, 7]] * 12, labels)
+    how = {"lr": 3e-2, "steps": 30}
+    once, twice = (tune(model, data, recipe("full", **how)).losses for data in (told, same))
+    assert len(once) == 30 and np.mean(once[-4:]) <= APART
+    assert len(twice) == 60 and np.mean(twice[26:30]) > APART

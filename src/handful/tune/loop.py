@@ -29,7 +29,7 @@ from handful.tune.delta import Delta
 from handful.tune.fillers import AsIs, CrossEntropy, Plain, Shuffled
 from handful.tune.groups import Group, groups_of, mover
 from handful.tune.modes import in_mode, settled
-from handful.tune.pace import rate_at, settles, stretches
+from handful.tune.pace import needed, rate_at, settles, stretches
 from handful.tune.recipe import Closures, Data, Readout, Recipe, Sampler, Seen, Stage
 from handful.tune.tuned import Tuned
 
@@ -161,6 +161,9 @@ class _Run:
             rows = self.sampler(stage).draws(self.data, stage.batch, torch.Generator().manual_seed(self.seed + number))
             done += min(first, steps)
             if first >= steps:
+                continue
+            if not first and not needed(stage, losses):
+                done += steps
                 continue
             if self.best is not None and not first:
                 self.best.waited.zero_()  # patience is of a stage

@@ -37,3 +37,9 @@ def settles(losses: Sequence[float], patience: int | None) -> bool:
     if patience is None or len(losses) < 2 * patience:
         return False
     return sum(losses[-patience:]) >= sum(losses[-2 * patience : -patience])
+
+
+def needed(stage: Stage, losses: Sequence[float]) -> bool:
+    """Whether a stage is to begin, after steps with such ``losses``."""
+    last = losses[-4:]
+    return stage.above is None or not last or sum(last) > stage.above * len(last)

@@ -5,7 +5,7 @@
              `film`: scale and shift of every normalisation, which networks of convolutions have too
 
 SetFit contrasts the same pairs, sixteen at a time and each sentence read again for every pair; a batch here holds all
-pairs of its sentences for one reading each.
+pairs of its sentences for one reading each. Where that does not tell the classes apart (`APART`) it is done once more.
 
 With ``learns="classes"`` there are no pairs: a linear readout learns the classes, at a rate of its own since features
 most often have length 1, by cross-entropy; of several labels an item each by itself (`handful.tune.label_sets`).
@@ -13,7 +13,7 @@ most often have length 1, by cross-entropy; of several labels an item each by it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from handful.errors import BadInput
@@ -33,6 +33,8 @@ EVERYTHING = (Placed(Own(), Where(ROLES)), Placed(Own(), Where(ROLES, "bias")))
 Learns = Literal["pairs", "classes"]
 READOUT_LR = 0.1
 """Of the linear readout, with ``learns="classes"``."""
+APART = 0.15
+"""Loss of pairs above which classes are not told apart yet; cosines of 1/2 throughout come to a quarter."""
 
 
 def _slots(changes: tuple[Placed, ...], steps: int, lr: float, batch: int, learns: Learns) -> Recipe:
@@ -42,7 +44,7 @@ def _slots(changes: tuple[Placed, ...], steps: int, lr: float, batch: int, learn
         stage = Stage(steps=steps, lr=lr, batch=batch, readout_lr=READOUT_LR, warmup=0.1, weight_decay=0.01)
         return Recipe(changes, (CrossEntropy(),), (stage,), readout=Linear)
     stage = Stage(steps=steps, lr=lr, batch=batch, trains=("delta",), warmup=0.1, weight_decay=0.01)
-    return Recipe(changes, (AllPairs(),), (stage,), sampler=ByClass())
+    return Recipe(changes, (AllPairs(),), (stage, replace(stage, above=APART)), sampler=ByClass())
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Lora:
     Args:
         rank: of each change.
         alpha: of its scale, alpha / rank.
-        steps: of training.
+        steps: of training; as many again where the pairs are not told apart by then.
         lr: learning rate.
         batch: examples a step.
         learns: ``"pairs"`` of examples, or their ``"classes"``.

@@ -300,6 +300,7 @@ class Stage:
         block_decay: factor of the rate from a transformer block to the one below it.
         dropout: whether the model's own is on.
         patience: end once the mean loss of so many steps is not below that of as many before; never by default.
+        above: leave the stage out unless the mean loss of the four steps before it is above this.
         objectives, sampler: of this stage, in place of the recipe's.
     """
 
@@ -319,6 +320,7 @@ class Stage:
     block_decay: float = 1.0
     dropout: bool = True
     patience: int | None = None
+    above: float | None = None
     objectives: tuple[Objective, ...] = ()
     sampler: Sampler | None = None
 
@@ -337,6 +339,8 @@ class Stage:
             raise BadInput(f"patience is {self.patience} steps; it must be at least 1")
         if self.readout_lr is not None and not self.readout_lr >= 0:
             raise BadInput(f"the readout's rate must not be negative: {self.readout_lr}")
+        if self.above is not None and not self.above >= 0:
+            raise BadInput(f"above is a loss, 0 at least, not {self.above}")
         if not self.lr >= 0 or not 0 <= self.warmup <= 1:
             raise BadInput("lr must not be negative, and warmup is a share of the steps")
 
