@@ -21,6 +21,7 @@ from handful.evaluate.estimate import scale_of
 from handful.ship.model import Model
 from handful.tune.recipe import Recipe
 from handful.tune.recipes import RECIPES, list_recipes, recipe, typed
+from handful.tune.setfit import Pairs
 
 THINGS = ["soup", "film", "road", "coat", "song", "shop", "desk", "garden"]
 GOOD = [f"the {thing} was wonderful, I loved it" for thing in THINGS]
@@ -276,6 +277,28 @@ def test_recipes_by_key() -> None:
             recipe(wrong)
     with pytest.raises(BadInput, match="rank='three' is not a whole number"):
         recipe("lora:rank=three")
+
+
+def test_settings_are_of_the_type_that_they_are_declared_with() -> None:
+    assert recipe("setfit:iterations=20").sampler == Pairs(iterations=20)
+    made = recipe("setfit:iterations=20").sampler
+    assert isinstance(made, Pairs) and isinstance(made.iterations, int)
+    assert recipe("setfit:iterations=None,epochs=0.5") == recipe("setfit", epochs=0.5)
+    assert recipe("lora-sb:eta=0.5").start == recipe("lora-sb", eta=0.5).start
+    assert recipe("prolip:reg=0.5").objectives == recipe("prolip", reg=0.5).objectives
+    assert recipe("prolip:reg=1/K2").objectives == recipe("prolip", reg="1/K2").objectives
+    assert recipe("taps:names=layer").changes == recipe("taps", names="layer").changes
+    for wrong, complaint in (
+        ("setfit:iterations=2.5", "iterations='2.5' is not a whole number"),
+        ("setfit:epochs=few", "epochs='few' is not a number"),
+        ("setfit:epochs=nan", "epochs and steps must be numbers"),
+        ("setfit:lr=inf", "lr is inf"),
+        ("setfit-gradient:end_to_end=maybe", "end_to_end='maybe' is not true or false"),
+        ("setfit:epochs", "'epochs' has no value"),
+        ("stable:prior_decay=-1", "weight decay is a number not below 0"),
+    ):
+        with pytest.raises(BadInput, match=complaint):
+            recipe(wrong)
 
 
 def test_settings_are_listed_as_they_are_typed() -> None:

@@ -10,6 +10,7 @@ the two fill one slot with different things.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -329,14 +330,16 @@ class Stage:
             raise BadInput(
                 "a rate that is halved every five epochs, or a function of the epochs, needs epochs, not steps"
             )
-        if (self.epochs or self.steps or 0) < 0 or self.batch < 1:
-            raise BadInput("epochs, steps and batch must be positive")
+        if not 0 <= (self.epochs or self.steps or 0) < math.inf or self.batch < 1:
+            raise BadInput("epochs and steps must be numbers, not below 0, and a batch holds one item at least")
         if not 0 < self.block_decay <= 1:
             raise BadInput(f"block_decay is a factor above 0, at most 1, not {self.block_decay}")
         if self.patience is not None and self.patience < 1:
             raise BadInput(f"patience is {self.patience} steps; it must be at least 1")
-        if not self.lr >= 0 or not 0 <= self.warmup <= 1:
-            raise BadInput("lr must not be negative, and warmup is a share of the steps")
+        if not 0 <= self.lr < math.inf or not 0 <= self.warmup <= 1:
+            raise BadInput(f"lr is {self.lr}, warmup {self.warmup}: one is a number not below 0, the other a share")
+        if not 0 <= self.weight_decay < math.inf:
+            raise BadInput(f"weight decay is a number not below 0, not {self.weight_decay}")
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from handful.errors import BadInput, nearest
 from handful.tune.recipe import Recipe
@@ -73,26 +75,51 @@ def _kind(key: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _read(key: str, written: str, defaults: Mapping[str, Any]) -> dict[str, object]:
-    """Settings as they are typed, each of the type that its default has."""
+def _read(key: str, written: str, hints: Mapping[str, Any]) -> dict[str, object]:
+    """Settings as they are typed, each of the type that it is declared with."""
     found: dict[str, object] = {}
     for part in filter(None, _NEXT.split(written)):
-        name, _, value = part.partition("=")
-        default = defaults.get(name.strip())
+        name, equals, value = part.partition("=")
+        name = name.strip()
+        if not equals:
+            raise BadInput(f"recipe {key!r}: {name!r} has no value; a setting is typed name=value")
+        kinds = _kinds(hints.get(name, str))
         try:
-            found[name.strip()] = value == "true" if isinstance(default, bool) else _plain(value, default)
+            found[name] = _plain(value, kinds)
         except ValueError as error:
-            wanted = "a whole number" if isinstance(default, int) else "a number"
+            wanted = next(what for kind, what in _TYPED.items() if kind in kinds)
             raise BadInput(f"recipe {key!r}: {name}={value!r} is not {wanted}") from error
     return found
 
 
-def _plain(value: str, default: Any) -> object:
-    if isinstance(default, (int, float)):
-        return type(default)(value)
-    if isinstance(default, tuple):
+_TYPED = {bool: "true or false", float: "a number", int: "a whole number"}
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The types that a setting may have: of a choice of words text, of a union each."""
+    if get_origin(hint) is Literal:
+        return (str,)
+    if get_origin(hint) in (Union, UnionType):
+        return tuple(kind for one in get_args(hint) for kind in _kinds(one))
+    return (get_origin(hint) or hint,)
+
+
+def _plain(value: str, kinds: tuple[Any, ...]) -> object:
+    """What is typed, as the first of these types that it can be. Raises `ValueError` where it can be none."""
+    word = value.strip().lower()
+    if type(None) in kinds and word == "none":
+        return None
+    if bool in kinds and word in ("true", "false"):
+        return word == "true"
+    if tuple in kinds:
         return tuple(value.split("+"))
-    return value if isinstance(default, str) else float(value)
+    for kind in (int, float):
+        if kind in kinds:
+            with suppress(ValueError):
+                return kind(value)
+    if str in kinds:
+        return value
+    raise ValueError(value)
 
 
 def recipe(key: str, **settings: object) -> Recipe:
@@ -107,7 +134,7 @@ def recipe(key: str, **settings: object) -> Recipe:
     """
     key, _, written = key.partition(":")
     kind = _kind(key)
-    settings |= _read(key, written, {f.name: f.default for f in fields(kind)})
+    settings |= _read(key, written, get_type_hints(kind))
     known = [f.name for f in fields(kind)]
     for name in settings:
         if name not in known:
