@@ -29,7 +29,12 @@ Texts = Sequence[str] | Sequence[Sequence[str]]
 
 
 def listed(texts: Texts) -> list[list[str]]:
-    """The texts of each item, as a list."""
+    """The texts of each item, as a list. Raises `BadInput` for an item that is no text, and none of texts."""
+    if isinstance(texts, str):
+        raise BadInput(f"give a list of texts, not the text {texts[:60]!r}")
+    for number, item in enumerate(texts):
+        if not isinstance(item, str) and not (isinstance(item, Sequence) and all(isinstance(t, str) for t in item)):
+            raise BadInput(f"item {number} is {str(item)[:60]!r}; an item is a text, or several")
     return [[item] if isinstance(item, str) else list(item) for item in texts]
 
 
