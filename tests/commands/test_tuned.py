@@ -187,6 +187,7 @@ def test_a_readout_that_answers_ships(monkeypatch: pytest.MonkeyPatch, tmp_path:
     np.testing.assert_allclose(made.predict_proba(new[:1]), made.predict_proba(new)[:1], rtol=1e-3)
     assert made.predict(new[:2]) == ["good", "bad"]
     assert "belongs to the recipe" in made.card["head"]["why"]
+    assert made.card["class_text"]["used"] and "token by token" in made.card["class_text"]["reason"]
     assert again.encoder is not None and again.encoder.identity == made.encoder.identity
     described, tensors = made.delta  # type: ignore[misc]
     for wrong, numbers, complaint in [
@@ -200,6 +201,13 @@ def test_a_readout_that_answers_ships(monkeypatch: pytest.MonkeyPatch, tmp_path:
         broken.save(tmp_path / "n.handful")
         with pytest.raises(BadInput, match=complaint):
             assert handful.load(tmp_path / "n.handful").encoder
+
+
+def test_a_head_of_the_recipe_that_reads_no_class_names_says_so() -> None:
+    learn = "setfit-gradient:iterations=1,epochs=0,head_epochs=1"
+    for key in (learn, "fastfit:epochs=0,answer=head"):
+        told = handful.fit(TEXTS, LABELS, tune=key).card["class_text"]
+        assert not told["used"] and told["weight"] == 0 and "examples alone" in told["reason"]
 
 
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:

@@ -297,7 +297,7 @@ def fit(
     if outcome is not None and outcome.delta is not None:  # the head chose among examples that the encoder had seen
         model.card["candidates"], model.card["certificate"] = [], None
         model.card["head"]["why"] = outcome.why
-        model.card["class_text"] = outcome.class_text or model.card["class_text"]
+        model.card["class_text"] |= outcome.class_text or {}
     answers = judge(
         model,
         learn,
