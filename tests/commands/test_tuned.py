@@ -300,13 +300,26 @@ def test_settings_are_of_the_type_that_they_are_declared_with() -> None:
         ("setfit:iterations=2.5", "iterations='2.5' is not a whole number"),
         ("setfit:epochs=few", "epochs='few' is not a number"),
         ("setfit:epochs=nan", "epochs and steps must be numbers"),
-        ("setfit:lr=inf", "lr is inf"),
+        ("setfit:lr=inf", "lr and weight decay are numbers, none below 0, not inf"),
         ("setfit-gradient:end_to_end=maybe", "end_to_end='maybe' is not true or false"),
         ("setfit:epochs", "'epochs' has no value"),
-        ("stable:prior_decay=-1", "weight decay is a number not below 0"),
+        ("stable:prior_decay=-1", "none below 0, not 2e-05 and -1.0"),
     ):
         with pytest.raises(BadInput, match=complaint):
             recipe(wrong)
+    for key, settings, complaint in (
+        ("setfit", {"iterations": "20"}, "iterations='20' is not a whole number"),
+        ("setfit", {"batch": 2.5}, "batch=2.5 is not a whole number"),
+        ("setfit", {"lr": "fast"}, "lr='fast' is not a number"),
+        ("setfit", {"epochs": True}, "epochs=True is not a number"),
+        ("setfit:lr=1e-3", {"lr": 2e-3}, "lr is given twice, as 0.002 and 0.001"),
+        (5, {}, "a recipe is named by its key"),
+    ):
+        with pytest.raises(BadInput, match=complaint):
+            recipe(key, **settings)  # type: ignore[arg-type]
+    assert recipe("setfit", iterations=20.0).sampler == Pairs(iterations=20)
+    with pytest.raises(BadInput, match="a recipe is named by its key, such as 'lora'"):
+        handful.fit(TEXTS, LABELS, tune=["lora"])  # type: ignore[arg-type]
 
 
 def test_settings_are_listed_as_they_are_typed() -> None:

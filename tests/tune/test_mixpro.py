@@ -263,9 +263,9 @@ def test_what_cannot_be_mixed_is_refused() -> None:
         made(alpha=())
     with pytest.raises(BadInput, match="alpha must be above 0"):
         made(alpha=[0.1, float("nan")])
-    with pytest.raises(BadInput, match="item 1 is '3'; an item is a text"):
+    with pytest.raises(BadInput, match="item 1 is '3', a int: give a text"):
         made().fit([TEXTS[0], 3, *TEXTS[2:]], LABELS)
-    with pytest.raises(BadInput, match="give a list of texts, not the text 'a great film'"):
+    with pytest.raises(BadInput, match="not the one text 'a great film'"):
         made().fit("a great film", LABELS)
     with pytest.raises(BadInput, match="there is no level 'word'"):
         made(levels=("word",))

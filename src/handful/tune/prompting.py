@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,13 +30,16 @@ Texts = Sequence[str] | Sequence[Sequence[str]]
 
 
 def listed(texts: Texts) -> list[list[str]]:
-    """The texts of each item, as a list. Raises `BadInput` for an item that is no text, and none of texts."""
+    """The texts of each item, as a list. Raises `BadInput` for one text in place of a list, and for what is none."""
     if isinstance(texts, str):
-        raise BadInput(f"give a list of texts, not the text {texts[:60]!r}")
+        raise BadInput(f"texts are a list of them, not the one text {texts[:60]!r}")
+    out = []
     for number, item in enumerate(texts):
-        if not isinstance(item, str) and not (isinstance(item, Sequence) and all(isinstance(t, str) for t in item)):
-            raise BadInput(f"item {number} is {str(item)[:60]!r}; an item is a text, or several")
-    return [[item] if isinstance(item, str) else list(item) for item in texts]
+        several = item.tolist() if isinstance(item, np.ndarray) else [item] if isinstance(item, str) else item
+        if not isinstance(several, (list, tuple)) or not all(isinstance(text, str) for text in several):
+            raise BadInput(f"item {number} is {str(item)[:60]!r}, a {type(item).__name__}: give a text, or several")
+        out.append(list(several))
+    return out
 
 
 def refuse_unpaired(

@@ -332,14 +332,14 @@ class Stage:
             )
         if not 0 <= (self.epochs or self.steps or 0) < math.inf or self.batch < 1:
             raise BadInput("epochs and steps must be numbers, not below 0, and a batch holds one item at least")
+        if not (self.lr < math.inf and 0 <= self.weight_decay < math.inf):
+            raise BadInput(f"lr and weight decay are numbers, none below 0, not {self.lr} and {self.weight_decay}")
         if not 0 < self.block_decay <= 1:
             raise BadInput(f"block_decay is a factor above 0, at most 1, not {self.block_decay}")
         if self.patience is not None and self.patience < 1:
             raise BadInput(f"patience is {self.patience} steps; it must be at least 1")
-        if not 0 <= self.lr < math.inf or not 0 <= self.warmup <= 1:
-            raise BadInput(f"lr is {self.lr}, warmup {self.warmup}: one is a number not below 0, the other a share")
-        if not 0 <= self.weight_decay < math.inf:
-            raise BadInput(f"weight decay is a number not below 0, not {self.weight_decay}")
+        if not self.lr >= 0 or not 0 <= self.warmup <= 1:
+            raise BadInput("lr must not be negative, and warmup is a share of the steps")
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def list_recipes() -> list[dict[str, Any]]:
 
 def asks(key: str) -> bool:
     """Whether a recipe asks a language model, so that it takes one and none of the other encoders."""
-    return getattr(_kind(key.partition(":")[0]), "asks", False)
+    return getattr(_kind(_named(key)[0]), "asks", False)
 
 
 def typed(settings: Mapping[str, Any]) -> list[str]:
@@ -66,6 +66,14 @@ def typed(settings: Mapping[str, Any]) -> list[str]:
         return str(value) if not isinstance(value, str) or (value and value.isprintable()) else repr(value)
 
     return [f"{name}={one(value)}" for name, value in settings.items()]
+
+
+def _named(key: object) -> tuple[str, str]:
+    """The key of a recipe, and the settings behind its colon as they are typed."""
+    if not isinstance(key, str):
+        raise BadInput(f"a recipe is named by its key, such as 'lora' or 'lora:rank=4', not {str(key)[:60]!r}")
+    name, _, written = key.partition(":")
+    return name, written
 
 
 def _kind(key: str) -> Any:
@@ -92,7 +100,7 @@ def _read(key: str, written: str, hints: Mapping[str, Any]) -> dict[str, object]
     return found
 
 
-_TYPED = {bool: "true or false", float: "a number", int: "a whole number"}
+_TYPED = {bool: "true or false", float: "a number", int: "a whole number", tuple: "a list", str: "text"}
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:
@@ -122,6 +130,20 @@ def _plain(value: str, kinds: tuple[Any, ...]) -> object:
     raise ValueError(value)
 
 
+def _given(key: str, name: str, value: object, hint: Any) -> object:
+    """A setting as it is given in Python, of the type that it is declared with."""
+    kinds = _kinds(hint)
+    if tuple in kinds and isinstance(value, list):
+        return tuple(value)
+    if int in kinds and isinstance(value, float) and value.is_integer():
+        return int(value)
+    number = isinstance(value, int) and not isinstance(value, bool) and float in kinds
+    if not number and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+        wanted = next((what for kind, what in _TYPED.items() if kind in kinds), "what it takes")
+        raise BadInput(f"recipe {key!r}: {name}={value!r} is not {wanted}")
+    return value
+
+
 def recipe(key: str, **settings: object) -> Recipe:
     """The recipe of that key.
 
@@ -132,12 +154,16 @@ def recipe(key: str, **settings: object) -> Recipe:
     Raises:
         BadInput: no such recipe or setting, or a setting that makes no sense.
     """
-    key, _, written = key.partition(":")
+    key, written = _named(key)
     kind = _kind(key)
-    settings |= _read(key, written, get_type_hints(kind))
+    hints = get_type_hints(kind)
+    typed = _read(key, written, hints)
     known = [f.name for f in fields(kind)]
-    for name in settings:
+    for name in (*settings, *typed):
         if name not in known:
             raise BadInput(f"recipe {key!r} has no setting {name!r}{nearest(name, known)}")
-    made: Recipe = kind(**settings).recipe()
+        if name in settings and name in typed:
+            raise BadInput(f"recipe {key!r}: {name} is given twice, as {settings[name]!r} and {typed[name]!r}")
+    own = {name: _given(key, name, value, hints[name]) for name, value in settings.items()}
+    made: Recipe = kind(**own, **typed).recipe()
     return made
