@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from handful.errors import BadInput
-from handful.tune import AsIs, Data, tune
-from handful.tune.contrastive import AllPairs, CosinePairs, SupCon, Triplets, supcon
+from handful.tune import AsIs, Data, contrastive, tune
+from handful.tune.contrastive import AllPairs, CosinePairs, supcon
 from handful.tune.recipe import Seen, Stage
 from handful.tune.recipes import recipe
 from handful.tune.samplers import ByClass
@@ -172,9 +172,11 @@ def test_triplets_are_their_loop(margin: float) -> None:
     above = [one for one in found if one > 0]
     assert len(above) > 0 and (margin == 1.0 or len(above) < len(found))
     targets = nn.functional.one_hot(y).float()
-    assert float(Triplets(margin)(seen(x, targets))) == pytest.approx(sum(above) / len(above), rel=1e-5)
-    assert float(Triplets()(seen(x, one_hot(*[0] * 7)))) == 0
-    assert float(SupCon()(seen(x[:3], one_hot(0, 1, 2)))) == 0  # no two of a class: nothing to say, and no NaN
+    assert float(contrastive.Triplets(margin)(seen(x, targets))) == pytest.approx(sum(above) / len(above), rel=1e-5)
+    assert float(contrastive.Triplets()(seen(x, one_hot(*[0] * 7)))) == 0
+    assert (
+        float(contrastive.SupCon()(seen(x[:3], one_hot(0, 1, 2)))) == 0
+    )  # no two of a class: nothing to say, and no NaN
 
 
 class Words(nn.Module):
