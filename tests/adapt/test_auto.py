@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from handful.adapt import head
 from handful.adapt.base import Features
+from handful.adapt.gda import GDA
+from handful.adapt.logistic import stratified_folds
+from handful.adapt.plans import FOLDS, unseen
+from handful.core.task import Query, make_task
 from handful.errors import BadInput
 
 WAYS, WIDTH = 12, 32
@@ -40,6 +47,29 @@ def test_names_of_other_classes_change_nothing(shots: int) -> None:
     named = head("auto", text=wrong, logit_scale=20.0).fit(x, y)
     assert named.text_weight_ == 0 and "do not confirm" in named.text_why_
     np.testing.assert_allclose(named.logits(q), head("auto").fit(x, y).logits(q), rtol=1e-5, atol=1e-4)
+
+
+def test_copies_of_an_example_under_two_labels_leave_together() -> None:
+    """They make an item of two classes, for which discriminant analysis has no closed form."""
+    x, y, _ = made_up(3)
+    both, labels = np.concatenate([x, x[:1]]), np.concatenate([y, y[-1:]])
+    same = np.r_[np.arange(len(x)), 0]
+    fitted = head("auto").fit(Features(both, {}, same), labels)
+    q, answers, _ = made_up(20)
+    assert (fitted.predict(q) == answers).mean() > 0.7
+    g = torch.Generator().manual_seed(0)
+    support = torch.randn(9, 4, generator=g, dtype=torch.float64)
+    task = make_task(
+        support, torch.tensor([0, 1, 2] * 3), ways=3, item=torch.tensor([0, 0, 1, 2, 3, 4, 5, 6, 7]),
+        query=Query(support),
+    )  # fmt: skip
+    assert GDA().leave_one_out(task) is None
+    found, folds = unseen(GDA(), task), stratified_folds(task, FOLDS)
+    assert folds[0] == folds[1] and torch.isfinite(found).all()
+    for row in range(9):
+        rest = replace(task, weight=(folds != folds[row]).double())
+        own = GDA().answer(GDA().adapt(rest), Query(support[row : row + 1]))[0]
+        torch.testing.assert_close(found[row], own)
 
 
 def test_a_telling_middle_layer_is_found() -> None:

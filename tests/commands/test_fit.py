@@ -129,6 +129,20 @@ def test_a_full_model_replaces_a_full_model_but_an_experiment_does_not(tmp_path:
     assert Model.load(out).card["head"]["key"] == "gda"
 
 
+@pytest.mark.parametrize("seed", [-1, 1.5])
+def test_a_seed_that_is_none_is_refused(seed: int) -> None:
+    x, y = blobs()
+    with pytest.raises(BadInput, match="--seed is a whole number, not below 0"):
+        fit(x, y, seed=seed)
+
+
+def test_a_text_that_stands_there_under_two_labels_is_learnt_from() -> None:
+    texts = [f"the film was {word}" for word in ("great", "good", "lovely", "awful", "bad", "poor")]
+    labels = ["yes", "yes", "yes", "no", "no", "no"]
+    model = fit([*texts, texts[0]], [*labels, "no"])
+    assert model.predict(texts[1:]) == labels[1:] and model.card["head"]["key"] == "auto"
+
+
 def test_no_time_for_folds_says_so() -> None:
     x, y = blobs()
     card = fit(x, y, head="prototypes", time_limit=1e-9).card

@@ -21,6 +21,7 @@ from handful.evaluate.estimate import scale_of
 from handful.ship.model import Model
 from handful.tune.recipe import Recipe
 from handful.tune.recipes import RECIPES, list_recipes, recipe, typed
+from handful.tune.setfit import Pairs
 
 THINGS = ["soup", "film", "road", "coat", "song", "shop", "desk", "garden"]
 GOOD = [f"the {thing} was wonderful, I loved it" for thing in THINGS]
@@ -186,6 +187,7 @@ def test_a_readout_that_answers_ships(monkeypatch: pytest.MonkeyPatch, tmp_path:
     np.testing.assert_allclose(made.predict_proba(new[:1]), made.predict_proba(new)[:1], rtol=1e-3)
     assert made.predict(new[:2]) == ["good", "bad"]
     assert "belongs to the recipe" in made.card["head"]["why"]
+    assert made.card["class_text"]["used"] and "token by token" in made.card["class_text"]["reason"]
     assert again.encoder is not None and again.encoder.identity == made.encoder.identity
     described, tensors = made.delta  # type: ignore[misc]
     for wrong, numbers, complaint in [
@@ -199,6 +201,13 @@ def test_a_readout_that_answers_ships(monkeypatch: pytest.MonkeyPatch, tmp_path:
         broken.save(tmp_path / "n.handful")
         with pytest.raises(BadInput, match=complaint):
             assert handful.load(tmp_path / "n.handful").encoder
+
+
+def test_a_head_of_the_recipe_that_reads_no_class_names_says_so() -> None:
+    learn = "setfit-gradient:iterations=1,epochs=0,head_epochs=1"
+    for key in (learn, "fastfit:epochs=0,answer=head"):
+        told = handful.fit(TEXTS, LABELS, tune=key).card["class_text"]
+        assert not told["used"] and told["weight"] == 0 and "examples alone" in told["reason"]
 
 
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
@@ -276,6 +285,41 @@ def test_recipes_by_key() -> None:
             recipe(wrong)
     with pytest.raises(BadInput, match="rank='three' is not a whole number"):
         recipe("lora:rank=three")
+
+
+def test_settings_are_of_the_type_that_they_are_declared_with() -> None:
+    assert recipe("setfit:iterations=20").sampler == Pairs(iterations=20)
+    made = recipe("setfit:iterations=20").sampler
+    assert isinstance(made, Pairs) and isinstance(made.iterations, int)
+    assert recipe("setfit:iterations=None,epochs=0.5") == recipe("setfit", epochs=0.5)
+    assert recipe("lora-sb:eta=0.5").start == recipe("lora-sb", eta=0.5).start
+    assert recipe("prolip:reg=0.5").objectives == recipe("prolip", reg=0.5).objectives
+    assert recipe("prolip:reg=1/K2").objectives == recipe("prolip", reg="1/K2").objectives
+    assert recipe("taps:names=layer").changes == recipe("taps", names="layer").changes
+    for wrong, complaint in (
+        ("setfit:iterations=2.5", "iterations='2.5' is not a whole number"),
+        ("setfit:epochs=few", "epochs='few' is not a number"),
+        ("setfit:epochs=nan", "epochs and steps must be numbers"),
+        ("setfit:lr=inf", "lr and weight decay are numbers, none below 0, not inf"),
+        ("setfit-gradient:end_to_end=maybe", "end_to_end='maybe' is not true or false"),
+        ("setfit:epochs", "'epochs' has no value"),
+        ("stable:prior_decay=-1", "none below 0, not 2e-05 and -1.0"),
+    ):
+        with pytest.raises(BadInput, match=complaint):
+            recipe(wrong)
+    for key, settings, complaint in (
+        ("setfit", {"iterations": "20"}, "iterations='20' is not a whole number"),
+        ("setfit", {"batch": 2.5}, "batch=2.5 is not a whole number"),
+        ("setfit", {"lr": "fast"}, "lr='fast' is not a number"),
+        ("setfit", {"epochs": True}, "epochs=True is not a number"),
+        ("setfit:lr=1e-3", {"lr": 2e-3}, "lr is given twice, as 0.002 and 0.001"),
+        (5, {}, "a recipe is named by its key"),
+    ):
+        with pytest.raises(BadInput, match=complaint):
+            recipe(key, **settings)  # type: ignore[arg-type]
+    assert recipe("setfit", iterations=20.0).sampler == Pairs(iterations=20)
+    with pytest.raises(BadInput, match="a recipe is named by its key, such as 'lora'"):
+        handful.fit(TEXTS, LABELS, tune=["lora"])  # type: ignore[arg-type]
 
 
 def test_settings_are_listed_as_they_are_typed() -> None:

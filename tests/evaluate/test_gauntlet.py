@@ -63,6 +63,8 @@ def test_a_category_with_a_benchmark_missing_is_dropped_and_named() -> None:
         (lambda: Gauntlet(TWO, averages={"c": ["c"]}), "a name of its own"),
         (lambda: Gauntlet(TWO, "size").score({"a/0-shot": [1.0], "b/2-shot": [1.0]}), "needs the number of items"),
         (lambda: Gauntlet(TWO).score({"a/0-shot": [], "b/2-shot": [1.0]}), "is empty"),
+        (lambda: Gauntlet(TWO).score({"a/0-shot": [62.5], "b/2-shot": [1.0]}), "an accuracy is from 0 to 1"),
+        (lambda: Gauntlet(TWO).score({"a/0-shot": [float("nan")], "b/2-shot": [1.0]}), "holds .nan.; an accuracy"),
         (lambda: rescaled(0.5, 1.0), "not below the best"),
         (lambda: normalised_average({}, {}), "no scores"),
         (lambda: normalised_average({"a": {"x": 1.0}}, {"b": 0}), "not given for all of suite 'a'"),

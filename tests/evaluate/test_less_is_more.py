@@ -50,6 +50,8 @@ def test_subsets_are_nested_or_disjoint_as_asked() -> None:
     assert subset(ROWS, "all", 0) == ROWS
     with pytest.raises(BadInput, match="a subset of 51"):
         subset(ROWS, 51, 0)
+    with pytest.raises(BadInput, match=r"a number of examples, or 'all', not 2\.5"):
+        subset(ROWS, 2.5, 0)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match=r"20 \(3 of a size\) is not in a set of 50"):
         subset(ROWS, 20, 0, part=2)
 

@@ -125,5 +125,7 @@ def test_other_sets_are_read(tmp_path: Path) -> None:
 def test_too_few_pairs_are_refused(hans: Challenge) -> None:
     with pytest.raises(BadInput, match="'entailment' has 20 pairs, but 21 shots"):
         overlap_study(lambda *_: overlapping, PAIRS, LABELS, PAIRS, LABELS, hans, shots=(21,))
+    with pytest.raises(BadInput, match=f"answers 0 of {len(PAIRS)} pairs"):
+        overlap_study(lambda *_: lambda pairs: [], PAIRS, LABELS, PAIRS, LABELS, hans, shots=(0,))
     with pytest.raises(BadInput, match="0 and 0 to test"):
         overlap_study(lambda *_: overlapping, PAIRS, LABELS, [], [], hans)

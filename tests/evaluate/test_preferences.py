@@ -74,6 +74,8 @@ def test_a_model_judges_by_what_it_would_say() -> None:
 
 
 def test_bad_input() -> None:
+    with pytest.raises(BadInput, match="replicates is 0"):
+        pairwise_judge(["a"], ["x"], ["y"], lambda *a: "tie", replicates=0)
     with pytest.raises(BadInput, match="0 prompts"):
         pairwise_judge([], [], [], lambda *a: "tie")
     with pytest.raises(BadInput, match="but 1 and 2 answers"):

@@ -145,6 +145,7 @@ def bad(**options: Any) -> dict[str, Any]:
     [
         (bad(models={}), "at least one model"),
         (bad(known=("Input:",)), "has 0 places"),
+        (bad(ks=(-1, 2)), "-1 examples cannot be shown"),
         (bad(other=()), "with one alone there is nothing to compare"),
         (bad(other=(KNOWN[0],)), "stands there twice"),
         (bad(ks=(16,)), "16 examples are asked for, but task 'sentiment' has 8"),

@@ -281,6 +281,8 @@ def test_what_cannot_be_used_is_dropped(fitted: FewGen) -> None:
 
 
 def test_bad_input(model: LanguageModel) -> None:
+    with pytest.raises(BadInput, match="numbers of at least 1"):
+        FewGen(model, PROMPTS, epochs=0.4).fit(TEXTS, LABELS).generate(1, max_tries=float("nan"))
     with pytest.raises(BadInput, match="two classes at least"):
         FewGen(model, {"good": "a great review:"})
     with pytest.raises(BadInput, match="the same for all classes"):

@@ -309,6 +309,10 @@ def test_bad_input() -> None:
         standardised(torch.zeros(2, 1))
     with pytest.raises(BadInput, match="policy one of kl, on, off"):
         Rephrasing(policy="of")  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match=r"believes gave an array of shape \(4, 1\); for these texts it is \(4, 2\)"):
+        RIFF(writer, lambda t: torch.zeros(len(t), 1), m=2, epochs=1).fit(TEXTS[:2], LABELS[:2], ["neg", "pos"])
+    with pytest.raises(BadInput, match="by is one of both, original, rewrites, not 'all'"):
+        vote(torch.zeros(1, 2, 2), by="all")  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="differ in their first token"):
         RephrasedClassifier(model, TEMPLATE, {"a": "good film", "b": "good"}, None)
     with pytest.raises(BadInput, match="label 'fine' has no word"):

@@ -138,6 +138,7 @@ def test_the_answer_is_read_from_every_rationale() -> None:
         (lambda: InstructionMixture([task("a")], rates={**RATES, "flan2021": 0}), "all rates are 0"),
         (lambda: InstructionMixture([task("a")], settings={"flan2021": ("zs",)}), "they are some of zs-opt"),
         (lambda: InstructionMixture([task("a")], shots=(0, 2)), "at least 1"),
+        (lambda: InstructionMixture([task("a")]).draw(-1), "-1 examples cannot be drawn"),
         (lambda: reasoning_tasks("t", [("q", "", "r")]), "lacks a question"),
         (lambda: reasoning_tasks("t", [("q", "the answer is 4", "r")]), "cannot be told"),
     ],

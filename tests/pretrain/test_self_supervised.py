@@ -138,6 +138,12 @@ def test_bad_input(causal: LanguageModel, documents: list[str], options: dict[st
         build(causal, documents, **options)  # type: ignore[arg-type]
 
 
+def test_a_row_of_one_token_teaches_nothing(causal: LanguageModel, documents: list[str]) -> None:
+    assert max(len(row.ids) for row in plain(causal, documents, 2)) == 2
+    with pytest.raises(BadInput, match="two tokens at least"):
+        plain(causal, documents, 0)
+
+
 def test_one_document_has_no_other(causal: LanguageModel, documents: list[str]) -> None:
     with pytest.raises(BadInput, match="at least two documents"):
         build(causal, documents[:1])

@@ -151,3 +151,8 @@ def test_what_cannot_be_is_refused() -> None:
         AnchoredAdamW(10, schedule="cosine")  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="t0 must be above 0"):
         AnchoredAdamW(0)
+    for wrong in ("t0=0", "k=nan", "gamma=-1"):
+        with pytest.raises(BadInput, match="t0 must be above 0"):
+            recipe(f"anchored:{wrong}")
+    with pytest.raises(BadInput, match="schedule is one of"):
+        recipe("anchored:schedule=cosine")

@@ -242,6 +242,9 @@ def test_what_cannot_be_is_refused(tower: BertTower, data: Data) -> None:
         Late(answer="clf")  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="not 0 times"):
         Repeated(0)
+    for wrong_number in ("temperature=0", "temperature=nan", "factor=-1"):
+        with pytest.raises(BadInput, match="temperature is above 0, factor 0 or more"):
+            recipe(f"fastfit:{wrong_number}")
     with pytest.raises(BadInput, match="must be positive, not 0"):
         Late(0)
     with pytest.raises(BadInput, match="sequence 1 of b has no token"):

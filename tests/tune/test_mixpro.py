@@ -261,6 +261,12 @@ def test_what_cannot_be_mixed_is_refused() -> None:
         made(alpha=0)
     with pytest.raises(BadInput, match="alpha must be above 0"):
         made(alpha=())
+    with pytest.raises(BadInput, match="alpha must be above 0"):
+        made(alpha=[0.1, float("nan")])
+    with pytest.raises(BadInput, match="item 1 is '3', a int: give a text"):
+        made().fit([TEXTS[0], 3, *TEXTS[2:]], LABELS)
+    with pytest.raises(BadInput, match="not the one text 'a great film'"):
+        made().fit("a great film", LABELS)
     with pytest.raises(BadInput, match="there is no level 'word'"):
         made(levels=("word",))
     with pytest.raises(BadInput, match="one word"):

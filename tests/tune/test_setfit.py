@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from handful.errors import BadInput
-from handful.tune import AsIs, Data, tune
+from handful.tune import AsIs, Data, contrastive, tune
 from handful.tune.contrastive import AllPairs, CosinePairs, supcon
 from handful.tune.plain import APART
 from handful.tune.recipe import Seen, Stage
 from handful.tune.recipes import recipe
 from handful.tune.samplers import ByClass
-from handful.tune.setfit import Pairs, SetFit, make_pairs
+from handful.tune.setfit import Pairs, SetFit, TwoOfEach, make_pairs
 
 
 def one_hot(*labels: int) -> Tensor:
@@ -54,6 +54,16 @@ def test_iterations_are_pairs_of_each_kind_for_each_item() -> None:
     assert positive.unique(dim=0).tolist() == [[0, 1], [2, 3]]  # in turn, again and again
 
 
+def test_of_many_pairs_half_of_the_most_are_of_each_kind() -> None:
+    targets = one_hot(*[c for c in range(25) for _ in range(4)])  # 250 alike, 4,800 not
+    assert counts(targets, strategy="unique", most=200) == (100, 100)
+    assert counts(targets, strategy="unique", most=1000) == (250, 500)
+    assert counts(one_hot(*[0, 1] * 1001), most=60) == (30, 30)
+    positive, _ = make_pairs(targets, most=200, strategy="unique")
+    whole, _ = make_pairs(targets, strategy="unique")
+    assert torch.equal(positive, whole[:100]) and recipe("setfit:most=200").sampler == Pairs(most=200)
+
+
 def test_pairs_are_right_and_each_there_once() -> None:
     y = torch.tensor([0, 1, 0, 2, 1, 0])
     positive, negative = make_pairs(nn.functional.one_hot(y), strategy="unique")
@@ -85,6 +95,10 @@ def test_steps_hold_positive_and_negative_pairs_by_turns() -> None:
         ([0, 1], {"itself": False}, "no two items share a class"),
         ([0, 1], {"strategy": "over"}, "no strategy 'over'"),
         ([0, 1] * 1001, {}, "2,002 items make 2,005,003 pairs; say how many are enough"),
+        ([0, 1], {"iterations": 0}, "1 at least, not 0"),
+        ([0, 1], {"iterations": -3}, "1 at least, not -3"),
+        ([0, 1], {"iterations": 2.5}, "1 at least, not 2.5"),
+        ([0, 1], {"most": 1}, "2 at least or -1 for all, not 1"),
     ],
 )
 def test_what_makes_no_pairs_is_refused(labels: list[int], options: dict[str, object], complaint: str) -> None:
@@ -147,6 +161,25 @@ def test_supcon_is_its_formula() -> None:
     assert float(found) == pytest.approx(np.mean(total), rel=1e-5)
 
 
+@pytest.mark.paper(167, oracle="d")
+@pytest.mark.parametrize("margin", [0.25, 1.0])
+def test_triplets_are_their_loop(margin: float) -> None:
+    x, y = torch.randn(7, 3, generator=torch.Generator().manual_seed(2)), torch.tensor([0, 0, 1, 1, 1, 2, 0])
+    d = 1 - nn.functional.cosine_similarity(x[:, None], x[None], dim=2)
+    found = [
+        float(d[a, p] - d[a, n] + margin)
+        for a in range(7) for p in range(7) for n in range(7) if a != p and y[a] == y[p] and y[a] != y[n]
+    ]  # fmt: skip
+    above = [one for one in found if one > 0]
+    assert len(above) > 0 and (margin == 1.0 or len(above) < len(found))
+    targets = nn.functional.one_hot(y).float()
+    assert float(contrastive.Triplets(margin)(seen(x, targets))) == pytest.approx(sum(above) / len(above), rel=1e-5)
+    assert float(contrastive.Triplets()(seen(x, one_hot(*[0] * 7)))) == 0
+    assert (
+        float(contrastive.SupCon()(seen(x[:3], one_hot(0, 1, 2)))) == 0
+    )  # no two of a class: nothing to say, and no NaN
+
+
 class Words(nn.Module):
     """The mean of word vectors."""
 
@@ -193,6 +226,20 @@ def test_defaults_are_those_of_the_paper() -> None:
     assert stage.rate == "linear" and stage.trains == ("delta",) and stage.clip == 1.0
     assert made.sampler == Pairs("oversampling") and made.objectives == (CosinePairs(),)
     assert recipe("setfit", iterations=20).sampler == Pairs(iterations=20)
+
+
+@pytest.mark.parametrize("loss", ["supcon", "triplet"])
+def test_other_losses_draw_classes_together(sentences: Data, loss: str) -> None:
+    made = recipe("setfit", loss=loss, lr=3e-2, epochs=20)
+    assert made.sampler == TwoOfEach() and made.stages[0].batch == 16
+    model = Words().eval()
+    tuned = tune(model, sentences, made)
+    assert tuned.losses[-1] < 0.7 * tuned.losses[0]
+    for labels, complaint in ((torch.zeros(12).long(), "one class only"), (torch.arange(12), "no two items share")):
+        with pytest.raises(BadInput, match=complaint):
+            tune(model, Data(sentences.inputs, labels), made)
+    with pytest.raises(BadInput, match="loss is one of cosine, supcon, triplet, not 'mse'"):
+        recipe("setfit", loss="mse")
 
 
 def test_batches_by_class_hold_two_of_each() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from handful.tune.delta import Holder
 from handful.tune.groups import groups_of
 from handful.tune.loop import _Run
 from handful.tune.moved import Fresh, Moved
+from handful.tune.recipe import Seen
 from handful.tune.recipes import recipe
 from handful.tune.stable import Stable, instability
 
@@ -103,6 +105,57 @@ def test_mixout_is_unbiased_and_mixes_with_the_beginning(mask: str) -> None:
     assert (dropped.eq(0) | (dropped - d / 0.7).abs().lt(1e-6)).all()
     if mask == "column":
         assert (dropped.eq(0).all(0) | dropped.ne(0).all(0)).all()
+
+
+@pytest.mark.paper(172, oracle="c")
+def test_mixout_is_of_linear_maps_alone_those_of_fresh_blocks_too(wide: Wide) -> None:
+    delta = Delta.begin(wide, Stable(reinit=1, mixout=0.5).recipe().changes, torch.Generator().manual_seed(0))
+    begun = Delta.begin(wide, Stable(reinit=1).recipe().changes, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for p in delta.parameters():
+            p += 0.1
+    delta.train()
+    with torch.no_grad(), begun.attached(wide, "weight"):
+        first = {name: p.clone() for name, p in named(wide)}
+    with torch.no_grad(), torch.random.fork_rng(), delta.attached(wide, "weight"):
+        torch.manual_seed(0)
+        for name, p in named(wide):
+            steps = {round(one, 4) for one in (p - first[name]).flatten().tolist()}
+            assert steps == ({0.0, 0.2} if "fc" in name and p.dim() > 1 else {0.1}), name
+
+
+@pytest.mark.paper(172, oracle="c")
+def test_mixout_acts_in_a_run_though_dropout_is_off(wide: Wide, data: Data) -> None:
+    plain, mixed_in = (tune(wide, data, recipe("stable", steps=4, lr=1e-3, mixout=p)).losses for p in (0.0, 0.5))
+    assert plain[0] == mixed_in[0] and plain[1:] != mixed_in[1:]  # nothing has moved before the first step
+
+
+def named(model: Wide) -> list[tuple[str, Tensor]]:
+    """Weights as the model has them now."""
+    parts = [(name, part) for name, part in model.named_modules() if hasattr(part, "weight")]
+    return [(f"{name}.{kind}", getattr(part, kind)) for name, part in parts for kind in ("weight", "bias")
+            if isinstance(getattr(part, kind, None), Tensor)]  # fmt: skip
+
+
+@pytest.mark.paper(172, oracle="d")
+def test_fresh_blocks_are_drawn_to_where_they_began_and_the_head_is_not(wide: Wide, data: Data) -> None:
+    """Without a slope nothing moves: neither shrinks towards 0."""
+    made = Stable(reinit=1, steps=5, lr=0.1, prior_decay=0.5).recipe()
+    still = replace(made, objectives=(Flat(),))
+    tuned = tune(wide, data, still, seed=3)
+    assert all(not p.any() for p in tuned.delta.parameters())
+    begun = Linear()
+    begun.begin(wide, data, torch.Generator().manual_seed(3))
+    assert torch.equal(tuned.readout.weight, begun.weight)  # type: ignore[arg-type]
+
+
+class Flat:
+    """A loss without a slope."""
+
+    name, separable = "flat", True
+
+    def __call__(self, seen: Seen) -> Tensor:
+        return seen.logits.sum() * 0
 
 
 def test_mixout_acts_in_training_only(wide: Wide) -> None:

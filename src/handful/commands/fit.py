@@ -152,6 +152,8 @@ def fit(
     """
     command = command_line(fit, locals(), without=_NOT_THE_RESULT)
     clock = Clock(time_limit)
+    if seed is not None and (not isinstance(seed, int) or seed < 0):
+        raise BadInput(f"--seed is a whole number, not below 0, not {seed!r}")
     how = Columns(text, image, label, group, group_regex, multi_label, none)
     kind = head_class(head) if isinstance(head, str) else type(head)
     if out is not None:
@@ -297,7 +299,7 @@ def fit(
     if outcome is not None and outcome.delta is not None:  # the head chose among examples that the encoder had seen
         model.card["candidates"], model.card["certificate"] = [], None
         model.card["head"]["why"] = outcome.why
-        model.card["class_text"] = outcome.class_text or model.card["class_text"]
+        model.card["class_text"] |= outcome.class_text or {}
     answers = judge(
         model,
         learn,

@@ -23,6 +23,7 @@ from handful.adapt.inputs import read_label_sets
 from handful.adapt.logistic import Logistic
 from handful.adapt.reject import REJECTERS, rejecter
 from handful.encode.asking import Answers, Levels, Masks, Words
+from handful.encode.reading import LateInteraction
 from handful.errors import BadInput
 from handful.evaluate.crossfit import CrossFit, cross_fit
 from handful.evaluate.curve import shots_curve
@@ -284,7 +285,7 @@ def tuned(
         why = OWN if tuner.own_ else SEEN
         return Outcome(
             tuner.head_, tuner.features_, tuner.encoder_, delta, quoted, card, why, tuner.pool_,
-            (tuner, rows), _said(tuner.reading_),
+            (tuner, rows), _said(tuner.reading_, tuner.own_),
         )  # fmt: skip
     return Outcome(head, features, base, None, quoted, card)
 
@@ -327,8 +328,12 @@ def sentence(card: Mapping[str, Any], score: str = "right") -> str:
     return f"{what}; {brought}; {'kept' if card['kept'] else 'not kept'}: {card['why']}"
 
 
-def _said(reading: object) -> dict[str, Any] | None:
-    """What a recipe that asks a language model makes of class names."""
+def _said(reading: object, own: bool) -> dict[str, Any] | None:
+    """What a recipe that answers by itself makes of class names; ``None`` where a head does."""
+    if isinstance(reading, LateInteraction):
+        return {"used": True, "weight": 1.0, "reason": "each text is compared with theirs, token by token"}
+    if reading is None and own:
+        return {"used": False, "weight": 0.0, "reason": "the recipe's own head learns from examples alone"}
     if isinstance(reading, Masks):
         return {"used": False, "weight": 0.0, "reason": "the recipe asks a language model without words"}
     if isinstance(reading, Levels):

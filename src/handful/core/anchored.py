@@ -54,8 +54,8 @@ class AnchoredAdamW:
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise BadInput(f"schedule is one of {', '.join(SCHEDULES)}, not {self.schedule!r}")
-        if not (self.t0 > 0 and self.gamma >= 0 and self.weight >= 0):
-            raise BadInput("t0 must be above 0, gamma and weight not below")
+        if not (self.t0 > 0 and self.gamma >= 0 and self.weight >= 0 and math.isfinite(self.k)):
+            raise BadInput("t0 must be above 0, gamma and weight not below, and k a number")
 
     def share(self, step: int) -> float:
         """l(t) of step 1, 2, …"""

@@ -22,7 +22,7 @@ from handful.core.library import Found, Library, ranked
 from handful.core.softmax_regression import fit_softmax
 from handful.curate.task_vectors import TaskEmb, alike
 from handful.curate.transfer import Score, Source, _named, accuracy
-from handful.errors import BadInput
+from handful.errors import BadInput, nearest
 from handful.tune.delta import Delta
 from handful.tune.fillers import Linear
 from handful.tune.loop import tune
@@ -226,10 +226,10 @@ def fused(rankings: Sequence[Mapping[str, float]], constant: float = 60.0) -> Sc
     """Several rankers as one: ``sum 1 / (constant + rank)``.
 
     Raises:
-        BadInput: there are none; they are of different sources.
+        BadInput: there are none; they are of different sources; the constant is below 0.
     """
-    if not rankings:
-        raise BadInput("there is no ranking to join")
+    if not rankings or not constant >= 0:
+        raise BadInput(f"give rankings to join and a constant not below 0: {len(rankings)} rankings, {constant:g}")
     out = dict.fromkeys(rankings[0], 0.0)
     for scores in rankings:
         if scores.keys() != out.keys():
@@ -240,8 +240,10 @@ def fused(rankings: Sequence[Mapping[str, float]], constant: float = 60.0) -> Sc
 
 
 def of_kind_first(scores: Mapping[str, float], sources: Sequence[Source], kind: str) -> tuple[Found, ...]:
-    """The ranking with all sources of the target's kind before all others."""
+    """The ranking with all sources of the target's kind before all others. Raises `BadInput` for an unknown source."""
     same = {source.name: source.kind == kind for source in sources}
+    if unknown := sorted(set(scores) - set(same)):
+        raise BadInput(f"{unknown[0]!r} is ranked, but is none of the sources{nearest(unknown[0], same)}")
     order = sorted(ranked(scores), key=lambda one: not same[one.name])
     return tuple(Found(one.name, one.score, place) for place, one in enumerate(order, start=1))
 

@@ -68,6 +68,10 @@ class TaskEmb:
     layers: tuple[str, ...] | None = None
     counts: Callable[[Any], Tensor] | None = None
 
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise BadInput(f"a batch holds one example at least, not {self.batch}")
+
     def of(self, model: nn.Module, readout: Readout, data: Data, delta: Delta | None = None) -> dict[str, Tensor]:
         """F by component: the names of parameters, and of modules as ``NAME output`` or ``NAME input``.
 

@@ -208,7 +208,13 @@ def _same(true: Mapping[str, float], ranking: Sequence[str]) -> None:
 
 
 def relative(values: Mapping[str, float]) -> dict[str, float]:
-    """Scores scaled to 0 to 1, the worst to the best, for `ndcg`; all 1 where they are equal."""
+    """Scores scaled to 0 to 1, the worst to the best, for `ndcg`; all 1 where they are equal.
+
+    Raises:
+        BadInput: there are none, or one is no number.
+    """
+    if not values or not all(math.isfinite(value) for value in values.values()):
+        raise BadInput("scores to be scaled are one at least, and all numbers")
     low, high = min(values.values()), max(values.values())
     rows = torch.tensor(list(values.values()), dtype=torch.float64)
     scaled = (rows - low) / (high - low) if high > low else torch.ones_like(rows)

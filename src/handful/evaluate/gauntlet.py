@@ -132,7 +132,7 @@ class Gauntlet:
             sizes: items by the same key; needed unless all weigh the same.
 
         Raises:
-            BadInput: a size is needed and not given; a result is empty.
+            BadInput: a size is needed and not given; a result is empty, or no share of items.
         """
         scores: dict[str, float] = {}
         missing: dict[str, tuple[str, ...]] = {}
@@ -151,6 +151,8 @@ class Gauntlet:
     def _scored(self, one: Benchmark, parts: Sequence[float]) -> float:
         if not len(parts):
             raise BadInput(f"the result of {one.key!r} is empty; leave it out, or give the accuracy of each part")
+        if not all(0 <= part <= 1 for part in parts):
+            raise BadInput(f"the result of {one.key!r} holds {list(parts)[:4]}; an accuracy is from 0 to 1")
         accuracy = float(np.mean(parts))
         if self.rescale:
             return rescaled(accuracy, one.chance)

@@ -58,10 +58,12 @@ def subset(examples: Sequence[Example], size: int | Literal["all"], seed: int, p
     """Examples at random; of one seed smaller ones are in larger ones, and another ``part`` has none of this one.
 
     Raises:
-        BadInput: there are not as many.
+        BadInput: there are not as many; the size is no whole number.
     """
     if size == "all":
         return list(examples)
+    if not isinstance(size, int):
+        raise BadInput(f"a subset is of a number of examples, or 'all', not {size!r}")
     if size < 1 or (part + 1) * size > len(examples):
         raise BadInput(f"a subset of {size} ({part + 1} of a size) is not in a set of {len(examples)}")
     order = np.random.default_rng(seed).permutation(len(examples))

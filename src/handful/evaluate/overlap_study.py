@@ -116,7 +116,7 @@ def overlap_study(
         seeds: of the draws; at 0 shots only the first counts.
 
     Raises:
-        BadInput: a class has fewer pairs than shots; nothing to test on.
+        BadInput: a class has fewer pairs than shots; nothing to test on; not every pair is answered.
     """
     if len(pairs) != len(labels) or len(test_pairs) != len(test_labels) or not len(test_pairs):
         raise BadInput(f"{len(pairs)} pairs and {len(labels)} labels, {len(test_pairs)} and {len(test_labels)} to test")
@@ -132,7 +132,10 @@ def overlap_study(
             rng = np.random.default_rng(seed)
             drawn = [own[i] for own in of.values() for i in rng.permutation(len(own))[:k].tolist()]
             predict = fit([pairs[i] for i in drawn], [labels[i] for i in drawn], seed)
-            right = sum(said == true for said, true in zip(predict(test_pairs), test_labels, strict=True))
+            answers = list(predict(test_pairs))
+            if len(answers) != len(test_labels):
+                raise BadInput(f"fit gave what answers {len(answers)} of {len(test_labels)} pairs; it must answer each")
+            right = sum(said == true for said, true in zip(answers, test_labels, strict=True))
             rows.append(Row(k, seed, wilson(right, len(test_labels)), challenge.judge(predict)))
     return Study(tuple(rows))
 

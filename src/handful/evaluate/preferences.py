@@ -67,9 +67,11 @@ def pairwise_judge(
         replicates, seed: of the interval.
 
     Raises:
-        BadInput: no prompts, or not as many answers.
+        BadInput: no prompts, or not as many answers; no replicates.
     """
     n = len(prompts)
+    if replicates < 1:
+        raise BadInput(f"replicates is {replicates}; the interval takes one at least")
     if not n or len(a) != n or len(b) != n:
         raise BadInput(f"{n} prompts, but {len(a)} and {len(b)} answers; give at least one prompt, and as many answers")
     votes: list[list[float]] = []  # for a: 1 preferred, 0.5 neither, 0 not

@@ -123,6 +123,8 @@ class PromptShiftAudit:
     def __post_init__(self) -> None:
         if not self.models or not self.tasks or not self.ks or not self.seeds:
             raise BadInput("give at least one model, one task, one number of examples and one seed")
+        if min(self.ks) < 0:
+            raise BadInput(f"{min(self.ks)} examples cannot be shown; numbers of examples are not below 0")
         for template in (*self.known, *self.other):
             if template.count("{text}") != 1:
                 raise BadInput(f"template {template!r} has {template.count('{text}')} places {{text}}; it needs one")

@@ -14,6 +14,7 @@ Zhang, Abdelzaher, Han, Tuning Language Models as Training Data Generators for A
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -174,8 +175,8 @@ class FewGen:
         """
         if self.tuned is None:
             raise BadInput("the generator has not been tuned; call fit with a few examples first")
-        if count < 1 or max_tries < 1:
-            raise BadInput(f"count and max_tries are at least 1, not {count} and {max_tries}")
+        if count < 1 or not 1 <= max_tries < math.inf:
+            raise BadInput(f"count and max_tries are numbers of at least 1, not {count} and {max_tries}")
         pairs = self._between is not None
         if pairs and not corpus:
             raise BadInput("second texts are written behind first ones: give a corpus of these")

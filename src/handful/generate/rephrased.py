@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -42,7 +42,13 @@ Learn = Callable[[list[str], list[Any], np.ndarray], Callable[[list[str]], np.nd
 
 
 def vote(log_p: Tensor, alpha: float = 0.5, by: By = "both") -> Tensor:
-    """Scores ``[n, C]`` of log P of a text and of its rewrites ``[n, 1 + m, C]``."""
+    """Scores ``[n, C]`` of log P of a text and of its rewrites ``[n, 1 + m, C]``.
+
+    Raises:
+        BadInput: there is no such ``by``.
+    """
+    if by not in get_args(By):
+        raise BadInput(f"by is one of {', '.join(get_args(By))}, not {by!r}")
     original, rewrites = log_p[:, 0], log_p[:, 1:].mean(1)
     if by != "both":
         return {"original": original, "rewrites": rewrites}[by]

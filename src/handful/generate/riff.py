@@ -167,7 +167,7 @@ class RIFF:
         tower = self.paraphraser.model.tower
         self._kept = copy.deepcopy(tower).eval().requires_grad_(False)
         data = Data(list(texts), one_hot(labels, classes, "column"), tuple(map(str, classes)))
-        self._labels, judge = data.labels, None
+        self._labels, self._ways, judge = data.labels, len(classes), None
         if len(dev_labels):
             judge = partial(self._judged, list(dev_texts), one_hot(dev_labels, classes, "column").argmax(1))
         recipe = Recipe(
@@ -190,8 +190,16 @@ class RIFF:
         with tuned.delta.attached(tuned.model), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # few different rewrites are no news at every score
             found = self.paraphraser.sample(texts, self.m, "diverse", self.seed)
-        log_p = self.believes([one for some in found for one in some]).view(len(texts), self.m, -1)
+        log_p = self._believed(found)
         return float((log_p.mean(1).argmax(1) == labels).float().mean())
+
+    def _believed(self, found: Sequence[Sequence[str]]) -> Tensor:
+        """log P(y | z_j) ``[n, m, C]``. Raises `BadInput` for other columns than the classes."""
+        believed = self.believes([one for some in found for one in some])
+        wanted = (len(found) * self.m, self._ways)
+        if tuple(believed.shape) != wanted:
+            raise BadInput(f"believes gave an array of shape {tuple(believed.shape)}; for these texts it is {wanted}")
+        return believed.view(len(found), self.m, -1)
 
     @torch.no_grad()
     def _rewarded(self, inputs: Any, rows: Tensor, generator: torch.Generator) -> list[Rewarded]:
@@ -204,7 +212,7 @@ class RIFF:
         found = writer.rewrites(texts, self.m, self.way, generator)
         asked = [own.question(text, some) for text, some in zip(texts, found, strict=True)]
         kept = likelihood(self._kept, asked).tolist()
-        believed = self.believes([one for some in found for one in some]).view(len(texts), self.m, -1)
+        believed = self._believed(found)
         told = believed[torch.arange(len(texts)), :, self._labels[rows]].tolist()
         of = zip(asked, told, kept, strict=True)
         return [Rewarded(q.prompt, q.answers, tuple(t), tuple(k)) for q, t, k in of]

@@ -188,7 +188,9 @@ class InstructionMixture:
                 raise BadInput(f"no example fits into {self.most_in} tokens; allow more, or a setting without shots")
 
     def draw(self, n: int) -> list[Example]:
-        """The first n."""
+        """The first n. Raises `BadInput` for a negative number."""
+        if n < 0:
+            raise BadInput(f"{n} examples cannot be drawn")
         return list(islice(self, n))
 
     def _example(self, task: Task, setting: str, rng: np.random.Generator) -> Example | None:

@@ -116,7 +116,13 @@ def build(
 
 
 def plain(model: LanguageModel, documents: Sequence[str], length: int = 1024) -> list[Row]:
-    """The documents as they are, every token but the first learnt: the control ExtraLM."""
+    """The documents as they are, every token but the first learnt: the control ExtraLM.
+
+    Raises:
+        BadInput: rows of fewer than two tokens, of which nothing is learnt.
+    """
+    if length < 2:
+        raise BadInput(f"length is {length}; a row has two tokens at least, of which the first is given")
     most, rows = min(length, model.most), []
     for document in documents:
         ids = tuple(model.tokenizer.encode(document))

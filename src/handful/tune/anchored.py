@@ -45,10 +45,12 @@ class Anchored:
 
     def update(self, decay: float = 0.0) -> AnchoredAdamW:
         """The optimiser of one run; in `PromptClassifier` it holds the head for words too, as the paper does."""
-        return AnchoredAdamW(self.t0 * self.steps, self.gamma, self.k, self.schedule, eps=1e-8, weight_decay=decay)
+        half = self.t0 * max(self.steps, 1)
+        return AnchoredAdamW(half, self.gamma, self.k, self.schedule, eps=1e-8, weight_decay=decay)
 
     def recipe(self) -> Recipe:
         """As slots."""
+        self.update()  # says what is wrong before anything is read
         if self.gamma * self.lr > 1:
             raise BadInput(f"gamma {self.gamma:g} times lr {self.lr:g} is above 1: the pull would overshoot")
         stage = Stage(

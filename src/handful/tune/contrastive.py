@@ -4,9 +4,11 @@
     all pairs      the same over every pair of a batch, pairs of one class and pairs of two as heavy together
     SupCon         -mean_i mean_{p in P(i)} log exp(s_ip / t) / sum_{j != i} exp(s_ij / t)
                    P(i) being the others of i's class
+    triplets       max(0, d_ap - d_an + margin), d = 1 - cos, p the others of a's class and n the items of others:
+                   the mean over those above 0
 
-SupCon: Khosla et al., Supervised Contrastive Learning, 2020, the "out" form. The first is SetFit's (167, Efficient
-Few-Shot Learning Without Prompts, 2022).
+SupCon: Khosla et al., Supervised Contrastive Learning, 2020, the "out" form. Triplets: Hermans et al., In Defense of
+the Triplet Loss, 2017, "batch all". The first is SetFit's (167, Efficient Few-Shot Learning Without Prompts, 2022).
 """
 
 from __future__ import annotations
@@ -73,6 +75,28 @@ class SupCon:
         return supcon(f @ f.mT, seen.targets @ seen.targets.mT > 0, self.temperature)
 
 
+@dataclass(frozen=True)
+class Triplets:
+    """All triplets of a batch: an item, another of its class, one of another class.
+
+    Args:
+        margin: by which the last should be farther away.
+    """
+
+    margin: float = 0.25
+    name = "triplets"
+    separable = False
+
+    def __call__(self, seen: Seen) -> Tensor:
+        f = functional.normalize(seen.features, dim=1)
+        alike = seen.targets @ seen.targets.mT > 0
+        near = alike & ~torch.eye(len(f), dtype=torch.bool)
+        d = 1 - f @ f.mT
+        each = (d[:, :, None] - d[:, None, :] + self.margin).clamp_min(0)
+        each = torch.where(near[:, :, None] & ~alike[:, None, :], each, 0.0)
+        return each.sum() / (each > 0).sum().clamp_min(1)
+
+
 def supcon(similarity: Tensor, alike: Tensor, temperature: float) -> Tensor:
     """The loss for similarities ``[n, n]`` and which pairs are of one class ``[n, n]``; the diagonal is left out."""
     itself = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
@@ -81,4 +105,4 @@ def supcon(similarity: Tensor, alike: Tensor, temperature: float) -> Tensor:
     positive = (alike & ~itself).to(similarity)
     count = positive.sum(1)
     has = count > 0
-    return -((positive * shares).sum(1)[has] / count[has]).mean()
+    return -((positive * shares).sum(1) / count.clamp_min(1)).sum() / has.sum().clamp_min(1)

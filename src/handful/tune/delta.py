@@ -172,7 +172,9 @@ class Delta(nn.Module):
                     key = (model.get_submodule(site), parameter)
                     if parametrize.is_parametrized(*key) and key not in made:
                         raise BadInput(f"{site}.{parameter} is changed already; take that change off first")
+                    own = holder.training
                     parametrize.register_parametrization(*key, holder.on(parameter), unsafe=True)
+                    holder.train(own)  # which that takes from the module: mixout would end with the model's dropout
                     made.append(key)
             yield
         finally:

@@ -211,6 +211,8 @@ class FastFit:
 
     def recipe(self) -> Recipe:
         """As slots."""
+        if not (0 < self.temperature < math.inf and 0 <= self.factor < math.inf):
+            raise BadInput(f"temperature is above 0, factor 0 or more, not {self.temperature} and {self.factor}")
         stage = Stage(
             epochs=self.epochs, lr=self.lr, batch=self.batch, clip=1.0,
             update=lambda decay: Adafactor(weight_decay=decay, relative=False),

@@ -164,7 +164,7 @@ class MixProClassifier:
     templates: Sequence[str]
     words: Mapping[Any, str]
     levels: tuple[Level, ...] = LEVELS
-    alpha: float | tuple[float, ...] = 0.5
+    alpha: float | Sequence[float] = 0.5
     steps: int = 1000
     lr: float = 1e-5
     batch: int = 8
@@ -200,7 +200,7 @@ class MixProClassifier:
 
     @property
     def _alphas(self) -> tuple[float, ...]:
-        return self.alpha if isinstance(self.alpha, tuple) else (self.alpha,)
+        return tuple(self.alpha) if isinstance(self.alpha, Sequence) else (self.alpha,)
 
     def fit(
         self, texts: Texts, labels: Sequence[Any], dev_texts: Texts = (), dev_labels: Sequence[Any] = ()

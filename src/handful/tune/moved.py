@@ -4,7 +4,7 @@ moved    f(W) = W + D                              D = 0 at first
          decay of D draws weights to what was pre-trained (prior weight decay):  D <- (1 - lr wd) D
 mixout   in training  W' = ((1 - m) W + m (W + D) - p W) / (1 - p) = W + m D / (1 - p),  m ~ Bernoulli(1 - p)
          (Lee, Cho, Kang, Mixout, 2019)
-fresh    f(W) = P                                  P drawn anew: N(0, std), ones or zeros
+fresh    f(W) = P                                  P drawn anew: N(0, std), ones or zeros; a `Moved` behind it learns
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class Fresh(Change):
     def begin(self, weight: Tensor, generator: torch.Generator) -> Begun:
         if self.begins == "normal":
             drawn = torch.randn(weight.shape, generator=generator) * self.std
-            return Begun({"P": drawn.to(weight)})
-        return Begun({"P": torch.full_like(weight, float(self.begins == "ones"))})
+            return Begun({}, {"P": drawn.to(weight)})
+        return Begun({}, {"P": torch.full_like(weight, float(self.begins == "ones"))})
 
     def weight(self, w: Tensor, t: Tensors) -> Tensor:
         return t["P"]

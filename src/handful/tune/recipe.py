@@ -10,6 +10,7 @@ the two fill one slot with different things.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -331,8 +332,10 @@ class Stage:
             raise BadInput(
                 "a rate that is halved every five epochs, or a function of the epochs, needs epochs, not steps"
             )
-        if (self.epochs or self.steps or 0) < 0 or self.batch < 1:
-            raise BadInput("epochs, steps and batch must be positive")
+        if not 0 <= (self.epochs or self.steps or 0) < math.inf or self.batch < 1:
+            raise BadInput("epochs and steps must be numbers, not below 0, and a batch holds one item at least")
+        if not (self.lr < math.inf and 0 <= self.weight_decay < math.inf):
+            raise BadInput(f"lr and weight decay are numbers, none below 0, not {self.lr} and {self.weight_decay}")
         if not 0 < self.block_decay <= 1:
             raise BadInput(f"block_decay is a factor above 0, at most 1, not {self.block_decay}")
         if self.patience is not None and self.patience < 1:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from handful.errors import BadInput, nearest
 from handful.tune.recipe import Recipe
@@ -52,7 +54,7 @@ def list_recipes() -> list[dict[str, Any]]:
 
 def asks(key: str) -> bool:
     """Whether a recipe asks a language model, so that it takes one and none of the other encoders."""
-    return getattr(_kind(key.partition(":")[0]), "asks", False)
+    return getattr(_kind(_named(key)[0]), "asks", False)
 
 
 def typed(settings: Mapping[str, Any]) -> list[str]:
@@ -66,6 +68,14 @@ def typed(settings: Mapping[str, Any]) -> list[str]:
     return [f"{name}={one(value)}" for name, value in settings.items()]
 
 
+def _named(key: object) -> tuple[str, str]:
+    """The key of a recipe, and the settings behind its colon as they are typed."""
+    if not isinstance(key, str):
+        raise BadInput(f"a recipe is named by its key, such as 'lora' or 'lora:rank=4', not {str(key)[:60]!r}")
+    name, _, written = key.partition(":")
+    return name, written
+
+
 def _kind(key: str) -> Any:
     if key not in RECIPES:
         raise BadInput(f"there is no recipe {key!r}{nearest(key, RECIPES)}")
@@ -73,26 +83,65 @@ def _kind(key: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _read(key: str, written: str, defaults: Mapping[str, Any]) -> dict[str, object]:
-    """Settings as they are typed, each of the type that its default has."""
+def _read(key: str, written: str, hints: Mapping[str, Any]) -> dict[str, object]:
+    """Settings as they are typed, each of the type that it is declared with."""
     found: dict[str, object] = {}
     for part in filter(None, _NEXT.split(written)):
-        name, _, value = part.partition("=")
-        default = defaults.get(name.strip())
+        name, equals, value = part.partition("=")
+        name = name.strip()
+        if not equals:
+            raise BadInput(f"recipe {key!r}: {name!r} has no value; a setting is typed name=value")
+        kinds = _kinds(hints.get(name, str))
         try:
-            found[name.strip()] = value == "true" if isinstance(default, bool) else _plain(value, default)
+            found[name] = _plain(value, kinds)
         except ValueError as error:
-            wanted = "a whole number" if isinstance(default, int) else "a number"
+            wanted = next(what for kind, what in _TYPED.items() if kind in kinds)
             raise BadInput(f"recipe {key!r}: {name}={value!r} is not {wanted}") from error
     return found
 
 
-def _plain(value: str, default: Any) -> object:
-    if isinstance(default, (int, float)):
-        return type(default)(value)
-    if isinstance(default, tuple):
+_TYPED = {bool: "true or false", float: "a number", int: "a whole number", tuple: "a list", str: "text"}
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The types that a setting may have: of a choice of words text, of a union each."""
+    if get_origin(hint) is Literal:
+        return (str,)
+    if get_origin(hint) in (Union, UnionType):
+        return tuple(kind for one in get_args(hint) for kind in _kinds(one))
+    return (get_origin(hint) or hint,)
+
+
+def _plain(value: str, kinds: tuple[Any, ...]) -> object:
+    """What is typed, as the first of these types that it can be. Raises `ValueError` where it can be none."""
+    word = value.strip().lower()
+    if type(None) in kinds and word == "none":
+        return None
+    if bool in kinds and word in ("true", "false"):
+        return word == "true"
+    if tuple in kinds:
         return tuple(value.split("+"))
-    return value if isinstance(default, str) else float(value)
+    for kind in (int, float):
+        if kind in kinds:
+            with suppress(ValueError):
+                return kind(value)
+    if str in kinds:
+        return value
+    raise ValueError(value)
+
+
+def _given(key: str, name: str, value: object, hint: Any) -> object:
+    """A setting as it is given in Python, of the type that it is declared with."""
+    kinds = _kinds(hint)
+    if tuple in kinds and isinstance(value, list):
+        return tuple(value)
+    if int in kinds and isinstance(value, float) and value.is_integer():
+        return int(value)
+    number = isinstance(value, int) and not isinstance(value, bool) and float in kinds
+    if not number and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+        wanted = next((what for kind, what in _TYPED.items() if kind in kinds), "what it takes")
+        raise BadInput(f"recipe {key!r}: {name}={value!r} is not {wanted}")
+    return value
 
 
 def recipe(key: str, **settings: object) -> Recipe:
@@ -105,12 +154,16 @@ def recipe(key: str, **settings: object) -> Recipe:
     Raises:
         BadInput: no such recipe or setting, or a setting that makes no sense.
     """
-    key, _, written = key.partition(":")
+    key, written = _named(key)
     kind = _kind(key)
-    settings |= _read(key, written, {f.name: f.default for f in fields(kind)})
+    hints = get_type_hints(kind)
+    typed = _read(key, written, hints)
     known = [f.name for f in fields(kind)]
-    for name in settings:
+    for name in (*settings, *typed):
         if name not in known:
             raise BadInput(f"recipe {key!r} has no setting {name!r}{nearest(name, known)}")
-    made: Recipe = kind(**settings).recipe()
+        if name in settings and name in typed:
+            raise BadInput(f"recipe {key!r}: {name} is given twice, as {settings[name]!r} and {typed[name]!r}")
+    own = {name: _given(key, name, value, hints[name]) for name, value in settings.items()}
+    made: Recipe = kind(**own, **typed).recipe()
     return made

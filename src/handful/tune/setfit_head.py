@@ -20,7 +20,7 @@ from torch.nn import functional
 from handful.errors import BadInput
 from handful.tune.fillers import CrossEntropy, EachLabel, Linear, Shuffled
 from handful.tune.recipe import Data, Part, Recipe, Seen, Shipped, Stage
-from handful.tune.setfit import SetFit, every_pair, in_batches, in_turn
+from handful.tune.setfit import SetFit, checked_pairs, every_pair, in_batches, in_turn
 
 
 class GradientHead(Linear):
@@ -129,7 +129,8 @@ class EveryPair:
 
     def pairs(self, data: Data) -> Tensor:
         """All pairs of a pass ``[m, 2]``."""
-        pairs = every_pair(len(data), True, self.most, self.seed)
+        checked_pairs(self.iterations, self.most)
+        pairs = every_pair(len(data), True, self.most, self.seed)[: None if self.most < 0 else self.most]
         return pairs if self.iterations is None else in_turn(pairs, self.iterations * len(data))
 
 
@@ -149,6 +150,8 @@ class Taught(SetFitGradient):
         """As slots."""
         unit = functional.normalize(self.teacher.float(), dim=1)
         body = replace(
-            SetFit.recipe(self), objectives=(TaughtPairs(unit @ unit.mT),), sampler=EveryPair(self.iterations)
+            SetFit.recipe(self),
+            objectives=(TaughtPairs(unit @ unit.mT),),
+            sampler=EveryPair(self.iterations, self.most),
         )
         return body | self.then()

@@ -23,6 +23,9 @@ from handful.tune.moved import Fresh, Moved
 from handful.tune.recipe import Recipe, Stage
 from handful.tune.sites import LINEAR, ROLES, Where
 
+MAPS = (*LINEAR, "projection")
+"""Roles of linear maps: what mixout mixes."""
+
 
 @dataclass(frozen=True)
 class Stable:
@@ -35,8 +38,8 @@ class Stable:
         batch: items a step.
         optimiser: ``"adamw"``, or ``"bertadam"`` to see what it does.
         block_decay: factor of the rate from a block to the one below it; 1 for none, 0.95 in the paper.
-        mixout: p, 0.1 in the paper; the model's own dropout is off then.
-        prior_decay: of the distance to the pre-trained weights.
+        mixout: p of linear maps, 0.1 in the paper; the model's own dropout is off then.
+        prior_decay: of the distance to the weights that training began from; the head has none.
     """
 
     reinit: int = 2
@@ -59,20 +62,21 @@ class Stable:
             steps=self.steps, lr=self.lr, batch=self.batch, warmup=0.1, clip=1.0, weight_decay=self.prior_decay,
             block_decay=self.block_decay, dropout=not self.mixout,
             update=lambda decay: AdamW(weight_decay=decay, debias=debias),
+            readout_update=lambda decay: AdamW(weight_decay=0.0, debias=debias),
         )  # fmt: skip
-        below = f"below{self.reinit}" if self.reinit else "all"
-        moved = Moved(self.mixout)
-        changes: tuple[Placed, ...] = (
-            Placed(moved, Where(ROLES, blocks=below)),
-            Placed(moved, Where(ROLES, "bias", blocks=below)),
-        )
+        changes: tuple[Placed, ...] = ()
         if self.reinit:
             top = f"top{self.reinit}"
-            changes += (
+            changes = (
                 Placed(Fresh(), Where(LINEAR, blocks=top)),
                 Placed(Fresh("zeros"), Where((*LINEAR, "norm"), "bias", blocks=top)),
                 Placed(Fresh("ones"), Where(("norm",), blocks=top)),
             )
+        changes += (
+            Placed(Moved(self.mixout), Where(MAPS)),
+            Placed(Moved(), Where(tuple(role for role in ROLES if role not in MAPS)), needed=False),
+            Placed(Moved(), Where(ROLES, "bias")),
+        )
         return Recipe(changes, (CrossEntropy(),), (stage,), readout=Linear)
 
 

@@ -63,7 +63,7 @@ class SoftSubnet(Change):
         scores = t["scores"]
         minor = torch.rand_like(scores) if self.soft else torch.zeros_like(scores)
         drawn = torch.where(self.major(scores), 1.0, minor)
-        return (drawn + scores - scores.detach()) * t["W"]  # so that what reaches m reaches s
+        return (drawn + (scores - scores.detach())) * t["W"]  # so that what reaches m reaches s
 
 
 @register
