@@ -51,6 +51,7 @@ from handful.tune import (
     split_attention,
     tune,
 )
+from handful.tune.information import Information
 from handful.tune.recipe import Closures, Seen
 
 EVERY: list[Change] = [
@@ -190,6 +191,30 @@ def test_only_the_delta_and_the_readout_learn(net: Net, data: Data, change: Chan
     logits = tuned.logits(data.inputs)
     if "weight" in change.modes:
         torch.testing.assert_close(tuned.logits(data.inputs, mode="weight"), logits, atol=1e-5, rtol=0)
+
+
+def test_a_part_of_the_model_stays_in_the_mode_it_was_in(data: Data) -> None:
+    """A tower that is used as it is (dropout off) inside of a module that is being trained."""
+    net = Net().train()
+    net.norm.eval()
+    recipe = Recipe((Placed(LoRA(2)),), stages=(Stage(steps=2),), readout=Linear)
+    tuned = tune(net, data, recipe)
+    Information().diagonal(net, tuned.readout, data, {"fc1": net.fc1.weight})
+    assert [net.training, net.fc1.training, net.norm.training] == [True, True, False]
+
+
+def test_what_training_draws_is_not_merged(net: Net) -> None:
+    """After a run as weights in training mode the changes are merged as they answer, not as they were drawn."""
+    delta = shaken(Delta.begin(net, [Placed(SoftSubnet(0.5), Where(names="fc"))], torch.Generator()))
+    x = torch.randn(3, 6)
+    with delta.attached(net, "weight"):
+        answers = net(x)
+    net.train()
+    with delta.attached(net, "weight"):
+        net(x)
+    kept = delta.merge(net.eval())
+    torch.testing.assert_close(net(x), answers)
+    kept.undo()
 
 
 def test_gradients_are_those_of_both_executions(net: Net) -> None:

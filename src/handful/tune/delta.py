@@ -20,6 +20,7 @@ from torch.nn.utils import parametrize
 
 from handful.errors import BadInput
 from handful.tune.change import Begun, Change, Mode
+from handful.tune.modes import in_mode
 from handful.tune.sites import Where, as_matrix, from_matrix, is_linear
 
 
@@ -193,13 +194,14 @@ class Delta(nn.Module):
             holder.change.check("weight", training=False)
         kept: dict[tuple[str, str], Tensor] = {}
         made: dict[tuple[str, str], Tensor] = {}
-        for holder in self.each():
-            module = _module(model, holder)
-            for name in holder.touched(module):
-                was = kept.setdefault((holder.site, name), getattr(module, name).detach().clone())
-                # Several changes add up in single precision, and are rounded to the weight's own once.
-                wide = was.float() if was.dtype in (torch.float16, torch.bfloat16) else was
-                made[holder.site, name] = holder.on(name)(made.get((holder.site, name), wide))
+        with in_mode(False, self):  # what training draws is not for keeping
+            for holder in self.each():
+                module = _module(model, holder)
+                for name in holder.touched(module):
+                    was = kept.setdefault((holder.site, name), getattr(module, name).detach().clone())
+                    # Several changes add up in single precision, and are rounded to the weight's own once.
+                    wide = was.float() if was.dtype in (torch.float16, torch.bfloat16) else was
+                    made[holder.site, name] = holder.on(name)(made.get((holder.site, name), wide))
         for (site, name), value in made.items():
             getattr(model.get_submodule(site), name).copy_(value)
         return Merged(model, kept)
