@@ -29,7 +29,7 @@ from handful.compress.golomb import mean_bits, remainder_bits
 from handful.compress.ternary import total
 from handful.core.merging import flat, largest, merge, unflat
 from handful.errors import BadInput
-from handful.tune import BRA, IA3, Delta, LoRA, Masked, Own, Placed
+from handful.tune import BRA, IA3, Delta, Intrinsic, LoRA, Masked, Own, Placed
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "compeft.json").read_text(encoding="utf-8"))
 
@@ -260,7 +260,7 @@ def test_balanced_factors_do_the_same_and_lose_less() -> None:
             holder.tensors["B"].mul_(0.05)
     even = balanced(delta, net)
     for holder in even.each():
-        a, b = (float(holder.tensors[name].detach().std()) for name in "AB")
+        a, b = (float(holder.tensors[name].detach().square().mean()) for name in "AB")
         assert a == pytest.approx(b, rel=1e-4)
     base = net(x)
     with delta.attached(net):
@@ -278,6 +278,34 @@ def test_balanced_factors_do_the_same_and_lose_less() -> None:
         return -choose(task_vector(one, net), score, (0.5,)).best.score
 
     assert lost(even) < 0.7 * lost(delta)
+
+
+def test_the_narrowest_factors_are_balanced_too() -> None:
+    """One number has no spread, and factors of zeros no size: what they do stays."""
+    net = nn.ModuleDict({"fc1": nn.Linear(6, 1)})
+    delta = learnt(net, LoRA(1))
+    x = normal(12).reshape(2, 6)
+    for factor in (1.0, 0.0):
+        with torch.no_grad():
+            delta.holders[0].A *= factor
+        answers = []
+        for one in (delta, balanced(delta, net)):
+            with one.attached(net):
+                answers.append(net["fc1"](x))
+        torch.testing.assert_close(*answers)
+
+
+def test_numbers_that_places_share_are_compressed_once(tmp_path: Path) -> None:
+    net, x = Net(), normal(12).reshape(2, 6)
+    delta = learnt(net, Intrinsic(12))
+    update = compress(task_vector(delta, net), 0.5)
+    assert len(update) == delta.trainable() == 12 + 2
+    save_compressed(update, delta, tmp_path / "d")
+    with load_compressed(tmp_path / "d", net).attached(net):
+        found = net(x)
+    with with_vector(delta, net, update.dense()).attached(net):
+        torch.testing.assert_close(net(x), found)
+    assert not torch.equal(found, net(x))
 
 
 def test_a_file_gives_what_was_compressed(tmp_path: Path) -> None:
@@ -327,6 +355,7 @@ def test_vectors_that_cannot_be_compressed_are_refused() -> None:
         (lambda: compress(tau, 0.0), "density is a share above 0"),
         (lambda: compress(tau, 1.5), "density is a share above 0"),
         (lambda: compress(tau, alpha=-1.0), "alpha is above 0"),
+        (lambda: compress(tau, alpha=1e39), "finite in single precision"),
         (lambda: compress(torch.zeros(10)), "nothing was learnt"),
         (lambda: compress(torch.ones(10)), "no spread"),
         (lambda: compress(tau * float("nan")), "finite"),

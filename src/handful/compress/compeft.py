@@ -151,7 +151,7 @@ def task_vector(delta: Delta, model: nn.Module) -> Tensor:
 
 
 def balanced(delta: Delta, model: nn.Module) -> Delta:
-    """A copy of ``delta`` that does the same, with both factors of every LoRA of one spread: c A and B / c.
+    """A copy of ``delta`` that does the same, with both factors of every LoRA of one size: c A and B / c.
 
     The authors compress the factors as they are. After a short training A is still what was drawn and B small, so that
     one threshold and one magnitude fit only one of the two; this costs nothing.
@@ -160,9 +160,11 @@ def balanced(delta: Delta, model: nn.Module) -> Delta:
     made.load_state_dict(delta.state_dict())
     with torch.no_grad():
         for holder in made.each():
-            if isinstance(holder.change, LoRA) and bool(holder.tensors["B"].any()):
+            if isinstance(holder.change, LoRA):
                 a, b = holder.tensors["A"], holder.tensors["B"]
-                c = (b.std() / a.std()).sqrt()
+                if not (a.any() and b.any()):
+                    continue
+                c = (b.square().mean() / a.square().mean()) ** 0.25
                 a.mul_(c)
                 b.div_(c)
     return made
@@ -172,7 +174,10 @@ def with_vector(delta: Delta, model: nn.Module, vector: Tensor) -> Delta:
     """A copy of ``delta`` that has learnt ``vector``, whatever it had before."""
     start = beginning(delta, model)
     made = Delta.begin(model, delta.placed(), torch.Generator().manual_seed(0))
-    made.load_state_dict({**dict(delta.named_buffers()), **unflat(flat(start) + vector.to(flat(start)), start)})
+    made.load_state_dict(delta.state_dict())
+    with torch.no_grad():
+        for name, tensor in unflat(flat(start) + vector.to(flat(start)), start).items():
+            made.get_parameter(name).copy_(tensor)
     return made
 
 
