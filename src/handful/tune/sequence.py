@@ -32,19 +32,15 @@ from handful.tune.sites import Where, as_matrix
 from handful.tune.tuned import Tuned
 
 
-class Held(Readout):
-    """A readout that goes on from where it stood.
+def going_on(readout: Readout) -> Readout:
+    """A copy of ``readout`` that goes on learning from where it stands: `Readout.begin` leaves it as it is."""
+    made = copy.deepcopy(readout)
+    made.begin = _as_it_is  # type: ignore[method-assign]
+    return made
 
-    Args:
-        readout: what it was; copied.
-    """
 
-    def __init__(self, readout: Readout) -> None:
-        super().__init__()
-        self.readout = copy.deepcopy(readout)
-
-    def forward(self, features: Tensor, model: nn.Module) -> Tensor:
-        return self.readout(features, model)  # type: ignore[no-any-return]
+def _as_it_is(model: nn.Module, data: Data, generator: torch.Generator) -> None:
+    """In place of `Readout.begin`."""
 
 
 def sequence(
@@ -74,12 +70,14 @@ def sequence(
     """
     if not recipes:
         raise BadInput("a chain needs at least one link")
+    for placed in (placed for recipe in recipes[:-1] for placed in recipe.changes):
+        placed.change.check("weight", training=False)
     links: list[Tuned] = []
     tied: Merged | None = None
     try:
         for number, recipe in enumerate(recipes):
             if links:
-                recipe = replace(recipe, readout=partial(Held, links[-1].readout))
+                recipe = replace(recipe, readout=partial(going_on, links[-1].readout))
             link = tune(model, data, recipe, seed=seed + number, mode=mode)
             links.append(link)
             if told is not None:
