@@ -55,8 +55,8 @@ def tune(
 
     Args:
         model: any module that gives features (or logits) for ``data.inputs``; its own parameters and statistics are as
-            they were afterwards, bit for bit, its parts in the modes they were in, and only ``delta`` and ``readout`` learn. Batch normalisations keep the
-            statistics of the base unless `Statistics` is placed at them.
+            they were afterwards, bit for bit, its parts in the modes they were in, and only ``delta`` and ``readout``
+            learn. Batch normalisations keep the statistics of the base unless `Statistics` is placed at them.
         data: what is learnt from.
         recipe: how. Empty slots: rows in random order, cross-entropy of what the model gives, the plain gradient.
         seed: of every draw.
