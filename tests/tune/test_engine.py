@@ -522,6 +522,8 @@ def test_what_cannot_be_changed_is_refused(net: Net, llama: nn.Module, data: Dat
     def begin(model: nn.Module, change: Change, where: Where) -> None:
         Delta.begin(model, [Placed(change, where)], torch.Generator())
 
+    with pytest.raises(BadInput, match=r"roles are a tuple of names, not 'qkv': give \('qkv',\)"):
+        Where("qkv")  # type: ignore[arg-type]
     with pytest.raises(BadInput, match=r"fc1: rank 7 does not fit a weight of shape \(8, 6\); it is 1 to 6"):
         begin(net, LoRA(7), Where())
     with pytest.raises(BadInput, match="rank is 0"):

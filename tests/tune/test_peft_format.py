@@ -179,7 +179,7 @@ def test_a_folder_that_does_not_fit_is_refused(bert: nn.Module, llama: nn.Module
         ({"modules_to_save": ["classifier"]}, "modules_to_save"),
         ({"use_dora": True}, r"has tensors \['A', 'B'\], not"),
         ({"lora_alpha": "much"}, "is no number"),
-        ({"lora_alpha": float("nan")}, "alpha a number, not"),
+        ({"lora_alpha": float("nan")}, "alpha is nan"),
         ({"alpha_pattern": [4]}, "is no number"),
     ):
         file.write_text(json.dumps(config | wrong), encoding="utf-8")

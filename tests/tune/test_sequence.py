@@ -20,12 +20,14 @@ from handful.tune import (
     Delta,
     Linear,
     LoRA,
+    Own,
     Placed,
     Readout,
     Recipe,
     Seen,
     Stage,
     Tuned,
+    Where,
     load_delta,
     save_delta,
     tune,
@@ -108,6 +110,12 @@ def test_links_that_are_exact_are_the_truncated_decomposition(rank: int) -> None
 
 
 @pytest.mark.paper(138, oracle="c")
+def test_ranks_are_those_of_weights(net: Net, data: Data) -> None:
+    changes = (Placed(LoRA(2), Where(names="fc1")), Placed(Own(), Where(names="fc1", parameter="bias")))
+    tuned = tune(net, data, Recipe(changes, stages=(Stage(steps=3, lr=0.02),), readout=Linear))
+    assert ranks(tuned.delta, net) == {"fc1": 2}
+
+
 def test_the_rank_is_at_most_the_sum(net: Net, data: Data) -> None:
     tuned = ChainOfLoRA(links=2, rank=(2, 1), lr=0.02, epochs=8, roles=("up", "down")).fit(net, data)
     assert ranks(tuned.delta, net) == {"fc1": 3, "fc2": 3}
@@ -240,14 +248,14 @@ def test_a_readout_goes_on_as_what_it_is(net: Net, data: Data) -> None:
         def look(self, model: nn.Module, inputs: Any) -> Any:
             return 2 * model(inputs)
 
-    class Own:
-        name, separable = "own", True
+    class Belonging:
+        name, separable = "belonging", True
 
         def __call__(self, seen: Seen) -> Tensor:
             seen.read_by(Doubled)
             return CrossEntropy()(seen)
 
-    one = Recipe((Placed(LoRA(2)),), (Own(),), (Stage(steps=3, lr=0.05, batch=24),), readout=Doubled)
+    one = Recipe((Placed(LoRA(2)),), (Belonging(),), (Stage(steps=3, lr=0.05, batch=24),), readout=Doubled)
     ends: list[float] = []
 
     def told(number: int, link: Tuned) -> None:

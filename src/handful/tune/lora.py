@@ -41,8 +41,10 @@ class LoRA(Change):
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
             raise BadInput(f"dropout is a share below 1, not {self.dropout}")
-        if self.rank < 1 or not math.isfinite(self.alpha):
-            raise BadInput(f"rank is at least 1 and alpha a number, not {self.rank} and {self.alpha}")
+        if self.rank < 1:
+            raise BadInput(f"rank is {self.rank}; it must be at least 1")
+        if not math.isfinite(self.alpha):
+            raise BadInput(f"alpha is {self.alpha}, which is no finite number")
 
     @property
     def scale(self) -> float:

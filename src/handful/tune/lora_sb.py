@@ -137,6 +137,8 @@ class FirstStep:
         sums = gradients(model, [(h.site, h.parameter) for h in holders], torch.split(order, self.batch), loss)
         for holder in holders:
             g = as_matrix(model.get_submodule(holder.site), sums[holder.site])
+            if not bool(torch.isfinite(g).all()):
+                raise BadInput(f"the gradient of {holder.site} holds NaN or infinity; look at the examples")
             if not g.any():
                 raise BadInput(f"the gradient of {holder.site} is zero: it does not matter to the loss; leave it out")
             bra = holder.change

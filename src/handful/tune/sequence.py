@@ -174,7 +174,9 @@ def ranks(delta: Delta, model: nn.Module, tolerance: float = 1e-6) -> dict[str, 
     for holder in delta.holders:
         assert isinstance(holder, Holder)
         module = model.get_submodule(holder.site)
-        weight = as_matrix(module, module.get_parameter(holder.parameter)).double()
+        if holder.parameter != "weight":
+            continue
+        weight = as_matrix(module, module.get_parameter("weight")).double()
         base[holder.site] = weight
         changed[holder.site] = holder.change.weight(changed.get(holder.site, weight), holder.tensors)
     out = {}

@@ -96,7 +96,7 @@ class TAPS:
     Args:
         lam: of the penalty on scores; the paper takes 0.1 to 1.
         threshold, score: see `Scored`.
-        warmup: epochs 0 to this one are without the penalty.
+        warmup: epochs 0 to this one are without the penalty, -1 for none; a run that ends before has none at all.
         lr: 0.005, 0.001 or 5e-4 for a ResNet, 5e-5 for a ViT; its decay is a cosine.
         epochs, batch: of SGD with momentum 0.9 and without decay.
         roles: layers that may change.
@@ -112,6 +112,10 @@ class TAPS:
     batch: int = 32
     roles: tuple[str, ...] = LINEAR
     names: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.warmup < -1:
+            raise BadInput(f"epochs are at least 1 and warmup at least -1, not {self.epochs} and {self.warmup}")
 
     def recipe(self) -> Recipe:
         """As slots."""
