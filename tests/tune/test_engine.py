@@ -193,6 +193,16 @@ def test_only_the_delta_and_the_readout_learn(net: Net, data: Data, change: Chan
         torch.testing.assert_close(tuned.logits(data.inputs, mode="weight"), logits, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])
+def test_a_model_of_any_precision_is_read_out(net: Net, data: Data, kind: torch.dtype) -> None:
+    other, inputs = copy.deepcopy(net).to(kind), torch.as_tensor(data.inputs)
+    recipe = Recipe((Placed(LoRA(2)),), stages=(Stage(steps=4, lr=0.01, batch=24),), readout=Linear)
+    found = tune(other, Data(inputs.to(kind), data.targets), recipe)
+    wanted = tune(net, data, recipe)
+    assert found.losses == pytest.approx(wanted.losses, abs=1e-5 if kind == torch.float64 else 0.02)
+    assert {p.dtype for p in found.readout.parameters()} == {torch.promote_types(kind, torch.float32)}
+
+
 def test_a_part_of_the_model_stays_in_the_mode_it_was_in(data: Data) -> None:
     """A tower that is used as it is (dropout off) inside of a module that is being trained."""
     net = Net().train()
@@ -522,6 +532,8 @@ def test_what_cannot_be_changed_is_refused(net: Net, llama: nn.Module, data: Dat
     def begin(model: nn.Module, change: Change, where: Where) -> None:
         Delta.begin(model, [Placed(change, where)], torch.Generator())
 
+    with pytest.raises(BadInput, match=r"of 3 classes, but logits of shape \(16, 5\): give the recipe a readout"):
+        tune(net, data, Recipe((Placed(LoRA(2)),), stages=(Stage(steps=1),)))
     with pytest.raises(BadInput, match=r"roles are a tuple of names, not 'qkv': give \('qkv',\)"):
         Where("qkv")  # type: ignore[arg-type]
     with pytest.raises(BadInput, match=r"fc1: rank 7 does not fit a weight of shape \(8, 6\); it is 1 to 6"):

@@ -283,6 +283,8 @@ def test_what_does_not_fit_is_refused(net: Net, data: Data) -> None:
         ChainOfLoRA(links=16).recipes(data)
     with pytest.raises(BadInput, match="longer than the first link"):
         ChainOfLoRA(links=3, warmup=0.5, schedule="global").recipes(data)
+    with pytest.raises(BadInput, match="longer than the first link"):
+        ChainOfLoRA(links=1, warmup=1.0, schedule="global").recipes(data)
     with pytest.raises(BadInput, match="at least one link"):
         sequence(net, data, [])
     was = bits(net)

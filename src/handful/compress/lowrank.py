@@ -138,6 +138,8 @@ def low_rank_replace(
     asked = [value for value in (ratio, rank, energy) if value is not None]
     if len(asked) > 1:
         raise BadInput("give one of ratio, rank and energy")
+    if isinstance(omit, str):
+        raise BadInput(f"omit is a list of parts of names, not {omit!r}: give [{omit!r}]")
     ratio = 2.0 if not asked else ratio
     if (ratio is not None and not ratio > 0) or (rank is not None and rank < 1):
         raise BadInput(f"ratio is above 0, and rank at least 1: {ratio or rank}")

@@ -141,7 +141,7 @@ class ChainOfLoRA:
             raise BadInput(f"{total} steps are not enough for {self.links} links")
         ranks = (self.rank,) * self.links if isinstance(self.rank, int) else self.rank
         ends = [round(total * (link + 1) / self.links) for link in range(self.links)]
-        if self.schedule == "global" and round(self.warmup * total) > ends[0]:
+        if self.schedule == "global" and not round(self.warmup * total) <= min(ends[0], total - 1):
             raise BadInput(f"the warm-up is longer than the first link, of {ends[0]} steps; shorten it, or the chain")
         stages = [self._stage(first, end, total) for first, end in zip([0, *ends], ends, strict=False)]
         return tuple(
