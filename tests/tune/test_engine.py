@@ -21,6 +21,7 @@ from handful.tune import (
     CHANGES,
     IA3,
     Adapter,
+    AsIs,
     Change,
     CrossEntropy,
     Data,
@@ -517,6 +518,15 @@ def test_a_delta_is_attached_once(net: Net) -> None:
             pass
         assert torch.equal(net(x), inside)
     assert torch.equal(net(x), before)
+    tuned = Tuned(net, delta, AsIs(), tuple("abcde"))
+    wanted = tuned.logits(x)
+    kept = tuned.merge()
+    with pytest.raises(BadInput, match="in the weight of fc1 already; undo the merge first"):
+        tuned.logits(x)
+    other = copy.deepcopy(net)
+    kept.undo()
+    assert torch.equal(tuned.logits(x), wanted)
+    torch.testing.assert_close(other(x), wanted)
 
 
 def test_a_delta_fits_its_base_only(net: Net) -> None:

@@ -9,6 +9,7 @@ kept.undo()                                  # the base again, bit for bit
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -55,6 +56,7 @@ class Holder(nn.Module):
         self.change, self.site, self.parameter = change, site, parameter
         self.tied = tuple(tied)  # other modules, and what they call the same weight
         self._turn = [module]  # in a list, so that it is no part of this module
+        self.merged: weakref.ref[nn.Module] | None = None  # the module whose weight holds it
         for name, tensor in begun.trained.items():
             self.register_parameter(name, nn.Parameter(tensor.detach().clone().contiguous()))
         for name, tensor in begun.fixed.items():
@@ -157,12 +159,15 @@ class Delta(nn.Module):
                 map, the others as weights; ``"weight"`` runs all as weights.
 
         Raises:
-            BadInput: a change has no such form, or not in training; the model is another, or changed already.
+            BadInput: a change has no such form, or not in training; the model is another, or changed already, by
+                `merge` or otherwise.
         """
         handles, made = [], []
         try:
             for holder, use in zip(self.each(), self._uses(model, mode), strict=True):
                 module = _module(model, holder)
+                if holder.merged is not None and holder.merged() is module:
+                    raise BadInput(f"these changes are in the weight of {holder.site} already; undo the merge first")
                 holder.change.check(use, module.training and torch.is_grad_enabled())
                 if use == "branch":
                     if any(getattr(hook, "__self__", None) is holder for hook in module._forward_hooks.values()):
@@ -204,7 +209,9 @@ class Delta(nn.Module):
                     made[holder.site, name] = holder.on(name)(made.get((holder.site, name), wide))
         for (site, name), value in made.items():
             getattr(model.get_submodule(site), name).copy_(value)
-        return Merged(model, kept)
+        for holder in self.each():
+            holder.merged = weakref.ref(_module(model, holder))
+        return Merged(model, kept, tuple(self.each()))
 
     @classmethod
     def joined(cls, model: nn.Module, deltas: Sequence[Delta]) -> Delta:
@@ -261,16 +268,19 @@ class Delta(nn.Module):
 
 @dataclass(frozen=True)
 class Merged:
-    """A model whose weights hold the changes, and what they were before, by module and parameter."""
+    """A model whose weights hold the changes, what they were before, by module and parameter, and the changes."""
 
     model: nn.Module
     kept: dict[tuple[str, str], Tensor]
+    holders: tuple[Holder, ...] = ()
 
     @torch.no_grad()
     def undo(self) -> None:
         """Put the weights back, bit for bit."""
         for (site, parameter), weight in self.kept.items():
             getattr(self.model.get_submodule(site), parameter).copy_(weight)
+        for holder in self.holders:
+            holder.merged = None
 
 
 def attached(delta: Delta | None, model: nn.Module) -> AbstractContextManager[None]:
