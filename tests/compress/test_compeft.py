@@ -25,6 +25,7 @@ from handful.compress import (
     task_vector,
     with_vector,
 )
+from handful.compress.compeft import FarFromNothing
 from handful.compress.golomb import mean_bits, remainder_bits
 from handful.compress.ternary import total
 from handful.core.merging import flat, largest, merge, unflat
@@ -363,6 +364,7 @@ def test_vectors_that_cannot_be_compressed_are_refused() -> None:
         (lambda: compress(tau, magnitude="max"), "'std' or 'mean'"),  # type: ignore[arg-type]
         (lambda: compress(tau, parts=[4, 4]), "must make the 10 of it"),
         (lambda: compress(tau, parts=[10, 0]), "none of them empty"),
+        (lambda: with_vector(learnt(Net(), LoRA(2)), Net(), tau), r"shape \(10,\) does not fit tensors of"),
         (lambda: choose(tau, lambda v: 0.0, ()), "no density"),
         (lambda: choose(tau, lambda v: float("nan")), "no score"),
         (lambda: Ternary(torch.tensor([2], dtype=torch.int8), 1.0), "signs are -1, 0 and 1"),
@@ -372,6 +374,11 @@ def test_vectors_that_cannot_be_compressed_are_refused() -> None:
     ):
         with pytest.raises(BadInput, match=match):
             bad()
+
+
+def test_a_vector_that_still_holds_its_beginning_is_doubted() -> None:
+    with pytest.warns(FarFromNothing, match="taken off, 1 for the vectors of"):
+        compress(0.995 + normal(500, std=0.09))
 
 
 def test_experts_are_merged_as_they_are_compressed() -> None:
