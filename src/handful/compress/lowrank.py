@@ -163,7 +163,10 @@ def low_rank_replace(
             setattr(model.get_submodule(parent), last, new.train(module.training))
             made.append(Replaced(name, (out, into), k, float((new.weight - weight).detach().square().mean())))
     if not made:
-        why = next(iter(left.items()), None)
+        twice = {
+            name: "it is two maps already" for name, module in model.named_modules() if isinstance(module, Factored)
+        }
+        why = next(iter((left | twice).items()), None)
         raise BadInput(f"no linear map of the model was replaced{'; ' + ': '.join(why) if why else ''}")
     return Replacement(tuple(made), left, before, _count(model))
 
