@@ -242,6 +242,11 @@ class Delta(nn.Module):
                 f"({found[:16]}…)"
             )
 
+    def stored(self, model: nn.Module) -> Delta:
+        """Without the changes that leave their place in ``model`` as it is (`Change.idle`): the same answers."""
+        holders = [holder for holder in self.each() if not holder.change.idle(holder.tensors)]
+        return Delta(holders, fingerprint_of(model, holders)) if len(holders) < len(self.holders) else self
+
     def trainable(self) -> int:
         """How many numbers learn."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
