@@ -12,13 +12,15 @@ import torch
 from scipy.special import log_softmax
 
 import handful
+from handful.adapt.inputs import Features
 from handful.commands import tuned as module
 from handful.commands.tune import tune
-from handful.commands.tuned import FOLDS, Material, Tuner
+from handful.commands.tuned import FOLDS, ROW, Material, Tuner
 from handful.errors import BadInput
 from handful.evaluate.crossfit import CrossFit
 from handful.evaluate.estimate import scale_of
 from handful.ship.model import Model
+from handful.tune.encoders import Tunable
 from handful.tune.recipe import Recipe
 from handful.tune.recipes import RECIPES, list_recipes, recipe, typed
 from handful.tune.setfit import Pairs
@@ -329,6 +331,20 @@ def test_settings_are_listed_as_they_are_typed() -> None:
     assert all(one.isprintable() for row in rows.values() for one in row)
     lora = recipe("lorma:" + ",".join(one for one in rows["lorma"] if not one.endswith("=None")))
     assert lora.changes == recipe("lorma").changes
+
+
+def test_of_taps_only_the_layers_that_change_are_kept() -> None:
+    """A penalty that no layer outlives leaves norms and nothing else in the file; the answers are those of the run."""
+    encoder = handful.encoder("minilm")
+    assert isinstance(encoder, Tunable)
+    tower = encoder.tower()
+    made = recipe("taps", lam=100.0, warmup=-1, epochs=6, batch=8, lr=0.02)
+    tuner = Tuner(handful.head("simpleshot"), Material(encoder, tower, TEXTS, encoder.inputs(TEXTS), {}, made))
+    rows = Features(encoder.encode(TEXTS), views={ROW: np.arange(16)[:, None]})
+    tuner.fit(rows, np.array(LABELS))
+    assert {holder.change.key for holder in tuner.delta_.each()} == {"own"}
+    assert tuner.delta_.trainable() == 13 * 2 * 384
+    assert np.abs(tuner.encoder_.encode(TEXTS) - encoder.encode(TEXTS)).max() > 1e-3
 
 
 def test_clones_share_the_material() -> None:

@@ -25,11 +25,12 @@ from handful.compress import (
     task_vector,
     with_vector,
 )
+from handful.compress.compeft import FarFromNothing
 from handful.compress.golomb import mean_bits, remainder_bits
 from handful.compress.ternary import total
 from handful.core.merging import flat, largest, merge, unflat
 from handful.errors import BadInput
-from handful.tune import BRA, IA3, Delta, LoRA, Masked, Own, Placed
+from handful.tune import BRA, IA3, Delta, Intrinsic, LoRA, Masked, Own, Placed
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "compeft.json").read_text(encoding="utf-8"))
 
@@ -260,7 +261,7 @@ def test_balanced_factors_do_the_same_and_lose_less() -> None:
             holder.tensors["B"].mul_(0.05)
     even = balanced(delta, net)
     for holder in even.each():
-        a, b = (float(holder.tensors[name].detach().std()) for name in "AB")
+        a, b = (float(holder.tensors[name].detach().square().mean()) for name in "AB")
         assert a == pytest.approx(b, rel=1e-4)
     base = net(x)
     with delta.attached(net):
@@ -278,6 +279,34 @@ def test_balanced_factors_do_the_same_and_lose_less() -> None:
         return -choose(task_vector(one, net), score, (0.5,)).best.score
 
     assert lost(even) < 0.7 * lost(delta)
+
+
+def test_the_narrowest_factors_are_balanced_too() -> None:
+    """One number has no spread, and factors of zeros no size: what they do stays."""
+    net = nn.ModuleDict({"fc1": nn.Linear(6, 1)})
+    delta = learnt(net, LoRA(1))
+    x = normal(12).reshape(2, 6)
+    for factor in (1.0, 0.0):
+        with torch.no_grad():
+            delta.holders[0].A *= factor
+        answers = []
+        for one in (delta, balanced(delta, net)):
+            with one.attached(net):
+                answers.append(net["fc1"](x))
+        torch.testing.assert_close(*answers)
+
+
+def test_numbers_that_places_share_are_compressed_once(tmp_path: Path) -> None:
+    net, x = Net(), normal(12).reshape(2, 6)
+    delta = learnt(net, Intrinsic(12))
+    update = compress(task_vector(delta, net), 0.5)
+    assert len(update) == delta.trainable() == 12 + 2
+    save_compressed(update, delta, tmp_path / "d")
+    with load_compressed(tmp_path / "d", net).attached(net):
+        found = net(x)
+    with with_vector(delta, net, update.dense()).attached(net):
+        torch.testing.assert_close(net(x), found)
+    assert not torch.equal(found, net(x))
 
 
 def test_a_file_gives_what_was_compressed(tmp_path: Path) -> None:
@@ -327,6 +356,7 @@ def test_vectors_that_cannot_be_compressed_are_refused() -> None:
         (lambda: compress(tau, 0.0), "density is a share above 0"),
         (lambda: compress(tau, 1.5), "density is a share above 0"),
         (lambda: compress(tau, alpha=-1.0), "alpha is above 0"),
+        (lambda: compress(tau, alpha=1e39), "finite in single precision"),
         (lambda: compress(torch.zeros(10)), "nothing was learnt"),
         (lambda: compress(torch.ones(10)), "no spread"),
         (lambda: compress(tau * float("nan")), "finite"),
@@ -334,6 +364,7 @@ def test_vectors_that_cannot_be_compressed_are_refused() -> None:
         (lambda: compress(tau, magnitude="max"), "'std' or 'mean'"),  # type: ignore[arg-type]
         (lambda: compress(tau, parts=[4, 4]), "must make the 10 of it"),
         (lambda: compress(tau, parts=[10, 0]), "none of them empty"),
+        (lambda: with_vector(learnt(Net(), LoRA(2)), Net(), tau), r"shape \(10,\) does not fit tensors of"),
         (lambda: choose(tau, lambda v: 0.0, ()), "no density"),
         (lambda: choose(tau, lambda v: float("nan")), "no score"),
         (lambda: Ternary(torch.tensor([2], dtype=torch.int8), 1.0), "signs are -1, 0 and 1"),
@@ -343,6 +374,11 @@ def test_vectors_that_cannot_be_compressed_are_refused() -> None:
     ):
         with pytest.raises(BadInput, match=match):
             bad()
+
+
+def test_a_vector_that_still_holds_its_beginning_is_doubted() -> None:
+    with pytest.warns(FarFromNothing, match="taken off, 1 for the vectors of"):
+        compress(0.995 + normal(500, std=0.09))
 
 
 def test_experts_are_merged_as_they_are_compressed() -> None:

@@ -277,6 +277,10 @@ def test_what_cannot_be_replaced_is_said(net: Net) -> None:
         (lambda: low_rank_replace(none, 2.0, rank=3), "one of ratio, rank and energy"),
         (lambda: low_rank_replace(none, -1.0), "ratio is above 0"),
         (lambda: low_rank_replace(none, rank=0), "rank at least 1"),
+        (lambda: low_rank_replace(smaller(whole), omit=("answer",)), r"replaced; layers\.0: it is two maps already"),
+        (lambda: low_rank_replace(none, omit="answer"), r"give \['answer'\]"),
+        (lambda: PELA(layers="layers.0"), r"layers is a tuple of names"),  # type: ignore[arg-type]
+        (lambda: PELA(b=float("nan")), "must not be negative"),
         (lambda: low_rank_replace(none, energy=1.5), "energy is a share"),
         (lambda: low_rank_replace(none, energy=0.9, approximate=False), "that is approximated"),
         (lambda: low_rank_replace(none, omit=("layers", "answer")), "no linear map of the model was replaced"),

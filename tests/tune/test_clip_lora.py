@@ -291,6 +291,8 @@ def test_bad_input_is_one_clear_line(towers: TwoTowers, bert: nn.Module, scenes:
         tune(bert, Data(pixels, labels, classes), QUICK.recipe())
     with pytest.raises(BadInput, match="there are no classes"):
         names_only(())
+    with pytest.raises(BadInput, match="not the one name 'red'"):
+        names_only("red")
 
 
 def test_a_tower_without_attention_is_refused_and_the_other_works(towers: TwoTowers, scenes: Scenes) -> None:

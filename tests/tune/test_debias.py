@@ -87,6 +87,12 @@ def test_what_no_counterfactual_can_be_made_of_is_refused() -> None:
         counterfactual(["he"], [("he",)])
     with pytest.raises(BadInput, match="take mode 'copies'"):
         counterfactual(["a jewish man"], "religion", "swap")
+    with pytest.raises(BadInput, match="two different words"):
+        counterfactual(["he"], [("he", 1)])  # type: ignore[list-item]
+    with pytest.raises(BadInput, match="not the one text 'he said'"):
+        counterfactual("he said")
+    with pytest.raises(BadInput, match="item 1 is 'None', a NoneType, not a text"):
+        counterfactual(["he said", None])  # type: ignore[list-item]
     with pytest.raises(BadInput, match="none of the 2 texts has a word"):
         counterfactual(["no", "words"])
 
@@ -245,6 +251,18 @@ def test_the_group_is_unlearnt_by_adversarial_plug_ins() -> None:
         quick().fit(tiny_lm.tiny("causal"), texts)
     with pytest.raises(BadInput, match="peft is"):
         Debias(peft="prefix")  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="weight for the group 'men'"):
+        quick(way="adversarial").fit(model(), TEXTS, ["m", "f", "m", "f", "m"], weights={"men": 2.0})
+    with pytest.raises(BadInput, match="item 4 is '7', a int, not a text"):
+        quick(way="adversarial").fit(model(), [*TEXTS[:4], 7], ["m", "f", "m", "f", "m"])  # type: ignore[list-item]
+    for wrong in ({"l1": -1.0}, {"reverse": -1.0}, {"steps": 0}, {"length": 2}):
+        with pytest.raises(BadInput, match=r"must not be negative|at least 1 and length at least 3"):
+            quick(**wrong)
+    plain = Data(prompts_of(model(), TEXTS), torch.tensor([0, 1, 0, 1, 0]))
+    with pytest.raises(BadInput, match="a single class, '0'"):
+        with_debias(model(), None, Data(plain.inputs, torch.zeros(5, dtype=torch.long)), when="none")
+    with pytest.raises(BadInput, match="make them of texts with prompts_of"):
+        with_debias(model(), None, Data(TEXTS, plain.targets), when="none")
     with pytest.raises(BadInput, match="no plug-in"):
         with_debias(lm, None, Data(prompts_of(lm, texts), torch.arange(8) % 2))
 

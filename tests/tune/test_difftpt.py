@@ -16,11 +16,13 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 
 from handful.encode.two_towers import TwoTowers
 from handful.errors import BadInput, HandfulError
 from handful.tune import Data, Delta, LoRA, Placed, Recipe, Stage, Tuned, Where, tune
 from handful.tune.at_test import AtTest, TooFewViews, at_test, marginal_entropy, select_views
+from handful.tune.crops import crop_boxes
 from handful.tune.difftpt import DiffTPT, tpt
 from handful.tune.prompts import PromptTexts
 from handful.tune.views import DISTORTIONS, Diffused, Distorted, ImageViews, distorted
@@ -191,6 +193,20 @@ def test_views_are_the_image_crops_and_what_a_generator_makes(seeing: TwoTowers,
     assert not torch.equal(ImageViews(seeing, crops=4)(images[0], gen(1))[1:], again[1:])
 
 
+def test_crops_are_resampled_bilinearly(seeing: TwoTowers, images: list[Image.Image]) -> None:
+    """As in the authors' code; torch's own resampling of the same part, which is mirrored or not."""
+    for seed in range(5):
+        view = ImageViews(seeing, crops=1)(images[0], gen(seed))[1]
+        top, left, height, width = crop_boxes(1, 30, 40, gen(seed))[0].tolist()
+        part = torch.tensor(np.asarray(images[0])).permute(2, 0, 1)[:, top : top + height, left : left + width]
+        gaps = {}
+        for kind in ("bilinear", "bicubic"):
+            made = functional.interpolate(part[None].float(), (16, 16), mode=kind, antialias=True).clamp(0, 255).round()
+            pixels = seeing.normalised(made.permute(0, 2, 3, 1).to(torch.uint8).numpy())[0]
+            gaps[kind] = min(float((one - view).abs().max()) for one in (pixels, pixels.flip(-1)))
+        assert gaps["bilinear"] < 0.02 < 0.2 < gaps["bicubic"]
+
+
 def test_augmix_mixes_what_it_distorts_with_the_crop(seeing: TwoTowers, images: list[Image.Image]) -> None:
     plain, mixed = (ImageViews(seeing, crops=40, augmix=a)(images[0], gen())[1:] for a in (False, True))
     share = ((mixed - plain).abs().amax((1, 2, 3)) > 1e-3).float().mean()
@@ -222,6 +238,8 @@ def test_what_cannot_be_tuned_at_test_time_is_refused(seeing: TwoTowers, images:
         replace(SMALL, variations=lambda image, count, generator: []).logits(seeing, images, CLASSES)
     with pytest.raises(BadInput, match=r"from 0 to 1, not 1\.5"):
         replace(SMALL, rho_cos=1.5).logits(seeing, images, CLASSES)
+    with pytest.raises(BadInput, match="views are made of images as Pillow opens them, not of str"):
+        SMALL.logits(seeing, ["park.jpg"], CLASSES)  # type: ignore[list-item]
     with pytest.raises(BadInput, match="must not be negative"):
         replace(SMALL, steps=-1).how(seeing)
     prompted = SMALL.prompted(seeing, CLASSES)

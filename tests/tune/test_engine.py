@@ -21,6 +21,7 @@ from handful.tune import (
     CHANGES,
     IA3,
     Adapter,
+    AsIs,
     Change,
     CrossEntropy,
     Data,
@@ -51,6 +52,7 @@ from handful.tune import (
     split_attention,
     tune,
 )
+from handful.tune.information import Information
 from handful.tune.recipe import Closures, Seen
 
 EVERY: list[Change] = [
@@ -190,6 +192,40 @@ def test_only_the_delta_and_the_readout_learn(net: Net, data: Data, change: Chan
     logits = tuned.logits(data.inputs)
     if "weight" in change.modes:
         torch.testing.assert_close(tuned.logits(data.inputs, mode="weight"), logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])
+def test_a_model_of_any_precision_is_read_out(net: Net, data: Data, kind: torch.dtype) -> None:
+    other, inputs = copy.deepcopy(net).to(kind), torch.as_tensor(data.inputs)
+    recipe = Recipe((Placed(LoRA(2)),), stages=(Stage(steps=4, lr=0.01, batch=24),), readout=Linear)
+    found = tune(other, Data(inputs.to(kind), data.targets), recipe)
+    wanted = tune(net, data, recipe)
+    assert found.losses == pytest.approx(wanted.losses, abs=1e-5 if kind == torch.float64 else 0.02)
+    assert {p.dtype for p in found.readout.parameters()} == {torch.promote_types(kind, torch.float32)}
+
+
+def test_a_part_of_the_model_stays_in_the_mode_it_was_in(data: Data) -> None:
+    """A tower that is used as it is (dropout off) inside of a module that is being trained."""
+    net = Net().train()
+    net.norm.eval()
+    recipe = Recipe((Placed(LoRA(2)),), stages=(Stage(steps=2),), readout=Linear)
+    tuned = tune(net, data, recipe)
+    Information().diagonal(net, tuned.readout, data, {"fc1": net.fc1.weight})
+    assert [net.training, net.fc1.training, net.norm.training] == [True, True, False]
+
+
+def test_what_training_draws_is_not_merged(net: Net) -> None:
+    """After a run as weights in training mode the changes are merged as they answer, not as they were drawn."""
+    delta = shaken(Delta.begin(net, [Placed(SoftSubnet(0.5), Where(names="fc"))], torch.Generator()))
+    x = torch.randn(3, 6)
+    with delta.attached(net, "weight"):
+        answers = net(x)
+    net.train()
+    with delta.attached(net, "weight"):
+        net(x)
+    kept = delta.merge(net.eval())
+    torch.testing.assert_close(net(x), answers)
+    kept.undo()
 
 
 def test_gradients_are_those_of_both_executions(net: Net) -> None:
@@ -482,6 +518,15 @@ def test_a_delta_is_attached_once(net: Net) -> None:
             pass
         assert torch.equal(net(x), inside)
     assert torch.equal(net(x), before)
+    tuned = Tuned(net, delta, AsIs(), tuple("abcde"))
+    wanted = tuned.logits(x)
+    kept = tuned.merge()
+    with pytest.raises(BadInput, match="in the weight of fc1 already; undo the merge first"):
+        tuned.logits(x)
+    other = copy.deepcopy(net)
+    kept.undo()
+    assert torch.equal(tuned.logits(x), wanted)
+    torch.testing.assert_close(other(x), wanted)
 
 
 def test_a_delta_fits_its_base_only(net: Net) -> None:
@@ -497,6 +542,10 @@ def test_what_cannot_be_changed_is_refused(net: Net, llama: nn.Module, data: Dat
     def begin(model: nn.Module, change: Change, where: Where) -> None:
         Delta.begin(model, [Placed(change, where)], torch.Generator())
 
+    with pytest.raises(BadInput, match=r"of 3 classes, but logits of shape \(16, 5\): give the recipe a readout"):
+        tune(net, data, Recipe((Placed(LoRA(2)),), stages=(Stage(steps=1),)))
+    with pytest.raises(BadInput, match=r"roles are a tuple of names, not 'qkv': give \('qkv',\)"):
+        Where("qkv")  # type: ignore[arg-type]
     with pytest.raises(BadInput, match=r"fc1: rank 7 does not fit a weight of shape \(8, 6\); it is 1 to 6"):
         begin(net, LoRA(7), Where())
     with pytest.raises(BadInput, match="rank is 0"):

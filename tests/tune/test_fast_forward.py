@@ -226,6 +226,8 @@ def test_what_does_not_fit_is_refused() -> None:
         tune(net, data, recipe, held=data)
     with pytest.raises(BadInput, match="have 4 classes, the others 3"):
         tune(net, data, recipe, held=Data(torch.randn(4, 6), torch.arange(4)))
+    with pytest.raises(BadInput, match="have a class 'c' where the others have '0'; order them alike"):
+        tune(net, data, recipe, held=Data(torch.randn(3, 6), torch.arange(3), ("c", "b", "a")))
     with pytest.raises(BadInput, match="interval is at least 2"):
         FastForward(interval=1)
 

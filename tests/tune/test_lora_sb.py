@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,13 @@ def test_what_does_not_fit_is_refused(net: Net, data: Data) -> None:
     one = Recipe((Placed(BRA(2)),), (dead,), (Stage(steps=1),), start=start)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="the gradient of fc1 is zero"):
         tune(net, data, one)
+
+    def broken(seen: Seen) -> Tensor:
+        return (seen.logits * 0).sum().clamp_min(0).sqrt()  # 0, and its slope is none
+
+    broken.name, broken.separable = "broken", True  # type: ignore[attr-defined]
+    with pytest.raises(BadInput, match="the gradient of fc1 holds NaN"):
+        tune(net, data, replace(one, objectives=(broken,)))  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="no change 'bra'"):
         tune(net, data, Recipe((Placed(LoRA(2)),), stages=(Stage(steps=1),), start=start))
     with pytest.raises(BadInput, match="first learning rate is 0"):

@@ -162,6 +162,8 @@ def test_what_peft_has_no_form_for_is_refused(bert: nn.Module, tmp_path: Path) -
         write((LoRA(2), Where(("q",))), (LoRA(2, dropout=0.5), Where(("v",))))
     with pytest.raises(BadInput, match="no linear map"):
         write((LoRA(2), Where(("position",))))
+    with pytest.raises(BadInput, match="no adapter to write"):
+        write()
 
 
 def test_a_folder_that_does_not_fit_is_refused(bert: nn.Module, llama: nn.Module, tmp_path: Path) -> None:
@@ -177,6 +179,8 @@ def test_a_folder_that_does_not_fit_is_refused(bert: nn.Module, llama: nn.Module
         ({"modules_to_save": ["classifier"]}, "modules_to_save"),
         ({"use_dora": True}, r"has tensors \['A', 'B'\], not"),
         ({"lora_alpha": "much"}, "is no number"),
+        ({"lora_alpha": float("nan")}, "alpha is nan"),
+        ({"alpha_pattern": [4]}, "is no number"),
     ):
         file.write_text(json.dumps(config | wrong), encoding="utf-8")
         with pytest.raises(BadInput, match=match):
@@ -188,10 +192,14 @@ def test_a_folder_that_does_not_fit_is_refused(bert: nn.Module, llama: nn.Module
     for broken, match in (
         (tensors[name].mT, "shape"),
         (tensors[name] * float("nan"), "must be finite"),
+        (tensors[name].sum(), r"of shape \(rank, in\), not \(\)"),
     ):
         save_file({**tensors, name: broken.contiguous()}, model)
         with pytest.raises(BadInput, match=match):
             read_peft(tmp_path, bert)
+    save_file({}, model)
+    with pytest.raises(BadInput, match="holds no tensor"):
+        read_peft(tmp_path, bert)
     save_file({**tensors, "base_model.model.x.lora_embedding_A": tensors[name].clone()}, model)
     with pytest.raises(BadInput, match="lora_embedding_A"):
         read_peft(tmp_path, bert)

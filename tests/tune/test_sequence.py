@@ -22,12 +22,14 @@ from handful.tune import (
     Delta,
     Linear,
     LoRA,
+    Own,
     Placed,
     Readout,
     Recipe,
     Seen,
     Stage,
     Tuned,
+    Where,
     load_delta,
     save_delta,
     tune,
@@ -110,6 +112,12 @@ def test_links_that_are_exact_are_the_truncated_decomposition(rank: int) -> None
 
 
 @pytest.mark.paper(138, oracle="c")
+def test_ranks_are_those_of_weights(net: Net, data: Data) -> None:
+    changes = (Placed(LoRA(2), Where(names="fc1")), Placed(Own(), Where(names="fc1", parameter="bias")))
+    tuned = tune(net, data, Recipe(changes, stages=(Stage(steps=3, lr=0.02),), readout=Linear))
+    assert ranks(tuned.delta, net) == {"fc1": 2}
+
+
 def test_the_rank_is_at_most_the_sum(net: Net, data: Data) -> None:
     tuned = ChainOfLoRA(links=2, rank=(2, 1), lr=0.02, epochs=8, roles=("up", "down")).fit(net, data)
     assert ranks(tuned.delta, net) == {"fc1": 3, "fc2": 3}
@@ -235,6 +243,31 @@ def test_schedules_begin_anew_or_go_on(data: Data) -> None:
     assert rates(anew) == pytest.approx([rate_at(link, 10, at) for at in range(10)] * 3)
 
 
+def test_a_readout_goes_on_as_what_it_is(net: Net, data: Data) -> None:
+    """It looks at the model in its own way, and objectives that belong to it find it."""
+
+    class Doubled(Linear):
+        def look(self, model: nn.Module, inputs: Any) -> Any:
+            return 2 * model(inputs)
+
+    class Belonging:
+        name, separable = "belonging", True
+
+        def __call__(self, seen: Seen) -> Tensor:
+            seen.read_by(Doubled)
+            return CrossEntropy()(seen)
+
+    one = Recipe((Placed(LoRA(2)),), (Belonging(),), (Stage(steps=3, lr=0.05, batch=24),), readout=Doubled)
+    ends: list[float] = []
+
+    def told(number: int, link: Tuned) -> None:
+        ends.append(float(CrossEntropy()(_seen(data, link.logits(data.inputs)))))
+
+    tuned = sequence(net, data, [one, one], told=told)
+    assert type(tuned.readout) is Doubled
+    assert tuned.losses[3] == pytest.approx(ends[0], abs=1e-5)
+
+
 def test_a_link_ends_once_the_loss_no_longer_falls(net: Net, data: Data) -> None:
     """At a rate of 0 the loss stands still: a stage ends after twice its patience."""
     stage = Stage(steps=50, lr=0.0, batch=24, patience=4)
@@ -271,12 +304,16 @@ def test_what_does_not_fit_is_refused(net: Net, data: Data) -> None:
         ChainOfLoRA(links=16).recipes(data)
     with pytest.raises(BadInput, match="longer than the first link"):
         ChainOfLoRA(links=3, warmup=0.5, schedule="global").recipes(data)
+    with pytest.raises(BadInput, match="longer than the first link"):
+        ChainOfLoRA(links=1, warmup=1.0, schedule="global").recipes(data)
     with pytest.raises(BadInput, match="at least one link"):
         sequence(net, data, [])
     was = bits(net)
     one = Recipe((Placed(Adapter(width=2)),), stages=(Stage(steps=1),), readout=Linear)
+    ended: list[int] = []
     with pytest.raises(BadInput, match="no weight form"):
-        sequence(net, data, [one, one])
+        sequence(net, data, [one, one], told=lambda number, link: ended.append(number))
+    assert not ended  # before anything is learnt
     assert bits(net) == was
     with pytest.raises(BadInput, match="patience is 0"):
         Stage(steps=1, patience=0)

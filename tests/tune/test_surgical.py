@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,37 @@ def test_only_the_chosen_layers_change(bert: nn.Module, change: Any) -> None:
     assert all(torch.equal(tensor, was[name]) for name, tensor in model.state_dict().items())
 
 
+def test_every_parameter_of_a_chosen_layer_learns() -> None:
+    """Not those called weight and bias alone: the maps of fused attention, the scales of DINOv2's blocks."""
+
+    class Scaled(nn.Module):
+        def __init__(self, block: nn.Module) -> None:
+            super().__init__()
+            self.block, self.lambda1 = block, nn.Parameter(torch.ones(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lambda1 * self.block(x)  # type: ignore[no-any-return]
+
+    class Fused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            block = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+            self.layers = nn.ModuleList([Scaled(copy.deepcopy(block)) for _ in range(2)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = layer(x)
+            return x[:, 0]
+
+    net = Fused().eval()
+    tuned = Surgical(k=1, lr=1e-2, epochs=2, batch=4).fit(net, Data(torch.randn(8, 3, 8), torch.arange(8) % 2))
+    layer = net.layers[int(tuned.delta.holders[0].site.split(".")[1])]  # type: ignore[index, union-attr, operator]
+    assert tuned.delta.trainable() == sum(p.numel() for p in layer.parameters())
+    was = {name: p.clone() for name, p in layer.named_parameters()}
+    tuned.merge()
+    assert [name for name, p in layer.named_parameters() if torch.equal(p, was[name])] == []
+
+
 @pytest.mark.paper(184, oracle="g")
 def test_it_is_the_authors_code_on_one_example() -> None:
     given, expected = GOLDEN["inputs"], GOLDEN["expected"]
@@ -199,6 +231,8 @@ def test_what_does_not_fit_is_refused(net: Blocks) -> None:
         layer_scores(nn.Sequential(nn.Linear(4, 3)), AsIs(), data)
     with pytest.raises(BadInput, match="no layer 'encodr'"):
         layer_scores(net, AsIs(), data, layers=["encodr"])
+    with pytest.raises(BadInput, match=r"encoder\.layer\.1\.dense\.bias is in encoder and in encoder\.layer\.1"):
+        layer_scores(net, AsIs(), data, layers=["encoder", "encoder.layer.1"])
     with pytest.raises(BadInput, match=r"2 classes, but logits of shape \(4, 3\)"):
         layer_scores(net, AsIs(), items(ways=2))
     with pytest.raises(BadInput, match="at least 1"):

@@ -182,6 +182,9 @@ def test_each_item_is_judged_among_its_own_tasks_classes() -> None:
 def test_what_does_not_fit_is_refused(net: Net) -> None:
     with pytest.raises(BadInput, match="can never rise"):
         Scored(0.2, 0.1)
+    for wrong in ({"epochs": 0}, {"warmup": -2}):
+        with pytest.raises(BadInput, match="epochs are at least 1 and warmup at least -1"):
+            recipe("taps", **wrong)
     with pytest.raises(BadInput, match="would reward"):
         TAPS(lam=-1.0).recipe()
     stage = Stage(steps=1, update=lambda decay: SGD(0.9, decay))

@@ -114,7 +114,7 @@ class Tuner(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         documents = [material.documents[name] for name in names] if material.documents else []
         data = Data(rows_of(material.inputs, index), targets, names, documents=documents)
         found = tune(material.tower, data, material.recipe, seed=self.random_state)
-        self.delta_: Delta = found.delta
+        self.delta_: Delta = found.delta.stored(material.tower)
         self.pool_: Features | None = None
         with torch.no_grad(), self.delta_.attached(material.tower):
             own = found.readout.ships(material.tower)

@@ -12,6 +12,7 @@ what is drawn at first, as A of LoRA, counts from 0. k and alpha are chosen on e
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -25,6 +26,11 @@ from handful.errors import BadInput
 from handful.tune.delta import Delta
 from handful.tune.lora import LoRA
 from handful.tune.zoo import same_kind
+
+
+class FarFromNothing(UserWarning):
+    """A task vector looks like weights, not like what was learnt on top of them."""
+
 
 DENSITIES = (0.05, 0.1, 0.2, 0.3, 0.5)
 ALPHAS = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
@@ -54,6 +60,9 @@ def compress(
     Raises:
         BadInput: density is not above 0 and at most 1; alpha is not positive; the vector holds NaN, or is constant;
             parts are not those of the vector.
+
+    Warns:
+        FarFromNothing: the entries lie around another number than 0.
     """
     if vector.dim() != 1 or len(vector) < 2 or not bool(torch.isfinite(vector).all()):
         raise BadInput(f"a task vector of shape {tuple(vector.shape)} must be one row of at least two finite numbers")
@@ -74,6 +83,11 @@ def compress(
     unit = vector.std() if magnitude == "std" else vector[kept].abs().mean()
     if not float(unit):
         raise BadInput("all entries of the task vector are one number, so that it has no spread to keep")
+    if float(vector.mean().abs()) > 2 * float(vector.std()):
+        warnings.warn(
+            f"the entries of the task vector lie around {float(vector.mean()):.3g}: is what it began as taken off, "
+            "1 for the vectors of (IA)^3?", FarFromNothing, 2,
+        )  # fmt: skip
     return Ternary((vector.sign() * kept).to(torch.int8), alpha * float(unit))
 
 
@@ -151,7 +165,7 @@ def task_vector(delta: Delta, model: nn.Module) -> Tensor:
 
 
 def balanced(delta: Delta, model: nn.Module) -> Delta:
-    """A copy of ``delta`` that does the same, with both factors of every LoRA of one spread: c A and B / c.
+    """A copy of ``delta`` that does the same, with both factors of every LoRA of one size: c A and B / c.
 
     The authors compress the factors as they are. After a short training A is still what was drawn and B small, so that
     one threshold and one magnitude fit only one of the two; this costs nothing.
@@ -160,19 +174,24 @@ def balanced(delta: Delta, model: nn.Module) -> Delta:
     made.load_state_dict(delta.state_dict())
     with torch.no_grad():
         for holder in made.each():
-            if isinstance(holder.change, LoRA) and bool(holder.tensors["B"].any()):
+            if isinstance(holder.change, LoRA):
                 a, b = holder.tensors["A"], holder.tensors["B"]
-                c = (b.std() / a.std()).sqrt()
+                if not (a.any() and b.any()):
+                    continue
+                c = (b.square().mean() / a.square().mean()) ** 0.25
                 a.mul_(c)
                 b.div_(c)
     return made
 
 
 def with_vector(delta: Delta, model: nn.Module, vector: Tensor) -> Delta:
-    """A copy of ``delta`` that has learnt ``vector``, whatever it had before."""
+    """A copy of ``delta`` that has learnt ``vector``, whatever it had before. Raises `BadInput` if it does not fit."""
     start = beginning(delta, model)
     made = Delta.begin(model, delta.placed(), torch.Generator().manual_seed(0))
-    made.load_state_dict({**dict(delta.named_buffers()), **unflat(flat(start) + vector.to(flat(start)), start)})
+    made.load_state_dict(delta.state_dict())
+    with torch.no_grad():
+        for name, tensor in unflat(vector.to(flat(start)), start).items():
+            made.get_parameter(name).copy_(start[name] + tensor)
     return made
 
 

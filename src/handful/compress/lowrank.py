@@ -138,6 +138,8 @@ def low_rank_replace(
     asked = [value for value in (ratio, rank, energy) if value is not None]
     if len(asked) > 1:
         raise BadInput("give one of ratio, rank and energy")
+    if isinstance(omit, str):
+        raise BadInput(f"omit is a list of parts of names, not {omit!r}: give [{omit!r}]")
     ratio = 2.0 if not asked else ratio
     if (ratio is not None and not ratio > 0) or (rank is not None and rank < 1):
         raise BadInput(f"ratio is above 0, and rank at least 1: {ratio or rank}")
@@ -161,7 +163,10 @@ def low_rank_replace(
             setattr(model.get_submodule(parent), last, new.train(module.training))
             made.append(Replaced(name, (out, into), k, float((new.weight - weight).detach().square().mean())))
     if not made:
-        why = next(iter(left.items()), None)
+        twice = {
+            name: "it is two maps already" for name, module in model.named_modules() if isinstance(module, Factored)
+        }
+        why = next(iter((left | twice).items()), None)
         raise BadInput(f"no linear map of the model was replaced{'; ' + ': '.join(why) if why else ''}")
     return Replacement(tuple(made), left, before, _count(model))
 

@@ -240,7 +240,10 @@ class PELA:
     weight_decay: float = 0.05
 
     def __post_init__(self) -> None:
-        if min(self.a, self.b, self.c, self.eps) < 0:
+        for name, value in (("omit", self.omit), ("layers", self.layers)):
+            if isinstance(value, str):
+                raise BadInput(f"{name} is a tuple of names, not {value!r}: give ({value!r},)")
+        if not all(one >= 0 for one in (self.a, self.b, self.c, self.eps)):
             raise BadInput(f"a, b, c and eps must not be negative: {self.a}, {self.b}, {self.c}, {self.eps}")
         if self.task is None and not (self.a or self.b or self.c):
             raise BadInput("without a task, one of a, b and c must be above 0: there is no loss")

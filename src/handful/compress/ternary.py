@@ -40,11 +40,15 @@ class Ternary:
     scale: float
 
     def __post_init__(self) -> None:
-        if self.signs.dim() != 1 or not len(self.signs) or not math.isfinite(self.scale):
-            raise BadInput(f"three values need a vector and a finite scale: {tuple(self.signs.shape)}, {self.scale}")
+        scale = float(torch.tensor(self.scale, dtype=torch.float32))  # too large a number is infinite in it
+        if self.signs.dim() != 1 or not len(self.signs) or not math.isfinite(scale):
+            raise BadInput(
+                "three values need a vector and a scale that is finite in single precision: "
+                f"{tuple(self.signs.shape)}, {self.scale}"
+            )
         if self.signs.dtype != torch.int8 or not bool(((self.signs >= -1) & (self.signs <= 1)).all()):
             raise BadInput(f"signs are -1, 0 and 1 (int8); these are others, or {self.signs.dtype}")
-        object.__setattr__(self, "scale", float(np.float32(self.scale)))
+        object.__setattr__(self, "scale", scale)
 
     def __len__(self) -> int:
         return len(self.signs)

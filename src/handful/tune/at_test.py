@@ -26,6 +26,7 @@ from torch.nn import functional
 from handful.core.train import AdamW
 from handful.errors import BadInput, HandfulError
 from handful.protocols import Progress
+from handful.tune.modes import in_mode
 from handful.tune.tuned import Tuned
 
 
@@ -128,23 +129,20 @@ def _borrowed(tuned: Tuned, parameters: Sequence[Tensor]) -> Iterator[None]:
     """Only ``parameters`` have gradients inside the block; afterwards all is as it was."""
     modules = (tuned.model, tuned.delta, tuned.readout)
     flags = [(p, p.requires_grad) for module in modules for p in module.parameters()]
-    modes, start = [module.training for module in modules], [p.detach().clone() for p in parameters]
+    start = [p.detach().clone() for p in parameters]
     try:
         for one, _ in flags:
             one.requires_grad_(False)
         for parameter in parameters:
             parameter.requires_grad_(True)
-        for module in modules:
-            module.eval()
-        yield
+        with in_mode(False, *modules):
+            yield
     finally:
         with torch.no_grad():
             for parameter, before in zip(parameters, start, strict=True):
                 parameter.copy_(before)
         for one, needed in flags:
             one.requires_grad_(needed)
-        for module, training in zip(modules, modes, strict=True):
-            module.train(training)
 
 
 def marginal_entropy(logits: Tensor) -> Tensor:

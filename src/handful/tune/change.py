@@ -80,6 +80,10 @@ class Change(ABC):
         """What the module gives instead of ``y [..., out]`` for ``x [..., in]``."""
         raise BadInput(f"{self.key!r} has no branch form: attach it with mode='weight'")
 
+    def idle(self, t: Tensors) -> bool:
+        """Whether it leaves what it is placed at as it is, so that none of its tensors need be stored."""
+        return False
+
     def check(self, mode: Mode, training: bool) -> None:
         """Raise `BadInput` where an execution would not do what the settings say."""
         if mode not in self.modes:

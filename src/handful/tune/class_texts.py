@@ -90,6 +90,8 @@ def refuse_empty(data: Data) -> None:
 
 def names_only(classes: Sequence[str]) -> Data:
     """Classes without items, for a readout that begins from names alone."""
+    if isinstance(classes, str):
+        raise BadInput(f"classes are a list of names, not the one name {classes!r}")
     if not classes:
         raise BadInput("there are no classes")
     return Data(torch.zeros(1, 0), torch.zeros(1, len(classes)), tuple(classes))

@@ -64,9 +64,10 @@ def counterfactual(
         seed: of what is drawn.
 
     Raises:
-        BadInput: no such axis; a row of one word; no text has a listed word.
+        BadInput: no such axis; a row of one word; an item that is no text; no text has a listed word.
     """
     rows = rows_of(axis)
+    refuse_others(texts)
     if mode is None:
         mode = "swap" if all(len(row) == 2 for row in rows) else "copies"
     if mode not in get_args(Mode):
@@ -101,6 +102,15 @@ def counterfactual(
     return out
 
 
+def refuse_others(texts: Sequence[str]) -> None:
+    """Raise `BadInput` for one text in place of a list, and for an item that is none."""
+    if isinstance(texts, str):
+        raise BadInput(f"texts are a list of them, not the one text {texts[:60]!r}")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise BadInput(f"item {number} is {str(text)[:60]!r}, a {type(text).__name__}, not a text")
+
+
 def rows_of(axis: str | Rows) -> Rows:
     """The rows of an axis. Raises `BadInput`, see `counterfactual`."""
     if isinstance(axis, str):
@@ -108,7 +118,7 @@ def rows_of(axis: str | Rows) -> Rows:
             raise BadInput(f"there is no list of words for the axis {axis!r}{nearest(axis, AXES)}; give rows of words")
         return AXES[axis]
     for row in axis:
-        if isinstance(row, str) or len(set(row)) < 2:
+        if isinstance(row, str) or len(set(row)) < 2 or not all(isinstance(word, str) for word in row):
             raise BadInput(f"a row has two different words or more that stand for one another, not {row!r}")
     if not axis:
         raise BadInput("no rows of words are given")

@@ -37,7 +37,7 @@ from handful.errors import BadInput
 from handful.protocols import Progress
 from handful.tune.adapters import Adapter
 from handful.tune.cloze import Cloze
-from handful.tune.counterfactual import Mode, Rows, counterfactual
+from handful.tune.counterfactual import Mode, Rows, counterfactual, refuse_others
 from handful.tune.delta import Delta, Placed, fingerprint_of
 from handful.tune.fillers import CrossEntropy
 from handful.tune.first_token import FirstToken
@@ -132,6 +132,12 @@ class Debias:
             raise BadInput(f"way is 'cda' or 'adversarial', not {self.way!r}")
         if isinstance(self.peft, str) and self.peft not in get_args(Peft):
             raise BadInput(f"peft is 'sft', 'lora', 'adapter', or placed changes, not {self.peft!r}")
+        if not (self.l1 >= 0 and self.reverse >= 0):
+            raise BadInput(f"l1 and reverse must not be negative: {self.l1} and {self.reverse}")
+        if (self.steps is not None and self.steps < 1) or self.length < 3:
+            raise BadInput(
+                f"steps are at least 1 and length at least 3, two of it special: {self.steps}, {self.length}"
+            )
 
     def fit(
         self, model: LanguageModel, texts: Sequence[str], groups: Sequence[Any] = (), *,
@@ -190,6 +196,8 @@ class Debias:
         names = sorted(set(groups), key=str)
         if len(groups) != len(texts) or len(names) < 2:
             raise BadInput(f"{len(texts)} texts need a group each, two different at least; {len(groups)} are given")
+        if unknown := [one for one in weights or {} if one not in names]:
+            raise BadInput(f"there is a weight for the group {unknown[0]!r}, of which there is no text")
         labels = torch.tensor([names.index(one) for one in groups])
         weight = torch.tensor([(weights or {}).get(one, 1.0) for one in groups])
         data = Data(prompts_of(model, texts, self.length), labels, tuple(map(str, names)), weight)
@@ -225,12 +233,17 @@ def with_debias(
         Both as one delta of the model.
 
     Raises:
-        BadInput: phi belongs to another model, or is missing; `when` is none of the three.
+        BadInput: phi belongs to another model, or is missing; `when` is none of the three; items are no prompts, or
+            of a single class.
     """
     if when not in get_args(When):
         raise BadInput(f"when is 'before', 'after' or 'none', not {when!r}")
     if phi is None and when != "none":
         raise BadInput("there is no plug-in to take in; give phi, or when='none'")
+    if len(data.classes) < 2:
+        raise BadInput(f"there is a single class, {data.classes[0]!r}: nothing is to be told apart")
+    if not all(isinstance(one, Prompt) for one in data.inputs):
+        raise BadInput("the items of the data are no prompts; make them of texts with prompts_of")
     tower = model.tower
     stage = Stage(epochs=epochs, lr=lr, batch=batch, clip=1.0)
     with untied(tower):
@@ -246,7 +259,8 @@ def with_debias(
 
 
 def prompts_of(model: LanguageModel, texts: Sequence[str], length: int = 256) -> list[Prompt]:
-    """Texts as the model takes them, their first ``length`` tokens."""
+    """Texts as the model takes them, their first ``length`` tokens. Raises `BadInput` for what is no text."""
+    refuse_others(texts)
     most = min(length, model.most)
     return [Prompt.of(model.tokenizer.encode(text, truncation=True, max_length=most), None) for text in texts]
 

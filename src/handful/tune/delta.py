@@ -9,6 +9,7 @@ kept.undo()                                  # the base again, bit for bit
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from torch.nn.utils import parametrize
 
 from handful.errors import BadInput
 from handful.tune.change import Begun, Change, Mode
+from handful.tune.modes import in_mode
 from handful.tune.sites import Where, as_matrix, from_matrix, is_linear
 
 
@@ -54,6 +56,7 @@ class Holder(nn.Module):
         self.change, self.site, self.parameter = change, site, parameter
         self.tied = tuple(tied)  # other modules, and what they call the same weight
         self._turn = [module]  # in a list, so that it is no part of this module
+        self.merged: weakref.ref[nn.Module] | None = None  # the module whose weight holds it
         for name, tensor in begun.trained.items():
             self.register_parameter(name, nn.Parameter(tensor.detach().clone().contiguous()))
         for name, tensor in begun.fixed.items():
@@ -156,12 +159,15 @@ class Delta(nn.Module):
                 map, the others as weights; ``"weight"`` runs all as weights.
 
         Raises:
-            BadInput: a change has no such form, or not in training; the model is another, or changed already.
+            BadInput: a change has no such form, or not in training; the model is another, or changed already, by
+                `merge` or otherwise.
         """
         handles, made = [], []
         try:
             for holder, use in zip(self.each(), self._uses(model, mode), strict=True):
                 module = _module(model, holder)
+                if holder.merged is not None and holder.merged() is module:
+                    raise BadInput(f"these changes are in the weight of {holder.site} already; undo the merge first")
                 holder.change.check(use, module.training and torch.is_grad_enabled())
                 if use == "branch":
                     if any(getattr(hook, "__self__", None) is holder for hook in module._forward_hooks.values()):
@@ -195,16 +201,19 @@ class Delta(nn.Module):
             holder.change.check("weight", training=False)
         kept: dict[tuple[str, str], Tensor] = {}
         made: dict[tuple[str, str], Tensor] = {}
-        for holder in self.each():
-            module = _module(model, holder)
-            for name in holder.touched(module):
-                was = kept.setdefault((holder.site, name), getattr(module, name).detach().clone())
-                # Several changes add up in single precision, and are rounded to the weight's own once.
-                wide = was.float() if was.dtype in (torch.float16, torch.bfloat16) else was
-                made[holder.site, name] = holder.on(name)(made.get((holder.site, name), wide))
+        with in_mode(False, self):  # what training draws is not for keeping
+            for holder in self.each():
+                module = _module(model, holder)
+                for name in holder.touched(module):
+                    was = kept.setdefault((holder.site, name), getattr(module, name).detach().clone())
+                    # Several changes add up in single precision, and are rounded to the weight's own once.
+                    wide = was.float() if was.dtype in (torch.float16, torch.bfloat16) else was
+                    made[holder.site, name] = holder.on(name)(made.get((holder.site, name), wide))
         for (site, name), value in made.items():
             getattr(model.get_submodule(site), name).copy_(value)
-        return Merged(model, kept)
+        for holder in self.each():
+            holder.merged = weakref.ref(_module(model, holder))
+        return Merged(model, kept, tuple(self.each()))
 
     @classmethod
     def joined(cls, model: nn.Module, deltas: Sequence[Delta]) -> Delta:
@@ -235,6 +244,11 @@ class Delta(nn.Module):
                 f"({found[:16]}…)"
             )
 
+    def stored(self, model: nn.Module) -> Delta:
+        """Without the changes that leave their place in ``model`` as it is (`Change.idle`): the same answers."""
+        holders = [holder for holder in self.each() if not holder.change.idle(holder.tensors)]
+        return Delta(holders, fingerprint_of(model, holders)) if len(holders) < len(self.holders) else self
+
     def trainable(self) -> int:
         """How many numbers learn."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
@@ -261,16 +275,19 @@ class Delta(nn.Module):
 
 @dataclass(frozen=True)
 class Merged:
-    """A model whose weights hold the changes, and what they were before, by module and parameter."""
+    """A model whose weights hold the changes, what they were before, by module and parameter, and the changes."""
 
     model: nn.Module
     kept: dict[tuple[str, str], Tensor]
+    holders: tuple[Holder, ...] = ()
 
     @torch.no_grad()
     def undo(self) -> None:
         """Put the weights back, bit for bit."""
         for (site, parameter), weight in self.kept.items():
             getattr(self.model.get_submodule(site), parameter).copy_(weight)
+        for holder in self.holders:
+            holder.merged = None
 
 
 def attached(delta: Delta | None, model: nn.Module) -> AbstractContextManager[None]:

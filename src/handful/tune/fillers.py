@@ -23,7 +23,7 @@ class AsIs(Readout):
 
 
 class Linear(Readout):
-    """``W h + b``, which begins as ``nn.Linear`` does."""
+    """``W h + b``, which begins as ``nn.Linear`` does; in single precision at least, whatever the model's is."""
 
     independent: ClassVar[bool] = True
 
@@ -32,13 +32,16 @@ class Linear(Readout):
 
     def begin(self, model: nn.Module, data: Data, generator: torch.Generator) -> None:
         with torch.no_grad():
-            width = model(data.take(torch.arange(1))).shape[-1]
-        bound = 1 / math.sqrt(width)
-        self.weight = nn.Parameter((torch.rand(len(data.classes), width, generator=generator) * 2 - 1) * bound)
-        self.bias = nn.Parameter((torch.rand(len(data.classes), generator=generator) * 2 - 1) * bound)
+            h = model(data.take(torch.arange(1)))
+        bound = 1 / math.sqrt(h.shape[-1])
+        drawn = (
+            torch.rand(shape, generator=generator) for shape in ((len(data.classes), h.shape[-1]), (len(data.classes),))
+        )
+        wide = torch.promote_types(h.dtype, torch.float32)
+        self.weight, self.bias = (nn.Parameter(((one * 2 - 1) * bound).to(h.device, wide)) for one in drawn)
 
     def forward(self, features: Tensor, model: nn.Module) -> Tensor:
-        return functional.linear(features, self.weight, self.bias)
+        return functional.linear(features.to(self.weight.dtype), self.weight, self.bias)
 
 
 class Prototypes(Readout):
@@ -80,6 +83,11 @@ class CrossEntropy:
             raise BadInput(f"smoothing is a share of each target, from 0 to 1, not {self.smoothing}")
 
     def __call__(self, seen: Seen) -> Tensor:
+        if seen.logits.shape != seen.targets.shape:
+            raise BadInput(
+                f"{len(seen.targets)} items of {seen.targets.shape[1]} classes, but logits of shape "
+                f"{tuple(seen.logits.shape)}: give the recipe a readout, or the model as many outputs"
+            )
         targets = (1 - self.smoothing) * seen.targets + self.smoothing / seen.targets.shape[1]
         each = -(targets * seen.logits.log_softmax(-1)).sum(-1)
         return seen.mean(each)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from handful.errors import BadInput
+from handful.tune.modes import in_mode
 from handful.tune.recipe import Data, Readout
 
 
@@ -61,14 +62,12 @@ class Information:
         leaves = list(parameters.values())
         sums = [torch.zeros_like(leaf) for leaf in leaves]
         needed = [leaf.requires_grad for leaf in leaves]
-        training = model.training
         try:
-            model.eval()
             for leaf in leaves:
                 leaf.requires_grad_(True)
             for rows in torch.split(order, self.batch):
-                with torch.enable_grad():
-                    logits = readout(model(data.take(rows)), model)
+                with torch.enable_grad(), in_mode(False, model, readout):
+                    logits = readout(readout.look(model, data.take(rows)), model)
                     if logits.shape != (len(rows), len(data.classes)):
                         raise BadInput(f"{len(data.classes)} classes, but logits of shape {tuple(logits.shape)}")
                     values = self._values(logits, data.targets[rows], generator)
@@ -79,7 +78,6 @@ class Information:
                     if gradient is not None:
                         total += gradient.detach().square().sum(0)
         finally:
-            model.train(training)
             for leaf, was in zip(leaves, needed, strict=True):
                 leaf.requires_grad_(was)
         return {name: total / len(order) for name, total in zip(parameters, sums, strict=True)}

@@ -36,6 +36,7 @@ from handful.tune.adapters import Adapter
 from handful.tune.delta import Placed
 from handful.tune.fillers import CrossEntropy, Shuffled
 from handful.tune.loop import tune
+from handful.tune.modes import in_mode
 from handful.tune.own import Own
 from handful.tune.prompting import Texts, Words, divergence, listed, one_hot
 from handful.tune.recipe import Closures, Data, Recipe, Seen, Stage
@@ -115,18 +116,12 @@ class SelfTraining:
             kept = (seen.targets.amax(1) > self.threshold).float()
             return kept / (kept.sum() + 1e-5)
         rows = torch.randperm(len(self.labelled), generator=seen.generator)[: self.batch]
-        training = [(module, module.training) for module in (seen.model, seen.readout)]
-        try:
-            for module, _ in training:
-                module.eval()  # without dropout
+        with in_mode(False, seen.model, seen.readout):  # without dropout
             with sdpa_kernel(SDPBackend.MATH):  # the only one that can be differentiated twice
                 losses = divergence(self.taught(seen), seen.readout(seen.model(seen.inputs), seen.model))
             logits = seen.readout(seen.model(self.labelled.take(rows)), seen.model)
             loss = functional.cross_entropy(logits, self.labelled.targets[rows])
             return meta_weights(losses, loss, seen.learns, self.lr, self.eps)
-        finally:
-            for module, before in training:
-                module.train(before)
 
 
 @dataclass(frozen=True)

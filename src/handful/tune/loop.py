@@ -55,8 +55,8 @@ def tune(
 
     Args:
         model: any module that gives features (or logits) for ``data.inputs``; its own parameters and statistics are as
-            they were afterwards, bit for bit, and only ``delta`` and ``readout`` learn. Batch normalisations keep the
-            statistics of the base unless `Statistics` is placed at them.
+            they were afterwards, bit for bit, its parts in the modes they were in, and only ``delta`` and ``readout``
+            learn. Batch normalisations keep the statistics of the base unless `Statistics` is placed at them.
         data: what is learnt from.
         recipe: how. Empty slots: rows in random order, cross-entropy of what the model gives, the plain gradient.
         seed: of every draw.
@@ -85,29 +85,30 @@ def tune(
         raise BadInput(f"{shared} of the {len(held)} held-out examples are among those learnt from; take others")
     if held is not None and held.targets.shape[1:] != data.targets.shape[1:]:
         raise BadInput(f"the held-out examples have {len(held.classes)} classes, the others {len(data.classes)}")
+    if held is not None and held.classes != data.classes:
+        here, there = next(pair for pair in zip(data.classes, held.classes, strict=True) if pair[0] != pair[1])
+        raise BadInput(f"the held-out examples have a class {there!r} where the others have {here!r}; order them alike")
     generator = torch.Generator().manual_seed(seed)
     frozen = [(p, p.requires_grad) for p in model.parameters()]
     counted = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    was_training = model.training
     try:
         for parameter, _ in frozen:
             parameter.requires_grad_(False)
-        model.eval()
-        readout = (recipe.readout or AsIs)()
-        readout.begin(model, data, generator)
-        delta = Delta.begin(model, recipe.changes, generator)
-        run = _Run(model, data, recipe, readout, delta, seed, held)
-        if recipe.start is not None:
-            recipe.start(delta, model, readout, data, run.loss_of)
-        keeper = Checkpoint(None if checkpoint is None else Path(checkpoint), every, run.name)
-        losses = run.go(mode, keeper, progress, told, time_limit, judge, judge_every, judge_patience)
+        with in_mode(False, model):
+            readout = (recipe.readout or AsIs)()
+            readout.begin(model, data, generator)
+            delta = Delta.begin(model, recipe.changes, generator)
+            run = _Run(model, data, recipe, readout, delta, seed, held)
+            if recipe.start is not None:
+                recipe.start(delta, model, readout, data, run.loss_of)
+            keeper = Checkpoint(None if checkpoint is None else Path(checkpoint), every, run.name)
+            losses = run.go(mode, keeper, progress, told, time_limit, judge, judge_every, judge_patience)
         delta.requires_grad_(True)  # a last stage may have left it as it was
     finally:
         for parameter, needed in frozen:
             parameter.requires_grad_(needed)
         for buffer, was in counted:  # a normalisation counts its batches
             buffer.copy_(was)
-        model.train(was_training)
     return Tuned(model, delta, readout.eval(), data.classes, losses)
 
 

@@ -43,6 +43,8 @@ class LoRA(Change):
             raise BadInput(f"dropout is a share below 1, not {self.dropout}")
         if self.rank < 1:
             raise BadInput(f"rank is {self.rank}; it must be at least 1")
+        if not math.isfinite(self.alpha):
+            raise BadInput(f"alpha is {self.alpha}, which is no finite number")
 
     @property
     def scale(self) -> float:

@@ -13,6 +13,7 @@ LoRA-XS is the same form on the bases of W itself: W = U S V^T, B = U_r S_r, A =
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -54,7 +55,7 @@ class BRA(Change):
     def __post_init__(self) -> None:
         if self.basis not in ("random", "weight"):
             raise BadInput(f"basis is 'random' or 'weight', not {self.basis!r}")
-        if self.scale <= 0 or self.rank < 1 or not 0 <= self.dropout < 1:
+        if not 0 < self.scale < math.inf or self.rank < 1 or not 0 <= self.dropout < 1:
             raise BadInput(f"scale and rank must be positive, dropout a share below 1: {self}")
 
     def begin(self, weight: Tensor, generator: torch.Generator) -> Begun:
@@ -136,6 +137,8 @@ class FirstStep:
         sums = gradients(model, [(h.site, h.parameter) for h in holders], torch.split(order, self.batch), loss)
         for holder in holders:
             g = as_matrix(model.get_submodule(holder.site), sums[holder.site])
+            if not bool(torch.isfinite(g).all()):
+                raise BadInput(f"the gradient of {holder.site} holds NaN or infinity; look at the examples")
             if not g.any():
                 raise BadInput(f"the gradient of {holder.site} is zero: it does not matter to the loss; leave it out")
             bra = holder.change

@@ -31,7 +31,7 @@ from handful.tune.sites import Where, map_of
 Side = Literal["pre", "post"]
 Inflation = Literal["plus", "shift", "none"]
 WIDEST = 30_000
-"""No layer is wider; what is has a vocabulary on that side."""
+"""No layer is wider; what is has a vocabulary on that side, as what is wide and ten times as narrow on the other."""
 
 
 @register
@@ -70,7 +70,7 @@ class LoRMA(Change):
     def begin(self, weight: Tensor, generator: torch.Generator) -> Begun:
         checked_rank(self.rank, weight)
         d = weight.shape[0 if self.side == "pre" else 1]
-        if d > WIDEST:
+        if d > WIDEST or (d > 10_000 and weight.numel() < d * d / 10):
             raise BadInput(f"side {self.side!r} would mix {d} entries, a vocabulary; take the other side, or leave it")
         if not weight.any():
             raise BadInput("the weight is all zero, which no product changes")

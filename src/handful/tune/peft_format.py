@@ -59,6 +59,8 @@ def write_peft(delta: Delta, model: nn.Module, folder: str | Path, *, base: str 
         if holder.site in rows:
             raise BadInput(f"{holder.site} is changed twice; peft keeps one change a site")
         rows[holder.site] = _row(holder)
+    if not rows:
+        raise BadInput("nothing of the model is changed, so that there is no adapter to write")
     names = list(rows)
     changes = {site: change for site, (change, _) in rows.items()}
     for name, _ in model.named_modules():
@@ -108,7 +110,9 @@ def read_peft(folder: str | Path, model: nn.Module) -> Delta:
         raise BadInput(f"{path} is an adapter of the kind {kind!r}; LORA and IA3 are read")
     _refuse_unknown(config, path)
     by_site = _by_site(tensors, path)
-    modules = dict(model.named_modules())
+    if not by_site:
+        raise BadInput(f"{path / MODEL} holds no tensor, so that it changes nothing; take it from its source again")
+    modules = {name: module for name, module in model.named_modules() if name}
     placed = []
     for site, mine in by_site.items():
         if site not in modules:
@@ -196,12 +200,14 @@ def _lora(config: Mapping[str, Any], site: str, mine: Mapping[str, Tensor], path
     named = {"A", "B", "m"} if config.get("use_dora") else {"A", "B"}
     if mine.keys() != named:
         raise BadInput(f"{path}: {site} has tensors {sorted(mine)}, not {sorted(named)}")
+    if mine["A"].dim() != 2:
+        raise BadInput(f"{path}: A of {site} must be of shape (rank, in), not {tuple(mine['A'].shape)}")
     rank = len(mine["A"])
     kind = DoRA if config.get("use_dora") else LoRA
     try:
         alpha = float(_of_pattern(config.get("alpha_pattern") or {}, site, config["lora_alpha"]))
         dropout = float(config.get("lora_dropout", 0.0))
-    except (KeyError, TypeError, ValueError, re.error) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
         raise BadInput(f"{path / CONFIG}: lora_alpha, alpha_pattern or lora_dropout is no number: {error!r}") from error
     return kind(rank, alpha, dropout, bool(config.get("use_rslora")))
 

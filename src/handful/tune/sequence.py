@@ -32,19 +32,15 @@ from handful.tune.sites import Where, as_matrix
 from handful.tune.tuned import Tuned
 
 
-class Held(Readout):
-    """A readout that goes on from where it stood.
+def going_on(readout: Readout) -> Readout:
+    """A copy of ``readout`` that goes on learning from where it stands: `Readout.begin` leaves it as it is."""
+    made = copy.deepcopy(readout)
+    made.begin = _as_it_is  # type: ignore[method-assign]
+    return made
 
-    Args:
-        readout: what it was; copied.
-    """
 
-    def __init__(self, readout: Readout) -> None:
-        super().__init__()
-        self.readout = copy.deepcopy(readout)
-
-    def forward(self, features: Tensor, model: nn.Module) -> Tensor:
-        return self.readout(features, model)  # type: ignore[no-any-return]
+def _as_it_is(model: nn.Module, data: Data, generator: torch.Generator) -> None:
+    """In place of `Readout.begin`."""
 
 
 def sequence(
@@ -74,12 +70,14 @@ def sequence(
     """
     if not recipes:
         raise BadInput("a chain needs at least one link")
+    for placed in (placed for recipe in recipes[:-1] for placed in recipe.changes):
+        placed.change.check("weight", training=False)
     links: list[Tuned] = []
     tied: Merged | None = None
     try:
         for number, recipe in enumerate(recipes):
             if links:
-                recipe = replace(recipe, readout=partial(Held, links[-1].readout))
+                recipe = replace(recipe, readout=partial(going_on, links[-1].readout))
             link = tune(model, data, recipe, seed=seed + number, mode=mode)
             links.append(link)
             if told is not None:
@@ -143,7 +141,7 @@ class ChainOfLoRA:
             raise BadInput(f"{total} steps are not enough for {self.links} links")
         ranks = (self.rank,) * self.links if isinstance(self.rank, int) else self.rank
         ends = [round(total * (link + 1) / self.links) for link in range(self.links)]
-        if self.schedule == "global" and round(self.warmup * total) > ends[0]:
+        if self.schedule == "global" and not round(self.warmup * total) <= min(ends[0], total - 1):
             raise BadInput(f"the warm-up is longer than the first link, of {ends[0]} steps; shorten it, or the chain")
         stages = [self._stage(first, end, total) for first, end in zip([0, *ends], ends, strict=False)]
         return tuple(
@@ -176,7 +174,9 @@ def ranks(delta: Delta, model: nn.Module, tolerance: float = 1e-6) -> dict[str, 
     for holder in delta.holders:
         assert isinstance(holder, Holder)
         module = model.get_submodule(holder.site)
-        weight = as_matrix(module, module.get_parameter(holder.parameter)).double()
+        if holder.parameter != "weight":
+            continue
+        weight = as_matrix(module, module.get_parameter("weight")).double()
         base[holder.site] = weight
         changed[holder.site] = holder.change.weight(changed.get(holder.site, weight), holder.tensors)
     out = {}

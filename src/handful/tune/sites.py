@@ -174,6 +174,9 @@ class Where:
     tied: bool = False
 
     def __post_init__(self) -> None:
+        for name, value in (("roles", self.roles), ("towers", self.towers), ("sites", self.sites)):
+            if isinstance(value, str):
+                raise BadInput(f"{name} are a tuple of names, not {value!r}: give ({value!r},)")
         for role in self.roles:
             if role not in ROLES:
                 raise BadInput(f"there is no role {role!r} of a module{nearest(role, ROLES)}")

@@ -65,6 +65,8 @@ def layer_scores(
         mine = {f"{layer}.{name}": p for name, p in modules[layer].named_parameters() if p.is_floating_point()}
         if not mine:
             raise BadInput(f"the layer {layer} has no parameters")
+        for name in sorted(mine.keys() & owner.keys()):
+            raise BadInput(f"{name} is in {owner[name]} and in {layer}; layers must not lie in each other")
         parameters |= mine
         owner |= dict.fromkeys(mine, layer)
     f = (information or Information()).diagonal(model, readout, data, parameters)
@@ -121,7 +123,7 @@ class Surgical:
         if isinstance(self.change, Own):
             changes: tuple[Placed, ...] = tuple(
                 Placed(Own(), Where((), name, sites=tuple(s for s in where if _has(model, s, name))))
-                for name in ("weight", "bias")
+                for name in dict.fromkeys(name.rpartition(".")[2] for name, _ in model.named_parameters())
                 if any(_has(model, s, name) for s in where)
             )
         else:
@@ -169,4 +171,4 @@ def ranking_stability(
 
 
 def _has(model: nn.Module, site: str, parameter: str) -> bool:
-    return isinstance(getattr(model.get_submodule(site), parameter, None), Tensor)
+    return isinstance(getattr(model.get_submodule(site), parameter, None), nn.Parameter)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from handful.core.train import SGD
 from handful.errors import BadInput
 from handful.tune.change import Begun, Change, Mode, Tensors, register
-from handful.tune.delta import Delta, Holder, Merged, Placed, fingerprint_of
+from handful.tune.delta import Delta, Holder, Merged, Placed
 from handful.tune.fillers import CrossEntropy, Linear
 from handful.tune.loop import tune
 from handful.tune.own import Own, Statistics
@@ -55,6 +55,9 @@ class Scored(Change):
         g = t["g"]
         step = (g >= self.threshold).to(g) + (g - g.detach())  # 0 or 1 exactly, with the gradient of g
         return w + step * t["D"]
+
+    def idle(self, t: Tensors) -> bool:
+        return not bool(t["g"] >= self.threshold)
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class TAPS:
     Args:
         lam: of the penalty on scores; the paper takes 0.1 to 1.
         threshold, score: see `Scored`.
-        warmup: epochs 0 to this one are without the penalty.
+        warmup: epochs 0 to this one are without the penalty, -1 for none; a run that ends before has none at all.
         lr: 0.005, 0.001 or 5e-4 for a ResNet, 5e-5 for a ViT; its decay is a cosine.
         epochs, batch: of SGD with momentum 0.9 and without decay.
         roles: layers that may change.
@@ -113,6 +116,10 @@ class TAPS:
     roles: tuple[str, ...] = LINEAR
     names: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.warmup < -1:
+            raise BadInput(f"epochs are at least 1 and warmup at least -1, not {self.epochs} and {self.warmup}")
+
     def recipe(self) -> Recipe:
         """As slots."""
         norms = [Placed(Own(), Where(("norm",), parameter), needed=False) for parameter in ("weight", "bias")]
@@ -127,22 +134,13 @@ class TAPS:
 
 def active_layers(delta: Delta) -> tuple[str, ...]:
     """The layers that the task changes."""
-    return tuple(holder.site for holder in _scored(delta) if _active(holder))
+    scored = (holder for holder in delta.each() if isinstance(holder.change, Scored))
+    return tuple(holder.site for holder in scored if not holder.change.idle(holder.tensors))
 
 
 def patch(delta: Delta, model: nn.Module) -> Delta:
     """What has to be stored for the task: the layers it changes, norms and their statistics; the same answers."""
-    kept = [h for h in delta.holders if isinstance(h, Holder) and (not isinstance(h.change, Scored) or _active(h))]
-    return Delta(kept, fingerprint_of(model, kept))
-
-
-def _scored(delta: Delta) -> Iterator[Holder]:
-    return (h for h in delta.holders if isinstance(h, Holder) and isinstance(h.change, Scored))
-
-
-def _active(holder: Holder) -> bool:
-    assert isinstance(holder.change, Scored)
-    return bool(holder.tensors["g"] >= holder.change.threshold)
+    return delta.stored(model)
 
 
 @dataclass(frozen=True)

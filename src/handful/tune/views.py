@@ -1,6 +1,6 @@
 """Views of a test image: the image, random crops (mixed with distorted ones, as AugMix does), and variations of it.
 
-    crop      a random part of it, made the tower's size, mirrored half of the time
+    crop      a random part of it, made the tower's size (bilinear), mirrored half of the time
     AugMix    m crop + (1 - m) sum_i w_i chain_i(crop),  m uniform, w from a flat Dirichlet over three chains of one to
               three mild distortions (Hendrycks et al., AugMix, 2020)
     variation what a generator makes of the image, such as a diffusion model
@@ -24,7 +24,7 @@ from handful.encode.two_towers import TwoTowers
 from handful.errors import BadInput
 from handful.tune.crops import crop_boxes
 
-BICUBIC, BILINEAR, AFFINE = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR, Image.Transform.AFFINE
+BILINEAR, AFFINE = Image.Resampling.BILINEAR, Image.Transform.AFFINE
 
 
 class Variations(Protocol):
@@ -61,6 +61,8 @@ class ImageViews:
 
     def __call__(self, item: Image.Image, generator: torch.Generator) -> Tensor:
         """See `handful.tune.at_test.Views`."""
+        if not isinstance(item, Image.Image):
+            raise BadInput(f"views are made of images as Pillow opens them, not of {type(item).__name__}")
         image = item.convert("RGB")
         views = [self.towers.pixels([image])]
         if self.crops:
@@ -78,7 +80,7 @@ class ImageViews:
         flips = (torch.rand(self.crops, generator=generator) < 0.5).tolist()
         parts = []
         for (top, left, height, width), flip in zip(boxes, flips, strict=True):
-            part = image.crop((left, top, left + width, top + height)).resize((side, side), BICUBIC)
+            part = image.crop((left, top, left + width, top + height)).resize((side, side), BILINEAR)
             parts.append(ImageOps.mirror(part) if flip else part)
         plain = self._pixels(parts)
         if not self.augmix:
