@@ -162,14 +162,18 @@ def test_a_rare_class_counts_as_much_as_a_common_one() -> None:
         for logits in (np.tile([1.6, 0.0], (24, 1)), 1.3 * np.eye(2)[says])
     )
 
-    def plain(deal: CrossFit) -> np.ndarray:
-        losses: np.ndarray = -log_softmax(scale_of(deal, codes) * deal.logits, axis=1)[np.arange(24), codes]
+    def plain(deal: CrossFit, scale: float) -> np.ndarray:
+        losses: np.ndarray = -log_softmax(scale * deal.logits, axis=1)[np.arange(24), codes]
         return losses
 
     share = np.array([24 / (2 * 20), 24 / (2 * 4)])[codes]
     for deal in (blind, fair):
-        np.testing.assert_allclose(module._losses(deal, codes), share * plain(deal))
-    assert plain(blind).sum() < plain(fair).sum()
+        scale = scale_of(deal, codes, share)
+        np.testing.assert_allclose(module._losses(deal, codes), share * plain(deal, scale))
+        near = [(share * plain(deal, scale * by)).sum() for by in (0.8, 1.25)]
+        assert deal is blind or min(near) > 0.999 * (share * plain(deal, scale)).sum()
+    assert plain(blind, scale_of(blind, codes)).sum() < plain(fair, scale_of(fair, codes)).sum()
+    assert module._losses(blind, codes).mean() == pytest.approx(np.log(2), abs=1e-2)  # it says nothing
     assert module._losses(blind, codes).sum() > module._losses(fair, codes).sum()
 
 

@@ -361,17 +361,17 @@ def _quoted(
 
 
 def _losses(deal: CrossFit, codes: np.ndarray) -> np.ndarray:
-    """Log loss of each item ``[n]``, logits scaled as fits all best; NaN where it was not judged.
+    """Log loss of each item ``[n]``, logits scaled so that it is smallest in all; NaN where it was not judged.
 
     Each class has the same share in the sum: a model that never names a rare one loses little on all the others.
     """
     from handful.evaluate.estimate import scale_of
 
-    logits = scale_of(deal, codes) * np.where(deal.judged[:, None], deal.logits, 0.0)
+    counts = np.bincount(codes[deal.judged], minlength=deal.logits.shape[1])
+    share = (deal.judged.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1)))[codes]
+    logits = scale_of(deal, codes, share) * np.where(deal.judged[:, None], deal.logits, 0.0)
     loss = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(codes)), codes]
-    counts = np.bincount(codes[deal.judged], minlength=logits.shape[1])
-    share = deal.judged.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
-    return np.where(deal.judged, share[codes] * loss, np.nan)
+    return np.where(deal.judged, share * loss, np.nan)
 
 
 def _accuracy(deal: CrossFit, codes: np.ndarray) -> float:

@@ -200,8 +200,8 @@ def _wrong(deal: CrossFit, codes: np.ndarray, scale: float, shift: np.ndarray | 
     return wrong
 
 
-def scale_of(folds: CrossFit, codes: np.ndarray) -> float:
-    """What is left to multiply logits with, each head's own spread being in them."""
+def scale_of(folds: CrossFit, codes: np.ndarray, share: np.ndarray | None = None) -> float:
+    """What is left to multiply logits with, each head's own spread being in them; ``share``: what each item adds."""
     import torch
 
     from handful.core.calibration import fit_scale, hedged
@@ -209,6 +209,8 @@ def scale_of(folds: CrossFit, codes: np.ndarray) -> float:
     logits = torch.as_tensor(folds.logits[folds.judged])
     mask = torch.ones(logits.shape[1], dtype=torch.bool)
     y = torch.nn.functional.one_hot(torch.as_tensor(codes[folds.judged]), logits.shape[1]).double()
+    if share is not None:
+        y *= torch.as_tensor(share[folds.judged])[:, None]
     return float(fit_scale(logits, hedged(y, mask), mask)[0])
 
 
