@@ -186,7 +186,9 @@ class UNEM(Transductive):
         count("n_iter", self.n_iter, 1)
         if isinstance(self.lam, str):
             one_of("lam", self.lam, ("auto", "ratio"))
-        if not isinstance(self.feature_temperature, str):
+        if isinstance(self.feature_temperature, str):
+            one_of("feature_temperature", self.feature_temperature, ("auto",))
+        else:
             finite("feature_temperature", self.feature_temperature, above=0)
         for name, value, least in (("lam", self.lam, 0.0), ("temperature", self.temperature, 1.0)):
             if isinstance(value, Sequence) and not isinstance(value, str) and len(value) != self.n_iter:
