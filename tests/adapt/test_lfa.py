@@ -153,6 +153,7 @@ def test_stays_near_a_rotation_when_asked(blobs: Any, orthogonal: str) -> None:
         {"margin_scale": 0.0},
         {"noise": -1.0},
         {"dropout": 1.0},
+        {"dropout": None},
         {"lr": 0.0},
         {"weight_decay": -1.0},
     ],
