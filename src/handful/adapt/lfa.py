@@ -137,7 +137,8 @@ class LFA(Head):
 
         rates = cosine(self.lr, max(1, self.n_iter), last=LAST_LR)
         refined = descend([start], losses, torch.arange(self.n_iter), rates, kept)[0]
-        return refined, refined if kept.average is None else kept.average
+        identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).expand_as(refined)
+        return refined, identity if kept.average is None else kept.average
 
     def _beta(self, task: Task, x: Tensor, text: Tensor) -> Tensor:
         like = x.new_ones(x.shape[:-2])

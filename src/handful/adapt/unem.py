@@ -76,7 +76,11 @@ class UNEM(Transductive):
 
     @classmethod
     def paddle(cls, lam: float = 75.0) -> Self:
-        """Martin et al., "Towards Practical Few-Shot Query Sets", 2022, with the defaults of the UNEM repository."""
+        """Martin et al., "Towards Practical Few-Shot Query Sets", 2022, with the defaults of the UNEM repository.
+
+        There every channel is divided by its range over the queries first, and ``lam`` is for that; here rows are taken
+        as they are.
+        """
         return cls(n_iter=100, lam=lam, per_query=True, temperature=1.0, feature_temperature=1.0)
 
     @classmethod
