@@ -301,6 +301,8 @@ def test_what_cannot_be_is_refused(blobs: Any, change: dict[str, Any], message: 
     ("domain", "labels", "message"),
     [
         (np.repeat([0, 2], 18), None, "0 or 1 an item"),
+        (np.full(36, np.nan), None, "view 'domain' of the background at row 0, column 0 .* is NaN"),
+        (np.repeat(["photo", "sketch"], 18), None, "view 'domain' of the background must be an array of numbers"),
         (np.ones(36, int), None, "no item of the source domain"),
         (np.tile([0, 1], 18), None, "6 base classes are in both domains"),
         (np.repeat([0, 1], 18), np.arange(36), "36 base classes have one item only"),
