@@ -138,3 +138,24 @@ def test_features_without_the_second_encoder_are_refused(case: Any) -> None:
     x, y, text = case
     with pytest.raises(BadInput, match="view 'aux'"):
         head("amu-tuning", text=text).fit(x.x, y)
+    aux = x.views["aux"]
+    with pytest.raises(BadInput, match="view 'aux' is features"):
+        head("amu-tuning", text=text).fit(Features(x.x, {"aux": aux[:, 0]}), y)
+    fitted = head("amu-tuning", text=text, epochs=1).fit(x, y)
+    with pytest.raises(BadInput, match="needs features with a view 'aux'"):
+        fitted.predict(x.x)
+    with pytest.raises(BadInput, match="learnt from rows of"):
+        fitted.predict(Features(x.x, {"aux": aux[:, 1:]}))
+
+
+def test_steps_that_run_away_are_refused(case: Any) -> None:
+    x, y, text = case
+    with pytest.raises(BadInput, match="AMUTuning learnt numbers that are not finite"):
+        head("amu-tuning", text=text, lr=1e300, epochs=3).fit(x, y)
+
+
+@pytest.mark.parametrize("ways", [4, 8])
+def test_a_flat_zero_shot_answer_is_in_doubt_but_not_without_bound(ways: int) -> None:
+    """Where all class texts are alike nothing is said for any class: no kurtosis is below ((C - 1) / C)^2."""
+    flat = doubt(torch.zeros(1, ways), torch.ones(ways, dtype=torch.bool), "kurtosis", 0.4)
+    assert float(flat) == pytest.approx((((ways - 1) / ways) ** 2 / (ways / 4)) ** -0.4, rel=1e-5)

@@ -105,3 +105,9 @@ def test_many_rows_choose_the_same_strength_as_few(blobs: Any, monkeypatch: pyte
     slow = KernelRidge(beta=3.0, alpha="loo").fit(x, y).state_["strength"]
     monkeypatch.setattr("handful.adapt.kernel.MANY", 2)
     assert KernelRidge(beta=3.0, alpha="loo").fit(x, y).state_["strength"] == slow
+
+
+@pytest.mark.parametrize("bad", [{"beta": None}, {"beta": -1.0}, {"alpha": [1.0]}, {"alpha": 0.0}], ids=str)
+def test_strengths_that_are_none_are_refused(blobs: Any, bad: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match=f"^{next(iter(bad))} must be a finite number"):
+        KernelRidge(**bad).fit(*blobs())

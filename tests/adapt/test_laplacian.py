@@ -209,3 +209,17 @@ class TestClustering:
             LaplacianClustering(knn=31).logits(task)
         with pytest.raises(BadInput, match="10 clusters"):
             cluster(torch.zeros(5, 2), 10)
+        rows = torch.randn(9, 2, generator=torch.Generator().manual_seed(0))
+        wrong: list[tuple[dict[str, Any], str]] = [
+            ({"prototype": "median"}, "prototype is one of"),
+            ({"lam": -1.0}, "lam must be"),
+            ({"sigma": 0.0}, "sigma must be"),
+            ({"knn": 1}, "knn must be"),
+            ({"n_outer": 0}, "n_outer must be"),
+        ]
+        for params, match in wrong:
+            with pytest.raises(BadInput, match=match):
+                cluster(rows, 2, **params)
+        for bad in (rows[0], rows / 0):
+            with pytest.raises(BadInput, match="x must be rows"):
+                cluster(bad, 2)

@@ -140,6 +140,18 @@ def test_stays_near_a_rotation_when_asked(blobs: Any, orthogonal: str) -> None:
     assert largest(orthogonal="clip") <= 1 + 1e-9
 
 
+@pytest.mark.paper(162, oracle="b")
+def test_the_average_over_no_steps_is_where_it_starts(blobs: Any) -> None:
+    x, y = blobs()
+    text = dict(enumerate(rows(4, 10).numpy()))
+    params: dict[str, Any] = {"text": text, "beta": 0.0, "n_iter": 0}
+    turned, start = (
+        head("lfa", matrix=matrix, **params).fit(x, y).state_["transform"] for matrix in ("refined", "average")
+    )
+    torch.testing.assert_close(start, torch.eye(10, dtype=start.dtype))
+    assert (turned - start).abs().max() > 0.1
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -153,6 +165,7 @@ def test_stays_near_a_rotation_when_asked(blobs: Any, orthogonal: str) -> None:
         {"margin_scale": 0.0},
         {"noise": -1.0},
         {"dropout": 1.0},
+        {"dropout": None},
         {"lr": 0.0},
         {"weight_decay": -1.0},
     ],

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from handful.adapt.logistic import RFS, Logistic, stratified_folds
 from handful.core.task import make_task
+from handful.errors import BadInput
 
 
 def reference(x: np.ndarray, y: np.ndarray, c: float = 1.0) -> LogisticRegression:
@@ -98,3 +99,11 @@ def test_the_strength_is_chosen_like_a_search_over_the_same_folds(blobs: Any) ->
     ).sum(1)
     assert right[[0.1, 1.0, 10.0, 100.0].index(chosen)] == right.max()
     assert float(Logistic(C="cv").fit(x[[0, 8, 16, 17]], y[[0, 8, 16, 17]]).state_["strength"]) == 1.0
+
+
+@pytest.mark.parametrize(
+    "bad", [{"C": None}, {"C": 0.0}, {"folds": 2.5}, {"folds": 1}, {"tolerance": "small"}, {"tolerance": 0.0}], ids=str
+)
+def test_parameters_that_make_no_sense_are_refused(blobs: Any, bad: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match=f"^{next(iter(bad))} "):
+        Logistic(**bad).fit(*blobs())

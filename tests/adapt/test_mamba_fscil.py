@@ -176,6 +176,17 @@ def test_growing_that_runs_away_is_refused_and_leaves_the_head_as_it_was() -> No
     assert np.array_equal(model.logits(x), before)
 
 
+def test_fitting_that_runs_away_is_refused() -> None:
+    with pytest.raises(BadInput, match="MambaFSCIL learnt numbers that are not finite"):
+        fitted(lr=1e8, clip=None)
+
+
+def test_items_without_maps_are_refused() -> None:
+    x, _ = maps(3)
+    with pytest.raises(BadInput, match="needs features with a view 'local'"):
+        fitted().predict(x.x)
+
+
 def test_without_a_width_the_branches_are_as_wide_as_the_maps() -> None:
     model = fitted(width=None, slots=6)
     assert model.state_["residual"].shape == (0, 6)

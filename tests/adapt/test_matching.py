@@ -11,6 +11,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import KNeighborsClassifier
 
 from handful.adapt.matching import MatchingNetworks
+from handful.errors import BadInput
 
 
 @pytest.mark.paper(154, oracle="a")
@@ -39,6 +40,16 @@ def test_is_the_softmax_of_cosines(blobs: Any, temperature: float) -> None:
     p = softmax(cosine_similarity(q, x) / temperature, axis=1) @ np.eye(4)[y]
     logits = MatchingNetworks(temperature=temperature).fit(x, y).logits(q)
     np.testing.assert_allclose(np.exp(logits), p + 1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"normalize": "query"}, {"temperature": 0.0}, {"temperature": "warm"}, {"epsilon": 0.0}, {"epsilon": None}],
+    ids=str,
+)
+def test_parameters_that_make_no_sense_are_refused(blobs: Any, bad: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match=f"^{next(iter(bad))} "):
+        MatchingNetworks(**bad).fit(*blobs())
 
 
 def test_only_the_support_made_unit(blobs: Any) -> None:

@@ -118,6 +118,28 @@ def test_without_penalty_it_is_soft_k_means_with_the_labels_held() -> None:
     assert state["theta"].shape == w.shape
 
 
+@pytest.mark.paper(134, oracle="b")
+def test_hard_assignments_begin_after_the_first_iteration(golden: Golden) -> None:
+    """The first classes are fitted to the queries' own probabilities, the second to the classes that follow."""
+    _, task, _ = with_text(golden)
+    assert task.query is not None
+    soft, once = (UNEM.em_dirichlet(3, hard=hard).set_params(n_iter=1) for hard in (False, True))
+    first = torch.as_tensor(soft.logits(task))
+    torch.testing.assert_close(torch.as_tensor(once.logits(task)), first)
+    u = torch.nn.functional.one_hot(first.argmax(-1), 3).double()
+    support, q = (
+        ((30 / 100 * prior).softmax(-1) + 1e-15).log() for prior in (task.offset, task.query.prior) if prior is not None
+    )
+    y = torch.cat([task.labels, u], -2)
+    mean = y.mT @ torch.cat([support, q], -2) / y.sum(-2)[..., None]
+    a = fit_dirichlet(mean, torch.ones_like(mean), torch.ones_like(mean, dtype=torch.bool))
+    density = (a.sum(-1).lgamma() - a.lgamma().sum(-1))[:, None] + q @ (a - 1).mT
+    want = density + (u.mean(-2, keepdim=True) + 1e-15).log()
+    twice = UNEM.em_dirichlet(3, hard=True).set_params(n_iter=2)
+    got = torch.as_tensor(twice.logits(task)).softmax(-1)
+    torch.testing.assert_close(got, want.softmax(-1), atol=1e-5, rtol=0)
+
+
 @pytest.mark.paper(134, oracle="c")
 def test_a_large_penalty_leaves_one_class_and_a_hot_softmax_all() -> None:
     task, _ = tasks(5, 1)
@@ -220,9 +242,15 @@ def test_what_makes_no_sense_is_refused() -> None:
         ({"k_eff": 9}, "only 8"),
         ({"family": "cauchy"}, "family"),
         ({"lam": "much"}, "lam"),
+        ({"feature_temperature": "hot"}, "feature_temperature is one of 'auto'"),
     ):
         with pytest.raises(BadInput, match=match):
             head("unem", **params).logits(task)
+    with pytest.raises(BadInput, match="answers of shape"):
+        learn(UNEM(), [task], [answers[:, 1:]])
+    with pytest.raises(BadInput, match="lr must be"):
+        learn(UNEM(), [task], [answers], lr=0.0)
+    assert learn(UNEM(n_iter=2), [task], [answers], epochs=0).lam == pytest.approx([softplus(1.0)] * 2)
     with pytest.raises(BadInput, match="one each"):
         learn(UNEM(), [task], [])
     with pytest.raises(BadInput, match="queries"):

@@ -95,8 +95,11 @@ class AMUTuning(Head):
     def answer(self, state: State, query: Query) -> Tensor:
         """``s0 + alpha u l``."""
         prior, real = prior_logits(query.prior), state["real"]
-        h = unit(query.views["aux"].to(state["weight"].dtype))
-        bias = standardised(h @ state["weight"].mT, real)
+        h = query.views["aux"].to(state["weight"].dtype)
+        if h.dim() != query.x.dim() or h.shape[-1] != state["weight"].shape[-1]:
+            width = state["weight"].shape[-1]
+            raise BadInput(f"view 'aux' has shape {tuple(h.shape)}, but the head learnt from rows of {width} numbers")
+        bias = standardised(unit(h) @ state["weight"].mT, real)
         return prior + self.alpha * self._doubt(prior, real) * bias
 
     def view_widths(self) -> dict[str, int]:
@@ -179,18 +182,24 @@ def doubt(prior: Tensor, real: Tensor, kind: Kind, rho: float, kurtosis_scale: f
     if kind == "std":
         return _moments(p, inside, ways)[0].sqrt()
     scale = ways / 4 if kurtosis_scale is None else kurtosis_scale
-    flat = (_moments(p, inside, ways)[1] / scale).clamp_min(TINY) ** -rho
+    flat = (_moments(p, inside, ways)[1] / scale) ** -rho
     return torch.where(ways > 2, flat, most**-rho)  # of two classes the kurtosis is always 1/4
 
 
 def _moments(p: Tensor, inside: Tensor, ways: Tensor) -> tuple[Tensor, Tensor]:
-    """Unbiased variance and kurtosis ``[*b, n, 1]`` over the real classes."""
+    """Unbiased variance and kurtosis ``[*b, n, 1]`` over the real classes; of a p without spread the least there is."""
     centred = torch.where(inside, p - 1 / ways, 0.0)
-    variance = (centred.square().sum(-1, keepdim=True) / (ways - 1)).clamp_min(TINY**2)
-    return variance, (centred**4).sum(-1, keepdim=True) / (ways * variance.square())
+    most = centred.abs().amax(-1, keepdim=True)
+    shape = centred / most.clamp_min(torch.finfo(p.dtype).tiny)  # fourth powers of small numbers would be lost
+    variance = shape.square().sum(-1, keepdim=True) / (ways - 1)
+    kurtosis = (shape**4).sum(-1, keepdim=True) / (ways * variance.square()).clamp_min(TINY)
+    return variance * most.square(), kurtosis.maximum(((ways - 1) / ways).square())
 
 
 def _aux_rows(task: Task) -> Tensor:
     if "aux" not in task.views:
         raise BadInput("AMUTuning needs features with a view 'aux': those of the second encoder")
-    return unit(torch.where(task.weight[..., None] > 0, task.views["aux"].to(task.support.dtype), 0.0))
+    h = task.views["aux"].to(task.support.dtype)
+    if h.dim() != task.support.dim():
+        raise BadInput(f"view 'aux' is features [n, width] of the second encoder, not an array of {tuple(h.shape)}")
+    return unit(torch.where(task.weight[..., None] > 0, h, 0.0))

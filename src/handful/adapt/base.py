@@ -18,7 +18,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import Tensor
 
-from handful.adapt.checks import check_needs, check_shapes
+from handful.adapt.checks import check_finite, check_needs, check_shapes, check_views
 from handful.adapt.inputs import (
     PLACES,
     Features,
@@ -155,6 +155,7 @@ class Head(ClassifierMixin, BaseEstimator):
                 return mask_classes(self.answer(self.adapt(data), data.query), data.class_mask)
             check_is_fitted(self)
             x, views = read_rows(self, data, reset=False, directions=self.directions)
+            check_views(self, views)
             step = len(x) if self.together else CHUNK
             parts = [slice(at, at + step) for at in range(0, len(x), step)]
             state, columns = (self.state_, None) if classes is None else self._among(classes)
@@ -191,6 +192,7 @@ class Head(ClassifierMixin, BaseEstimator):
             state = self.adapt(task)
             if sets is not None:
                 state = {**state, "threshold": self.thresholds(task)}
+        check_finite(self, state)
         if task.text is not None:
             state = {**state, "text": task.text.mean}
         if self.open_classes:
@@ -315,8 +317,9 @@ class Head(ClassifierMixin, BaseEstimator):
         Class text is in the state, what was learnt from other items too, and where tensors live is up to the machine.
         """
         plain = (str, int, float, bool, type(None), list, tuple)
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {k: v for k, v in values.items() if k not in _NOT_KEPT and isinstance(v, plain)}
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NOT_KEPT}
+        values = {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
+        return {k: v for k, v in values.items() if isinstance(v, plain)}
 
     @classmethod
     def restore(

@@ -23,15 +23,30 @@ def check_needs(head: Head, counts: np.ndarray, views: Mapping[str, np.ndarray])
         raise BadInput(f"{name} needs items of base classes: give background=features, or (features, labels)")
     if head.needs.unlabelled and head.unlabelled is None:
         raise BadInput(f"{name} needs items without labels: give unlabelled=features")
-    for view in head.needs.views:
-        if view not in views:
-            raise BadInput(f"{name} needs features with a view {view!r}")
+    check_views(head, views)
     if (counts > 0).sum() < 2:
         only = "" if not counts.any() else f" ({head.classes_.tolist()[counts.argmax()]!r})"
         raise BadInput(f"one class only{only}: at least two classes with examples of weight above 0 are needed")
     if counts.min() < head.needs.min_shots:
         few = head.classes_.tolist()[counts.argmin()]
         raise BadInput(f"class {few!r} has {counts.min()} examples; {name} needs {head.needs.min_shots} a class")
+
+
+def check_views(head: Head, views: Mapping[str, np.ndarray]) -> None:
+    """Raise `BadInput` where a view that the head needs is missing."""
+    for view in head.needs.views:
+        if view not in views:
+            raise BadInput(f"{type(head).__name__} needs features with a view {view!r}")
+
+
+def check_finite(head: Head, state: State) -> None:
+    """Raise `BadInput` where something that was learnt is no number: steps too long, or features too large."""
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise BadInput(
+                f"{type(head).__name__} learnt numbers that are not finite ({name!r}): take a smaller rate where it "
+                "has one, or features nearer to 1"
+            )
 
 
 def check_shapes(shapes: Mapping[str, str], state: State, sizes: dict[str, int]) -> None:

@@ -183,9 +183,12 @@ def cluster(
     Prototypes start from rows drawn far from each other (k-means++).
 
     Raises:
-        BadInput: fewer rows than clusters or neighbours.
+        BadInput: fewer rows than clusters or neighbours, rows that are not finite, a parameter that makes no sense.
     """
+    LaplacianClustering(lam=lam, knn=knn, prototype=prototype, sigma=sigma, n_outer=n_outer, n_inner=n_inner)._check()
     count("n_clusters", n_clusters, 2)
+    if x.dim() != 2 or not bool(x.isfinite().all()):
+        raise BadInput(f"x must be rows [n, D] of finite numbers, not an array of shape {tuple(x.shape)} with others")
     if len(x) < max(n_clusters, knn):
         raise BadInput(f"{len(x)} rows do not make {n_clusters} clusters with knn={knn}")
     a = torch.nn.functional.one_hot(_apart(x, n_clusters, seed), len(x)).to(x.dtype)

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from handful.adapt.dafos_nets import ADAM_EPS, APART, JUDGE, Encoder, Learner, Rivals, forward, layers
-from handful.adapt.parameters import count, finite, one_of
+from handful.adapt.parameters import count, finite, one_of, several
 from handful.core.gaussians import class_means
 from handful.core.train import Adam, descend
 from handful.errors import BadInput
@@ -103,12 +103,12 @@ def _check(how: DAFOSNet) -> None:
     for name in ("unknown", "episodes", "gan_steps"):
         count(name, getattr(how, name))
     count("way", how.way, 2)
-    if len(how.shots) != 2:
-        raise BadInput(f"shots are those of the source and of the target, not {how.shots!r}")
+    pair = "two numbers, of the source and of the target"
+    for name, length, what in (("shots", 2, pair), ("weights", 6, "six numbers, one for each loss")):
+        if len(several(name, getattr(how, name), what)) != length:
+            raise BadInput(f"{name} is {what}, not {getattr(how, name)!r}")
     for shot in how.shots:
         count("shots", shot, 1)
-    if len(how.weights) != 6:
-        raise BadInput(f"weights are those of six losses, not {how.weights!r}")
     for value in how.weights:
         finite("weights", value, least=0)
     for name in ("lr", "gan_lr", "low_noise", "high_noise", "l1", "l2"):

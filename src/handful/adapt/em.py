@@ -90,7 +90,7 @@ def generalized_em(
         lam: one for each iteration ``[L, …]``, the rest broadcastable to ``[*b, C, Q]``; so is ``temperature``.
         eps: added to shares before the logarithm.
         start: assignments ``[*b, C, Q]`` to start from; ``None`` starts from the support alone, and without penalty.
-        hard: assign every query to one class.
+        hard: assign every query to one class after each iteration; ``start`` stays as it is.
     """
     n, known, labels = y.shape[-2], real_classes(y), y.mT
     queries = real.sum(-1)[..., None].clamp_min(1)
@@ -99,10 +99,9 @@ def generalized_em(
     logits, u = v[..., None], start
     for lam_now, t_now in zip(lam, temperature, strict=True):
         if u is not None:
-            u = torch.nn.functional.one_hot(u.argmax(-2), y.shape[-1]).mT.to(y.dtype) if hard else u
             u = u * real[..., None, :]
             v = (u.sum(-1) / queries + eps).log()
             theta = model.fit(torch.cat([labels, u], -1), theta if start is not None else None)
         logits = among(known, (model.log_density(theta)[..., n:] + lam_now * v[..., None]) / t_now)
-        u = logits.softmax(-2)
+        u = torch.nn.functional.one_hot(logits.argmax(-2), y.shape[-1]).mT.to(y.dtype) if hard else logits.softmax(-2)
     return logits, model.shown(theta), v

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from handful.adapt.base import Head
+from handful.adapt.checks import check_finite, check_views
 from handful.adapt.inputs import read_items, read_labels, read_more, read_rows, to_tensor
 from handful.core.gaussians import class_means
 from handful.core.task import State, Task, make_task
@@ -62,9 +63,7 @@ class Growing(Head):
         check_is_fitted(self)
         x, views = read_rows(self, X, reset=False, directions=self.directions)
         y = read_labels(y, len(x))
-        for view in self.needs.views:
-            if view not in views:
-                raise BadInput(f"{type(self).__name__} needs features with a view {view!r}")
+        check_views(self, views)
         known = np.intersect1d(self.classes_, y).tolist()
         if known and not self.known_too:
             raise BadInput(f"class {known[0]!r} is known already: give grow() the examples of new classes only")
@@ -87,6 +86,7 @@ class Growing(Head):
         )
         with torch.no_grad():
             state |= self.extend(state, task, fresh)
+        check_finite(self, state)
         self.classes_, self.state_ = classes, {name: tensor.contiguous() for name, tensor in state.items()}
         return self
 

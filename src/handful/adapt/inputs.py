@@ -219,7 +219,7 @@ def read_background(given: Any, support: Tensor) -> Background | None:
     """Items of base classes from features, or ``(features, labels)``.
 
     Raises:
-        BadInput: as `read_more`, and views of another length.
+        BadInput: as `read_more`, and views of another length or that are no finite numbers.
     """
     if given is None:
         return None
@@ -229,6 +229,9 @@ def read_background(given: Any, support: Tensor) -> Background | None:
     for name, view in views.items():
         if len(view) != len(rows):
             raise BadInput(f"view {name!r} has {len(view)} rows but the background has {len(rows)}")
+        if view.dtype.kind not in "biuf":
+            raise BadInput(f"view {name!r} of the background must be an array of numbers, not of {view.dtype}")
+        _refuse_unbounded(view, f"view {name!r} of the background")
     tensors = {name: to_tensor(view, str(support.device)) for name, view in views.items()}
     if y is None:
         return Background(rows, views=tensors)

@@ -14,7 +14,6 @@ Tip-Adapter is one: `local_kernel`. With class text that is trained along with i
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from handful.adapt.base import Head
 from handful.adapt.kernel_features import fourier, frequencies, landmarks, ridge, whitening
-from handful.adapt.parameters import count, one_of
+from handful.adapt.parameters import count, finite, one_of
 from handful.adapt.zero_shot import prior_logits
 from handful.core.calibration import pick
 from handful.core.distances import unit
@@ -288,9 +287,8 @@ def _candidates(
             raise BadInput(f"{name} is a number or {' or '.join(map(repr, words))}, not {value!r}")
         tried = start.new_tensor(grid).reshape(-1, *[1] * start.dim()).expand(-1, *start.shape)
         return _Candidates(tried if value == "loo" else start[None], start)
-    if not (0 <= value < math.inf and (zero or value > 0)):
-        raise BadInput(f"{name} must be finite and {'not below' if zero else 'above'} 0, not {value}")
-    start = torch.full_like(start, float(value))
+    number = finite(name, value, least=0) if zero else finite(name, value, above=0)
+    start = torch.full_like(start, number)
     return _Candidates(start[None], start)
 
 

@@ -137,7 +137,8 @@ class LFA(Head):
 
         rates = cosine(self.lr, max(1, self.n_iter), last=LAST_LR)
         refined = descend([start], losses, torch.arange(self.n_iter), rates, kept)[0]
-        return refined, refined if kept.average is None else kept.average
+        identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).expand_as(refined)
+        return refined, identity if kept.average is None else kept.average
 
     def _beta(self, task: Task, x: Tensor, text: Tensor) -> Tensor:
         like = x.new_ones(x.shape[:-2])
@@ -179,8 +180,8 @@ class LFA(Head):
         count("k", self.k, 1)
         finite("margin_scale", self.margin_scale, above=0)
         finite("noise", self.noise, least=0)
-        if not 0 <= self.dropout < 1:
-            raise BadInput(f"dropout must be a finite number from 0 and below 1, not {self.dropout!r}")
+        if finite("dropout", self.dropout, least=0, most=1) == 1:
+            raise BadInput("dropout must be below 1: nothing would be kept")
         finite("lr", self.lr, above=0)
         finite("weight_decay", self.weight_decay, least=0)
 

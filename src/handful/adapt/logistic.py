@@ -8,7 +8,6 @@ You Need?", 2020: unit features, then multinomial logistic regression with an L2
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from handful.adapt.base import Head
+from handful.adapt.parameters import count, finite
 from handful.core.calibration import pick
 from handful.core.distances import unit
 from handful.core.softmax_regression import fit_softmax
@@ -88,12 +88,10 @@ class Logistic(Head):
         if isinstance(self.C, str):
             if self.C != "cv":
                 raise BadInput(f"C is a number above 0 or 'cv', not {self.C!r}")
-        elif not 0 < self.C < math.inf:
-            raise BadInput(f"C must be finite and above 0, not {self.C}")
-        if self.folds < 2:
-            raise BadInput(f"folds must be at least 2, not {self.folds}")
-        if not 0 < self.tolerance < 1:
-            raise BadInput(f"tolerance must be between 0 and 1, not {self.tolerance}")
+        else:
+            finite("C", self.C, above=0)
+        count("folds", self.folds, 2)
+        finite("tolerance", self.tolerance, above=0, most=1)
 
     def _rows(self, x: Tensor) -> Tensor:
         return unit(x) if self.normalize else x

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from handful.adapt.base import Head
+from handful.adapt.parameters import finite, one_of
 from handful.core.distances import unit
 from handful.core.task import Query, State, Task
-from handful.errors import BadInput
 from handful.protocols import Needs
 
 
@@ -47,12 +47,9 @@ class MatchingNetworks(Head):
 
     def adapt(self, task: Task) -> State:
         """State: unit keys ``key [*b, N, D]`` and labels times weights ``value [*b, N, C]``."""
-        if self.normalize not in ("both", "support"):
-            raise BadInput(f"normalize is 'both' or 'support', not {self.normalize!r}")
-        if not 0 < self.temperature < float("inf"):
-            raise BadInput(f"temperature must be above 0, not {self.temperature}")
-        if not 0 < self.epsilon < 1:
-            raise BadInput(f"epsilon must be between 0 and 1, not {self.epsilon}")
+        one_of("normalize", self.normalize, ("both", "support"))
+        finite("temperature", self.temperature, above=0)
+        finite("epsilon", self.epsilon, above=0, most=1)
         return {"key": unit(task.x), "value": task.y}
 
     def answer(self, state: State, query: Query) -> Tensor:

@@ -76,7 +76,11 @@ class UNEM(Transductive):
 
     @classmethod
     def paddle(cls, lam: float = 75.0) -> Self:
-        """Martin et al., "Towards Practical Few-Shot Query Sets", 2022, with the defaults of the UNEM repository."""
+        """Martin et al., "Towards Practical Few-Shot Query Sets", 2022, with the defaults of the UNEM repository.
+
+        There every channel is divided by its range over the queries first, and ``lam`` is for that; here rows are taken
+        as they are.
+        """
         return cls(n_iter=100, lam=lam, per_query=True, temperature=1.0, feature_temperature=1.0)
 
     @classmethod
@@ -186,7 +190,9 @@ class UNEM(Transductive):
         count("n_iter", self.n_iter, 1)
         if isinstance(self.lam, str):
             one_of("lam", self.lam, ("auto", "ratio"))
-        if not isinstance(self.feature_temperature, str):
+        if isinstance(self.feature_temperature, str):
+            one_of("feature_temperature", self.feature_temperature, ("auto",))
+        else:
             finite("feature_temperature", self.feature_temperature, above=0)
         for name, value, least in (("lam", self.lam, 0.0), ("temperature", self.temperature, 1.0)):
             if isinstance(value, Sequence) and not isinstance(value, str) and len(value) != self.n_iter:

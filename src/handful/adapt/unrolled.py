@@ -18,6 +18,7 @@ from sklearn.base import clone
 from torch import Tensor
 
 from handful.adapt.em import generalized_em
+from handful.adapt.parameters import count, finite
 from handful.adapt.transductive import cleaned, real_queries
 from handful.adapt.unem import EPS, UNEM, softplus
 from handful.core.task import Task
@@ -103,8 +104,12 @@ def learn(
         raise BadInput(f"{len(tasks)} batches of tasks and {len(answers)} of answers: one each, and at least one")
     if any(task.query is None for task in tasks):
         raise BadInput("the tasks need queries to learn from")
+    for task, answer in zip(tasks, answers, strict=True):
+        if task.query is not None and answer.shape != task.query.x.shape[:-1]:
+            raise BadInput(f"answers of shape {tuple(answer.shape)} for queries of {tuple(task.query.x.shape[:-1])}")
     dirichlet = head.family == "dirichlet"
-    epochs, lr = epochs or (80 if dirichlet else 100), lr or (0.5 if dirichlet else 0.1)
+    epochs = (80 if dirichlet else 100) if epochs is None else count("epochs", epochs)
+    lr = (0.5 if dirichlet else 0.1) if lr is None else finite("lr", lr, above=0)
     layers, adam = Layers.of(head, tasks[0].labels.shape[-1], per_layer), Adam()
     for epoch in range(epochs):
         rate = lr * 0.5 ** (epoch // HALVED_EVERY) if dirichlet else lr
