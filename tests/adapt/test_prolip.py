@@ -102,7 +102,6 @@ def test_equals_the_authors_code(golden: Any) -> None:
         h @ start,
         labels.repeat(2),
         item=items,
-        weight=torch.full((24,), 0.5, dtype=torch.float64),  # two views of an item of weight 1
         text=ClassText(text[:, None], torch.ones(4, 1, dtype=torch.bool)),
         views={"pre": h},
         query=Query(query @ start, views={"pre": query}),
