@@ -34,6 +34,13 @@ def check_needs(head: Head, counts: np.ndarray, views: Mapping[str, np.ndarray])
         raise BadInput(f"class {few!r} has {counts.min()} examples; {name} needs {head.needs.min_shots} a class")
 
 
+def check_widths(head: Head, views: Mapping[str, np.ndarray]) -> None:
+    """Raise `BadInput` for a view that is not as wide as the fitted head has learnt it."""
+    for name, width in head.view_widths().items():
+        if name in views and views[name].shape[-1] != width:
+            raise BadInput(f"view {name!r} has width {views[name].shape[-1]}, but {type(head).__name__} knows {width}")
+
+
 def check_shapes(shapes: Mapping[str, str], state: State, sizes: dict[str, int]) -> None:
     """Raise `BadInput` unless a state has the tensors of ``shapes``; ``sizes`` are those of known letters."""
     if odd := sorted(shapes.keys() ^ state.keys()):
