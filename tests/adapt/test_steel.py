@@ -172,7 +172,7 @@ def test_a_restored_one_answers_without_the_zoo(zoo: np.ndarray, blobs: Any) -> 
         ({"hypotheses": np.zeros((2, 3, 11))}, r"shape \[M, 4, 11\], not \(2, 3, 11\)"),
         ({"hypotheses": np.full((2, 4, 11), np.nan)}, "finite"),
         ({"hypotheses": "zoo"}, "array"),
-        ({}, "needs class text"),
+        ({}, r"needs class text: .*\(on the command line: --class-names\)"),
         ({"hypotheses": np.zeros((2, 4, 11)), "delta": 1.0}, "delta"),
         ({"hypotheses": np.zeros((2, 4, 11)), "bound": "smallest"}, "bound is one of"),
         ({"hypotheses": np.zeros((2, 4, 11)), "search": "some"}, "search is one of"),

@@ -18,7 +18,7 @@ def check_needs(head: Head, counts: np.ndarray, views: Mapping[str, np.ndarray])
     """Raise `BadInput` for what a head lacks: side information, or examples of a class, which ``counts [C]``."""
     name = type(head).__name__
     if head.needs.text and head.text is None:
-        raise BadInput(f"{name} needs class text: give text={{label: vectors}}")
+        raise BadInput(f"{name} needs class text: give text={{label: vectors}} (on the command line: --class-names)")
     if head.needs.background and head.background is None:
         raise BadInput(f"{name} needs items of base classes: give background=features, or (features, labels)")
     if head.needs.unlabelled and head.unlabelled is None:
