@@ -207,7 +207,7 @@ def test_maps_that_do_not_fit_are_refused() -> None:
         head("mamba-fscil", **SMALL).fit(Features(x.x, {"local": local[:, 0]}), y)
     model, new = fitted(), y >= BASE
     for wrong in (local[:, :1], local[..., :4]):
-        with pytest.raises(BadInput, match="learnt from maps of shape|view 'local' has width 4"):
+        with pytest.raises(BadInput, match=r"learnt from maps of shape|view 'local' has width 4"):
             model.predict(Features(x.x, {"local": wrong}))
         with pytest.raises(BadInput, match="learnt from maps of shape"):
             model.grow(Features(x.x, {"local": wrong}).take(new), y[new])
