@@ -31,10 +31,8 @@ REASONS: Mapping[str, Mapping[str, str]] = {
     "laso": FEW_A_STEP,
     "lfa": dict.fromkeys(("order", "soft labels"), "splits and rows of a step are drawn by place"),
     "lfa-unsupervised": dict.fromkeys(FEW_A_STEP, "splits and what disturbs a row are drawn by place"),
-    **{
-        key: {"soft labels": "of the rows of an item each pass sees one"}
-        for key in ("prolip", "prolip-tip-adapter-f", "linear-adapter")
-    },
+    **{key: {"soft labels": "of the rows of an item each pass sees one"} for key in ("prolip", "linear-adapter")},
+    "prolip-tip-adapter-f": dict.fromkeys(("weights", "soft labels"), "rows of an item are views of one image"),
     "proto-clip-f": dict.fromkeys(FEW_A_STEP, "every step asks a few classes and rows, drawn by their place"),
     "putm": dict.fromkeys(("order", "soft labels"), "the first row is the first coordinate of the network's inputs"),
     "limit-fscil": FEW_A_STEP,

@@ -152,6 +152,7 @@ def test_strengths_are_chosen_by_examples_held_out() -> None:
         ({"n_weights": 0}, "n_weights must be"),
         ({"smoothing": 0.0}, "smoothing must be"),
         ({"schedule": Schedule(cooling=1.5)}, "schedule.cooling must be"),
+        ({"schedule": {"tried": 3}}, "schedule is a Schedule"),
         ({"tau": (0.0, 1.0)}, "30 examples leave 2 to choose strengths by"),
     ],
 )

@@ -269,6 +269,18 @@ class TestWCA:
             crop_boxes(3, 100)
         with pytest.raises(BadInput, match="low <= high"):
             crop_boxes(100, 100, low=0.9, high=0.5)
+        with pytest.raises(BadInput, match="n must be"):
+            crop_boxes(100, 100, 0)
+
+    def test_crops_of_other_axes_or_width_are_refused(self, blobs: Any) -> None:
+        x, y = blobs(ways=3)
+        fresh = head("wca", text=by_class(rows(3, 4, 10)))
+        for crops in (x, x[:, None, None], x[:, None][:, :0], np.full(len(x), "crop")):
+            with pytest.raises(BadInput, match=r"view 'crops' holds numbers \[n, places, d\]"):
+                fresh.fit(Features(x, {"crops": crops}), y)
+        fitted = fresh.fit(Features(x, {"crops": x[:, None]}), y)
+        with pytest.raises(BadInput, match="view 'crops' has width 9, but WCA knows 10"):
+            fitted.predict(Features(x, {"crops": x[:, None, :9]}))
 
     @pytest.mark.parametrize("bad", [{"label_prompt": "last"}, {"image_scale": math.inf}, {"n_crops": 0}], ids=str)
     def test_parameters_that_make_no_sense_are_refused(self, blobs: Any, bad: dict[str, Any]) -> None:

@@ -174,7 +174,7 @@ def test_descriptors_that_do_not_fit_are_refused() -> None:
     fitted = head("fafd-ldwr", norm="l2").fit(support, y)
     with pytest.raises(BadInput, match="view 'local'"):
         head("fafd-ldwr").fit(support.x, y)
-    with pytest.raises(BadInput, match="width 5, those of the examples have 6"):
+    with pytest.raises(BadInput, match=r"view 'local' has width 5, but .* knows 6"):
         fitted.predict(Features(support.x, {"local": support.views["local"][..., :5]}))
     with pytest.raises(BadInput, match="width 5, those of the examples have 6"):
         fitted.descriptor_importance(Features(support.x, {"local": support.views["local"][..., :5]}))

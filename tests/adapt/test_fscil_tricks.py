@@ -132,6 +132,8 @@ def test_classes_take_slots_in_the_order_they_come(case: Any) -> None:
     [
         ({"tricks": ("rotation",)}, "'rotation' changes the encoder"),
         ({"tricks": ("etfs",)}, "no 'etfs'; did you mean 'etf'"),
+        ({"tricks": "etf"}, "a list of supcon, etf, pseudo, subnet, .* not 'etf'"),
+        ({"tricks": None}, "not None"),
         ({"slots": 17}, "width=17 or more"),
         ({"slots": 5}, "6 classes, but slots=5"),
         ({"share": 0.0}, "share must be"),

@@ -131,6 +131,7 @@ def test_the_chain_changes_what_is_learnt(blobs: Any) -> None:
         ({"sampled": 0}, "sampled must be"),
         ({"gamma": 0.0}, "gamma must be"),
         ({"milestones": (-1,)}, "milestones must be"),
+        ({"milestones": 3}, "milestones is a list of epochs"),
     ],
 )
 def test_parameters_that_make_no_sense_are_refused(blobs: Any, params: dict[str, Any], message: str) -> None:

@@ -102,7 +102,6 @@ def test_equals_the_authors_code(golden: Any) -> None:
         h @ start,
         labels.repeat(2),
         item=items,
-        weight=torch.full((24,), 0.5, dtype=torch.float64),  # two views of an item of weight 1
         text=ClassText(text[:, None], torch.ones(4, 1, dtype=torch.bool)),
         views={"pre": h},
         query=Query(query @ start, views={"pre": query}),
@@ -169,6 +168,10 @@ def test_features_that_do_not_fit_are_refused(case: Any) -> None:
         head("prolip", text=text).fit(x.x, y)
     with pytest.raises(BadInput, match="take 'linear-adapter'"):
         head("prolip", text=text).fit(Features(x.x / np.linalg.norm(x.x, axis=1, keepdims=True), x.views), y)
+    with pytest.raises(BadInput, match=r"view 'pre' holds numbers \[n, d\]"):
+        head("prolip", text=text).fit(Features(x.x, {"pre": x.views["pre"][:, 0]}), y)
+    with pytest.raises(BadInput, match="view 'pre' has width 8, but ProLIP knows 12"):
+        head("prolip", text=text, epochs=1).fit(x, y).predict(Features(x.x, {"pre": x.x}))
     aligned = Features(x.x, {**x.views, "aligned": x.x[:, :5]})
     with pytest.raises(BadInput, match="class text has width 5"):
         head("prolip", text={c: v[:5] for c, v in text.items()}).fit(aligned, y)

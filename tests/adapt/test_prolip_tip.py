@@ -38,7 +38,6 @@ def test_equals_the_authors_code(golden: Any) -> None:
         h @ start,
         labels.repeat(2),
         item=torch.arange(12).repeat(2),
-        weight=torch.full((24,), 0.5, dtype=torch.float64),  # two views of an item of weight 1
         text=ClassText(text[:, None], torch.ones(4, 1, dtype=torch.bool)),
         views={"pre": h},
         query=Query(query @ start, views={"pre": query}),
@@ -86,7 +85,7 @@ def test_views_of_an_item_are_one_key(case: Any) -> None:
         np.concatenate([x.x, 2 * x.x]), {"pre": np.concatenate([x.views["pre"]] * 2)}, np.tile(np.arange(len(y)), 2)
     )
     made = joined(text, epochs=0).fit(twice, np.tile(y, 2))
-    assert made.state_["keys"].shape == (len(y), 8) and float(made.state_["value"].sum()) == 2 * len(y)
+    assert made.state_["keys"].shape == (len(y), 8) and float(made.state_["value"].sum()) == len(y)
 
 
 @pytest.mark.parametrize("bad", [{"alpha": -1.0}, {"beta": float("inf")}, {"reg": "1/n"}, {"epochs": -1}], ids=str)

@@ -108,6 +108,8 @@ def test_rows_of_weight_0_are_no_examples(zoo: np.ndarray, blobs: Any) -> None:
     assert certified(hypotheses=zoo).fit(x, y, weight).certificate_ == plain
     assert plain.n == len(x) - 1
     assert not plain.balanced
+    again = Features(x, {}, np.r_[1, 1, np.arange(2, len(x))])  # the row of weight 0 shows an item that is there too
+    assert certified(hypotheses=zoo).fit(again, y, weight).certificate_ == plain
 
 
 class TestClusters:
@@ -170,11 +172,12 @@ def test_a_restored_one_answers_without_the_zoo(zoo: np.ndarray, blobs: Any) -> 
         ({"hypotheses": np.zeros((2, 3, 11))}, r"shape \[M, 4, 11\], not \(2, 3, 11\)"),
         ({"hypotheses": np.full((2, 4, 11), np.nan)}, "finite"),
         ({"hypotheses": "zoo"}, "array"),
-        ({}, "needs class text"),
+        ({}, r"needs class text: .*\(on the command line: --class-names\)"),
         ({"hypotheses": np.zeros((2, 4, 11)), "delta": 1.0}, "delta"),
         ({"hypotheses": np.zeros((2, 4, 11)), "bound": "smallest"}, "bound is one of"),
         ({"hypotheses": np.zeros((2, 4, 11)), "search": "some"}, "search is one of"),
         ({"text": dict.fromkeys(range(4), np.ones(10)), "scales": (0.0,)}, "scales"),
+        ({"text": dict.fromkeys(range(4), np.ones(10)), "scales": 5.0}, "scales is a list of logit scales"),
     ],
 )
 def test_bad_input(params: dict[str, Any], message: str, blobs: Any) -> None:

@@ -122,3 +122,12 @@ def test_parameters_that_make_no_sense_are_refused(case: Any, bad: dict[str, Any
     x, y, _ = case
     with pytest.raises(BadInput, match=f"^{next(iter(bad))} "):
         head("unifgvc", **bad).fit(x, y)
+
+
+def test_descriptions_of_other_axes_or_width_are_refused(case: Any) -> None:
+    x, y, query = case
+    with pytest.raises(BadInput, match=r"view 'description' holds numbers \[n, d\], not float64 of shape"):
+        head("unifgvc").fit(Features(x.x, {"description": x.views["description"][:, 0]}), y)
+    short = Features(query.x, {"description": query.views["description"][:, :-1]})
+    with pytest.raises(BadInput, match="view 'description' has width"):
+        head("unifgvc").fit(x, y).predict(short)

@@ -76,6 +76,7 @@ def test_gaps_and_ranks_by_hand() -> None:
         (lambda: mmd2(np.ones((30, 2)), np.ones((30, 2))), "all items are the same"),
         (lambda: a_distance(sample(0), sample(0)[:, :3]), "one width"),
         (lambda: diagnose(sample(0, 9), [1] * 9, parameters=1), "one class only"),
+        (lambda: diagnose(np.full((4, 2), np.nan), [0, 0, 1, 1], parameters=1), "finite"),
         (lambda: bound(1.5, 0, 1, 10), "from 0 to 1"),
         (lambda: sample_term(-1, 10), "parameters >= 0"),
     ],

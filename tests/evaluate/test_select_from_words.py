@@ -163,5 +163,17 @@ def test_refusals() -> None:
         score_table(*names, {"a": [0.1] * 6}, [50] * 6)
     with pytest.raises(BadInput, match="class 'b' has no captions"):
         text_scores(lambda texts: np.ones((len(texts), 2)), ["a", "b"], {"a": ["x"]}, {}, ["{c}"], sigma=0)
+    said = {"a": ["x"], "b": "a photo"}
+    with pytest.raises(BadInput, match="captions of class 'b' are a list, not the one text 'a photo'"):
+        text_scores(
+            lambda texts: np.ones((len(texts), 2)), ["a", "b"], said, {"a": ["x"], "b": ["x"]}, ["{c}"], sigma=0
+        )
+    for wrong in (np.full((1, 2), np.nan), np.ones((1, 3))):
+        with pytest.raises(BadInput, match="embeddings are finite, all of width 2"):
+            scores_of_embeddings(np.eye(2), [np.ones((1, 2)), wrong], [np.ones((1, 2))] * 2, sigma=0)
+    with pytest.raises(BadInput, match="sigma is a finite number from 0"):
+        scores_of_embeddings(np.eye(2), [np.ones((1, 2))] * 2, [np.ones((1, 2))] * 2, sigma=-1)
     with pytest.raises(BadInput, match="are not \\[D, M\\]"):
         judge_selection(np.ones((2, 3)), np.ones((2, 3)))
+    with pytest.raises(BadInput, match="top is how many models count"):
+        judge_selection(np.ones((2, 7)), np.ones((2, 7)), top=0)

@@ -133,6 +133,8 @@ def test_accuracies_at_the_edge_are_moved_and_named() -> None:
         (OLD, OLD, {"n_new": [10, 10, 10, 10, 10, 9]}, "n_new: models were judged on 9 to 10 items"),
         (OLD, OLD, {"n_old": 0}, "n_old is 0"),
         (OLD, OLD, {"scale": "log"}, "unknown scale"),
+        (OLD, OLD, {"confidence": 2.0}, "confidence is between 0 and 1"),
+        (OLD, OLD, {"replicates": 0}, "replicates at least 1"),
         ([0.5, 0.5, 0.5], [0.3, 0.4, 0.5], {}, "need.* models that differ|models that differ"),
         ([OLD], [OLD], {}, "not of shape"),
     ],
@@ -230,5 +232,16 @@ def test_refusals_of_samples() -> None:
         resample_test_set(pool(), "matched", 2, seed=0, old=Judged(["cat"], [0.9], [10]))
     with pytest.raises(BadInput, match="one length"):
         resample_test_set(Judged(["a"], [0.5, 0.5], [10]), "top", 1, seed=0)
+    with pytest.raises(BadInput, match="class fox of the old set has no candidates"):
+        three = Judged(["cat", "dog", "fox"], [0.9] * 3, [10] * 3)
+        resample_test_set(pool(), "matched", 2, seed=0, old=three)
+    with pytest.raises(BadInput, match="edges of bins ascend"):
+        resample_test_set(pool(), "matched", 2, seed=0, old=pool(seed=1), edges=(0.6, 0.2))
+    with pytest.raises(BadInput, match="a whole number of items"):
+        resample_test_set(pool(), "top", 2.5, seed=0)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="of one size"):
         nearest_pairs(np.ones((2, 3)), np.ones((2, 4)))
+    with pytest.raises(BadInput, match="not finite"):
+        nearest_pairs(np.full((2, 3), np.nan), np.ones((2, 3)))
+    with pytest.raises(BadInput, match="closest is"):
+        nearest_pairs(np.ones((2, 3)), np.ones((2, 3)), closest=0)

@@ -18,7 +18,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import Tensor
 
-from handful.adapt.checks import check_finite, check_needs, check_shapes, check_views
+from handful.adapt.checks import check_finite, check_needs, check_shapes, check_views, check_widths
 from handful.adapt.inputs import (
     PLACES,
     Features,
@@ -156,6 +156,7 @@ class Head(ClassifierMixin, BaseEstimator):
             check_is_fitted(self)
             x, views = read_rows(self, data, reset=False, directions=self.directions)
             check_views(self, views)
+            check_widths(self, views)
             step = len(x) if self.together else CHUNK
             parts = [slice(at, at + step) for at in range(0, len(x), step)]
             state, columns = (self.state_, None) if classes is None else self._among(classes)

@@ -18,7 +18,7 @@ def check_needs(head: Head, counts: np.ndarray, views: Mapping[str, np.ndarray])
     """Raise `BadInput` for what a head lacks: side information, or examples of a class, which ``counts [C]``."""
     name = type(head).__name__
     if head.needs.text and head.text is None:
-        raise BadInput(f"{name} needs class text: give text={{label: vectors}}")
+        raise BadInput(f"{name} needs class text: give text={{label: vectors}} (on the command line: --class-names)")
     if head.needs.background and head.background is None:
         raise BadInput(f"{name} needs items of base classes: give background=features, or (features, labels)")
     if head.needs.unlabelled and head.unlabelled is None:
@@ -47,6 +47,13 @@ def check_finite(head: Head, state: State) -> None:
                 f"{type(head).__name__} learnt numbers that are not finite ({name!r}): take a smaller rate where it "
                 "has one, or features nearer to 1"
             )
+
+
+def check_widths(head: Head, views: Mapping[str, np.ndarray]) -> None:
+    """Raise `BadInput` for a view that is not as wide as the fitted head has learnt it."""
+    for name, width in head.view_widths().items():
+        if name in views and views[name].shape[-1] != width:
+            raise BadInput(f"view {name!r} has width {views[name].shape[-1]}, but {type(head).__name__} knows {width}")
 
 
 def check_shapes(shapes: Mapping[str, str], state: State, sizes: dict[str, int]) -> None:

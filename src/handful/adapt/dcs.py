@@ -162,6 +162,8 @@ class DCSCalibrator(TransformerMixin, BaseEstimator):
                 count(name, one, least=1) if name == "n_weights" else finite(name, one, least=0)
         finite("smoothing", self.smoothing, above=0)
         finite("dev", self.dev, above=0, most=0.5)
+        if not isinstance(self.schedule, Schedule):
+            raise BadInput(f"schedule is a Schedule(start=..., ...), not {self.schedule!r}")
         self.schedule.check()
         return [dict(zip(several, values, strict=True)) for values in itertools.product(*several.values())]
 

@@ -215,6 +215,8 @@ class FSCILTricks(Growing):
         return [w + m * c for w, m, c in zip(weights, masks, change, strict=True)]
 
     def _check_parameters(self) -> None:
+        if not isinstance(self.tricks, (tuple, list)) or not all(isinstance(trick, str) for trick in self.tricks):
+            raise BadInput(f"tricks: a list of {', '.join(TRICKS)}, () for none, not {self.tricks!r}")
         for trick in self.tricks:
             if trick in OF_ENCODERS:
                 raise BadInput(f"tricks: {trick!r} changes the encoder; on features there are {', '.join(TRICKS)}")

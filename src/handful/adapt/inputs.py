@@ -53,8 +53,8 @@ def read_rows(
     """The features ``[n, d]`` and views of ``X``, an array or `Features`.
 
     Raises:
-        BadInput: not a table, no rows, another width than was learnt, NaN or infinity, views of another length; with
-            ``directions`` a row of length zero.
+        BadInput: not a table, no rows, another width than was learnt, NaN or infinity, views of another length or with
+            other axes than theirs; with ``directions`` a row of length zero.
     """
     given: Mapping[str, np.ndarray] = {}
     if isinstance(X, Features):
@@ -68,11 +68,18 @@ def read_rows(
         _refuse_zero(x, "features")
     views = {}
     for name, view in given.items():
-        views[name] = np.asarray(view)
-        if len(views[name]) != len(x):
-            raise BadInput(f"view {name!r} has {len(views[name])} rows but the features have {len(x)}")
-        _refuse_unbounded(views[name], f"view {name!r}")
+        views[name] = _read_view(name, np.asarray(view), len(x))
     return x, views
+
+
+def _read_view(name: str, view: np.ndarray, n: int) -> np.ndarray:
+    if not view.ndim or len(view) != n:
+        raise BadInput(f"view {name!r} has {len(view) if view.ndim else 0} rows but the features have {n}")
+    axes = "[n, places, d]" if name in PLACES else "[n, d]"
+    if view.ndim != axes.count(",") + 1 or not view.size or view.dtype.kind not in "biuf":
+        raise BadInput(f"view {name!r} holds numbers {axes}, not {view.dtype} of shape {view.shape}")
+    _refuse_unbounded(view, f"view {name!r}")
+    return view
 
 
 def read_items(X: Any, n: int) -> np.ndarray:

@@ -260,6 +260,8 @@ def check_parameters(given: Settings) -> None:
     count("epochs", given.epochs)
     for name in ("sampled", "shot", "tasks", "batch_size"):
         count(name, getattr(given, name), 1)
+    if not isinstance(given.milestones, (tuple, list)):
+        raise BadInput(f"milestones is a list of epochs, () for none, not {given.milestones!r}")
     for milestone in given.milestones:
         count("milestones", milestone)
     if given.way is not None:

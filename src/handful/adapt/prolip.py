@@ -100,7 +100,7 @@ class LinearAdapter(Head):
         return x
 
     def _strength(self, task: Task) -> Tensor:
-        shots = task.y.sum((-2, -1)) / task.ways
+        shots = item_labels(task).sum((-2, -1)) / task.ways
         if self.reg == "1/K":
             return 1 / shots.clamp_min(1e-30)
         if self.reg == "1/K2":
@@ -152,6 +152,13 @@ class ProLIP(LinearAdapter):
         if "pre" not in views:
             raise BadInput("ProLIP needs features with a view 'pre': those before the projection")
         return views["pre"].to(x.dtype)
+
+
+def item_labels(task: Task) -> Tensor:
+    """Labels times weights of each item at its first row, zero at others ``[*b, N, C]``: the mean over its rows."""
+    items, real = task.items, (task.weight > 0)[..., None]
+    mean = items.total(task.y) / items.total(real.to(task.y.dtype)).clamp_min(1)
+    return torch.where(items.first[..., None] & real, mean, 0.0)
 
 
 def _views(task: Task) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from handful.adapt.parameters import finite
-from handful.adapt.prolip import ProLIP
+from handful.adapt.prolip import ProLIP, item_labels
 from handful.adapt.two_towers import text_rows
 from handful.core.distances import unit
 from handful.core.kernels import rbf
@@ -69,11 +69,11 @@ class ProLIPTip(ProLIP):
 def _cache(task: Task) -> tuple[Tensor, Tensor]:
     """One key ``[*b, K, D]`` and value ``[*b, K, C]`` an item, K the most items of a task; values of others are 0.
 
-    As in the loss of `ProLIP`, an item weighs what its rows weigh together.
+    However many rows an item has, its value is one label times the mean weight of its rows.
     """
-    items = task.items
+    items, value = task.items, item_labels(task)
     first = items.first & (task.weight > 0)
     order = first.to(torch.uint8).argsort(stable=True, dim=-1, descending=True)[..., : int(first.sum(-1).max())]
-    keys, value = unit(items.total(unit(task.x))), torch.where(first[..., None], items.total(task.y), 0.0)
+    keys = unit(items.total(unit(task.x)))
     keys, value = (t.gather(-2, order[..., None].expand(*order.shape, t.shape[-1])) for t in (keys, value))
     return keys, value

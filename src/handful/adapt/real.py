@@ -3,7 +3,8 @@
 Paper 040: Parashar, Lin, Liu, Dong, Li, Ramanan, Caverlee, Kong, "The Neglected Tails of Vision-Language Models", 2024.
 With unit rows x of images and of class texts, and W0 the mean class text:
 
-    min_W  mean CE(y, softmax(s x W')), from W0, every step seeing as many images as sentences
+    min_W  mean CE(y, softmax(s x W')), from W0, every step seeing ``batch_size`` images and as many sentences, or all
+           that there are of either
     logits = s x (wise W + (1 - wise) W0)'
 """
 
@@ -38,7 +39,8 @@ class REALLinear(Head):
         wise: share of the trained weights; 0 is zero-shot.
         iterations: steps; ``None``: ten passes over the examples, at most 32000, as the paper.
         lr: of AdamW (decay 0.01), falling by a cosine after it has climbed for 50 steps.
-        batch_size: images a step, and as many sentences; their order is drawn with ``random_state``.
+        batch_size: images a step, and sentences; all where there are fewer of them, which then count for less. Their
+            order is drawn with ``random_state``.
     """
 
     key: ClassVar[str] = "real"

@@ -107,7 +107,8 @@ class Steel(Head):
         super().fit(X, y, sample_weight)
         labels = np.asarray(y).ravel()
         weight = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
-        self._certificate = self._certified(labels[weight > 0], weight[weight > 0], read_items(X, len(labels)))
+        items = read_items(X, len(labels))
+        self._certificate = self._certified(labels[weight > 0], weight[weight > 0], items[weight > 0])
         return self
 
     def _certified(self, labels: np.ndarray, weight: np.ndarray, items: np.ndarray) -> Certificate | str:
@@ -209,6 +210,8 @@ class Steel(Head):
         finite("delta", self.delta, above=0, most=1)
         if self.delta >= 1:
             raise BadInput("delta must be below 1")
+        if not isinstance(self.scales, (tuple, list)):
+            raise BadInput(f"scales is a list of logit scales, () for logit_scale alone, not {self.scales!r}")
         for scale in self.scales:
             finite("scales", scale, above=0)
 

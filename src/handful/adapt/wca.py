@@ -130,10 +130,11 @@ def crop_boxes(
     does not pass the setting on, took 0.1.
 
     Raises:
-        BadInput: shares that are no range, or an image whose crops would be smaller than 2 pixels.
+        BadInput: shares that are no range, no crops, or an image whose crops would be smaller than 2 pixels.
     """
     if not 0 < low <= high <= 1:
         raise BadInput(f"crops are from low to high of the shorter side, 0 < low <= high <= 1, not {low} and {high}")
+    count("n", n, 1)
     short = min(width, height)
     if int(low * short) < 2:
         raise BadInput(f"an image of {width} x {height} is too small for crops of {low:g} of its shorter side")

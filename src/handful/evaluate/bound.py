@@ -175,11 +175,13 @@ def diagnose(
         error: of the method on the examples.
 
     Raises:
-        BadInput: one class only, or too few items for the gap.
+        BadInput: one class only, features that are not finite, or too few items for the gap.
     """
     support, labels = np.asarray(support, dtype=float), np.asarray(labels)
     if support.ndim != 2 or len(support) != len(labels):
         raise BadInput(f"features {support.shape} and {len(labels)} labels do not fit")
+    if not np.isfinite(support).all():
+        raise BadInput("features must be finite")
     classes = len(np.unique(labels))
     if classes < 2:
         raise BadInput("one class only: at least two classes with examples are needed")

@@ -116,6 +116,8 @@ def concept_frequency(
         BadInput: no names or one twice, synonyms of something else, a name without a word, a synonym of two classes,
             no captions, a judge that answers about other captions.
     """
+    if isinstance(corpus, str):
+        raise BadInput("the corpus is many captions, not one text: give a list of them")
     phrases = _phrases(names, synonyms or {}, shared)
     longest = max(map(len, phrases))
     hits: dict[tuple[str, ...], int] = dict.fromkeys(phrases, 0)
@@ -196,6 +198,8 @@ def _phrases(
         raise BadInput(f"names must be of different classes, not {list(names)!r}")
     if strange := [name for name in synonyms if name not in names]:
         raise BadInput(f"synonyms of {strange[0]!r}, which is none of the classes")
+    if odd := [name for name, listed in synonyms.items() if isinstance(listed, str)]:
+        raise BadInput(f"synonyms of {odd[0]!r} are a list, not the one text {synonyms[odd[0]]!r}")
     if shared not in ("refuse", "none", "both"):
         raise BadInput(f"shared is one of 'refuse', 'none', 'both', not {shared!r}")
     found: dict[tuple[str, ...], list[tuple[str, str]]] = {}

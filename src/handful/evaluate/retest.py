@@ -115,13 +115,15 @@ def resample_test_set(
 
     Raises:
         BadInput: frequencies out of range, lists of different length, a class with too few candidates, earlier rows
-            that the pool has not, ``"matched"`` without the old set or with an old class that has no item enough
-            people were asked about.
+            that the pool has not, edges that do not ascend, ``"matched"`` without the old set, with an old class that
+            has no candidates or with one that has no item enough people were asked about.
     """
     if strategy not in STRATEGIES:
         raise BadInput(f"unknown strategy {strategy!r}{nearest(strategy, STRATEGIES)}")
-    if per_class < 1:
-        raise BadInput(f"a class takes at least one item, not {per_class}")
+    if not isinstance(per_class, int | np.integer) or per_class < 1:
+        raise BadInput(f"a class takes a whole number of items, at least one, not {per_class!r}")
+    if (np.diff(np.asarray(edges, float)) <= 0).any() or not np.isfinite(np.asarray(edges, float)).all():
+        raise BadInput(f"edges of bins ascend, unlike {list(edges)}")
     labels, f, asked = _checked(pool, "pool")
     copies = np.zeros(len(f), bool) if duplicate is None else np.asarray(duplicate, bool)
     if copies.shape != f.shape:
@@ -137,6 +139,9 @@ def resample_test_set(
     earlier = np.zeros(len(f), bool)
     earlier[kept] = True
     goal = _goals(old, np.asarray(edges, float), per_class, least_asked) if strategy == "matched" else {}
+
+    if goal and len(gone := np.setdiff1d(np.asarray(old.labels), labels)):  # type: ignore[union-attr]
+        raise BadInput(f"class {gone[0]} of the old set has no candidates: collect some, or leave it out of old=")
 
     rng, rows, borrowed = np.random.default_rng(seed), [], {}
     for label in np.unique(labels):
@@ -185,6 +190,9 @@ def nearest_pairs(new: Any, old: Any, metric: Literal["l2", "dssim"] = "l2", *, 
 
     Returns:
         ``[p, 3]``: row among the new, row among the old, distance.
+
+    Raises:
+        BadInput: sizes that differ, numbers that are not finite, an unknown metric, ``closest`` below 1.
     """
     new, old = np.asarray(new, float), np.asarray(old, float)
     axes = {"l2": 2, "dssim": 3}
@@ -195,6 +203,10 @@ def nearest_pairs(new: Any, old: Any, metric: Literal["l2", "dssim"] = "l2", *, 
             f"new {new.shape} and old {old.shape} are not two lists of {'rows' if metric == 'l2' else 'pictures'} of"
             " one size"
         )
+    if not (np.isfinite(new).all() and np.isfinite(old).all()):
+        raise BadInput("new or old has numbers that are not finite: no distance can be told")
+    if closest < 1:
+        raise BadInput(f"closest is how many pairs to list, at least 1, not {closest}")
     distance = cdist(new, old) if metric == "l2" else np.stack([_dssim(picture, old) for picture in new])
     partner = distance.argmin(axis=1)
     least = distance[np.arange(len(new)), partner]

@@ -213,6 +213,8 @@ def judge_selection(
         BadInput: shapes that differ, fewer than six models, missing numbers.
     """
     p, y = np.asarray(predicted, float), np.asarray(true, float)
+    if top < 1:
+        raise BadInput(f"top is how many models count, at least 1, not {top}")
     if p.shape != y.shape or p.ndim != 2 or not len(p) or p.shape[1] < max(FEWEST, top):
         raise BadInput(f"predicted {p.shape} and true {y.shape} are not [D, M] of at least {max(FEWEST, top)} models")
     if not (np.isfinite(p).all() and np.isfinite(y).all()):

@@ -161,7 +161,8 @@ def robustness_fit(
 
     Raises:
         BadInput: fewer than three models, accuracies in percent or missing, models judged on different numbers of
-            items, an accuracy of 0 or 1 on a scale where that is infinite and no size of the set.
+            items, an accuracy of 0 or 1 on a scale where that is infinite and no size of the set, a confidence or a
+            number of replicates out of range.
     """
     old, new = _shares(old, "old"), _shares(new, "new")
     names = tuple(map(str, range(len(old)) if models is None else models))
@@ -171,6 +172,8 @@ def robustness_fit(
         raise BadInput(f"a line through {len(old)} models shows nothing: give at least {LEAST}")
     if scale not in SCALES:
         raise BadInput(f"unknown scale {scale!r}; there are: {', '.join(SCALES)}")
+    if not 0 < confidence < 1 or replicates < 1:
+        raise BadInput(f"confidence is between 0 and 1 and replicates at least 1, not {confidence} and {replicates}")
     sizes = _size(n_old, "n_old"), _size(n_new, "n_new")
     x, y, clipped = *(_on_scale(a, n, scale) for a, n in zip((old, new), sizes, strict=True)), []
     if scale != "linear":

@@ -57,6 +57,9 @@ def text_scores(
         bare = next((name for name in class_names if not by_class.get(name)), None)
         if bare is not None:
             raise BadInput(f"class {bare!r} has no {what}: every class needs some")
+        single = next((name for name in class_names if isinstance(by_class[name], str)), None)
+        if single is not None:
+            raise BadInput(f"{what} of class {single!r} are a list, not the one text {by_class[single]!r}")
     filled = [np.asarray(encode([t.replace("{c}", name) for t in templates]), float) for name in class_names]
     means = [normalize(rows).mean(axis=0) for rows in filled]
     embedded = [[np.asarray(encode(list(of[name])), float) for name in class_names] for of in (captions, synonyms)]
@@ -73,13 +76,19 @@ def scores_of_embeddings(
     Raises:
         BadInput: as `text_scores`.
     """
-    w = normalize(np.asarray(weights, float))
-    if len(w) < 2 or len(captions) != len(w) or len(synonyms) != len(w):
+    w = np.asarray(weights, float)
+    if w.ndim != 2 or len(w) < 2 or len(captions) != len(w) or len(synonyms) != len(w):
         raise BadInput(f"{len(w)} classes, captions of {len(captions)}, synonyms of {len(synonyms)}: need 2 of each")
     if not all(len(rows) for rows in (*captions, *synonyms)):
         raise BadInput("a class has no captions or no synonyms: every class needs some")
+    for rows in (w, *captions, *synonyms):
+        if np.shape(rows)[1:] != w.shape[1:] or not np.isfinite(np.asarray(rows, float)).all():
+            raise BadInput(f"embeddings are finite, all of width {w.shape[1]}, unlike one of shape {np.shape(rows)}")
+    if not 0 <= sigma < np.inf:
+        raise BadInput(f"sigma is a finite number from 0, not {sigma}")
     if sigma > 0 and seed is None:
         raise BadInput(f"noise of sigma={sigma:g} needs a seed: give seed=0, or sigma=0")
+    w = normalize(w)
     texts = [normalize(np.asarray(rows, float)) for rows in captions]
     labels = np.repeat(np.arange(len(w)), [len(rows) for rows in texts])
     noise = np.random.default_rng(seed).normal(0, sigma, (len(labels), w.shape[1])) if sigma > 0 else 0.0
