@@ -315,8 +315,9 @@ class Head(ClassifierMixin, BaseEstimator):
         Class text is in the state, what was learnt from other items too, and where tensors live is up to the machine.
         """
         plain = (str, int, float, bool, type(None), list, tuple)
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {k: v for k, v in values.items() if k not in _NOT_KEPT and isinstance(v, plain)}
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NOT_KEPT}
+        values = {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
+        return {k: v for k, v in values.items() if isinstance(v, plain)}
 
     @classmethod
     def restore(

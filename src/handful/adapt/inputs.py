@@ -21,6 +21,8 @@ from handful.errors import BadInput
 
 PLACES = {"local": 9, "crops": 9}
 """Views with several rows an item, ``[n, places, d]``; and how many there are where an item is made up."""
+AXES = {"aligned": "[n, dt]"} | dict.fromkeys(PLACES, "[n, places, d]")
+"""Of the views whose meaning is the same for all heads."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ def read_rows(
     """The features ``[n, d]`` and views of ``X``, an array or `Features`.
 
     Raises:
-        BadInput: not a table, no rows, another width than was learnt, NaN or infinity, views of another length; with
-            ``directions`` a row of length zero.
+        BadInput: not a table, no rows, another width than was learnt, NaN or infinity, views that are no numbers or
+            have another length or other axes; with ``directions`` a row of length zero.
     """
     given: Mapping[str, np.ndarray] = {}
     if isinstance(X, Features):
@@ -68,10 +70,9 @@ def read_rows(
         _refuse_zero(x, "features")
     views = {}
     for name, view in given.items():
-        views[name] = np.asarray(view)
+        views[name] = _view(name, view)
         if len(views[name]) != len(x):
             raise BadInput(f"view {name!r} has {len(views[name])} rows but the features have {len(x)}")
-        _refuse_unbounded(views[name], f"view {name!r}")
     return x, views
 
 
@@ -269,6 +270,21 @@ def check_device(device: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise BadInput(f"no device {device!r} here: {_one_line(str(error))}") from error
     return device
+
+
+def _view(name: str, given: Any) -> np.ndarray:
+    """Numbers ``[n, ...]``. Raises `BadInput` for anything else, or other axes than views of that name have."""
+    try:
+        view = np.asarray(given)
+    except ValueError as error:
+        raise BadInput(f"view {name!r} must be an array of numbers: {_one_line(str(error))}") from error
+    if view.dtype.kind not in "biuf":
+        raise BadInput(f"view {name!r} must be an array of numbers, not of {view.dtype}")
+    axes = AXES.get(name)
+    if view.ndim == 0 or (axes is not None and view.ndim != axes.count(",") + 1):
+        raise BadInput(f"view {name!r} must be an array {axes or '[n, ...]'}, not of shape {view.shape}")
+    _refuse_unbounded(view, f"view {name!r}")
+    return view
 
 
 def _vectors(rows: Any, label: Any, dtype: Any) -> np.ndarray:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+from typing import Any
 
 from handful.errors import BadInput
 
@@ -12,7 +14,7 @@ def finite(
     name: str, value: float, *, above: float = -math.inf, least: float = -math.inf, most: float = math.inf
 ) -> float:
     """``value``. Raises `BadInput` unless it is a finite number above ``above`` and from ``least`` to ``most``."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, Real) and not isinstance(value, bool)  # numpy's numbers too, as a grid search has them
     if number and math.isfinite(value) and above < value and least <= value <= most:
         return float(value)
     bounds = [f" above {above:g}"] * (above > -math.inf) + [f" from {least:g}"] * (least > -math.inf)
@@ -22,9 +24,16 @@ def finite(
 
 def count(name: str, value: int, least: int = 0) -> int:
     """``value``. Raises `BadInput` unless it is a whole number from ``least``."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
-        return value
+    if isinstance(value, Integral) and not isinstance(value, bool) and value >= least:
+        return int(value)
     raise BadInput(f"{name} must be a whole number from {least}, not {value!r}")
+
+
+def several(name: str, values: Any, what: str) -> list[Any]:
+    """``values`` as a list. Raises `BadInput` saying ``what`` they may be, unless they are a sequence."""
+    if isinstance(values, Iterable) and not isinstance(values, (str, bytes, dict)):
+        return list(values)
+    raise BadInput(f"{name} is {what}, not {values!r}")
 
 
 def one_of(name: str, value: str, words: Sequence[str]) -> str:
