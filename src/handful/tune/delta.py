@@ -20,6 +20,7 @@ from torch.nn.utils import parametrize
 
 from handful.errors import BadInput
 from handful.tune.change import Begun, Change, Mode
+from handful.tune.modes import in_mode
 from handful.tune.sites import Where, as_matrix, from_matrix, is_linear
 
 
@@ -159,6 +160,7 @@ class Delta(nn.Module):
             BadInput: a change has no such form, or not in training; the model is another, or changed already.
         """
         handles, made = [], []
+        modes = [(holder, holder.training) for holder in self.each()]  # a parametrization takes that of its module
         try:
             for holder, use in zip(self.each(), self._uses(model, mode), strict=True):
                 module = _module(model, holder)
@@ -180,6 +182,8 @@ class Delta(nn.Module):
                 handle.remove()
             for module, parameter in dict.fromkeys(made):
                 parametrize.remove_parametrizations(module, parameter, leave_parametrized=False)
+            for holder, before in modes:
+                holder.training = before
 
     @torch.no_grad()
     def merge(self, model: nn.Module) -> Merged:
@@ -199,7 +203,8 @@ class Delta(nn.Module):
                 was = kept.setdefault((holder.site, name), getattr(module, name).detach().clone())
                 # Several changes add up in single precision, and are rounded to the weight's own once.
                 wide = was.float() if was.dtype in (torch.float16, torch.bfloat16) else was
-                made[holder.site, name] = holder.on(name)(made.get((holder.site, name), wide))
+                with in_mode(False, holder):  # a mask that is drawn anew in training is the one that stays
+                    made[holder.site, name] = holder.on(name)(made.get((holder.site, name), wide))
         for (site, name), value in made.items():
             getattr(model.get_submodule(site), name).copy_(value)
         return Merged(model, kept)
