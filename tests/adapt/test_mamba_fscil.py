@@ -203,7 +203,7 @@ def test_maps_that_do_not_fit_are_refused() -> None:
     local = x.views["local"]
     with pytest.raises(BadInput, match="3 places, which make no square"):
         head("mamba-fscil", **SMALL).fit(Features(x.x, {"local": local[:, :3]}), y)
-    with pytest.raises(BadInput, match="maps \\[n, places, channels\\]"):
+    with pytest.raises(BadInput, match=r"must be an array \[n, places, d\]"):
         head("mamba-fscil", **SMALL).fit(Features(x.x, {"local": local[:, 0]}), y)
     model, new = fitted(), y >= BASE
     for wrong in (local[:, :1], local[..., :4]):
