@@ -126,6 +126,12 @@ def test_the_search_prefers_a_cache_that_helps(blobs: Any) -> None:
     assert float(fitted.state_["alpha"]) > 1
 
 
+def test_a_parameter_that_plays_no_part_is_none() -> None:
+    assert "gamma" in head("ape").get_params()
+    assert "gamma" not in head("ape-t").get_params()  # trained weights of the keys stand in its place
+    assert "gamma" not in head("ape-t").ranges
+
+
 @pytest.mark.parametrize("n", [0, 11, -1, 2.5, 0.0, float("nan"), "many", True])
 def test_channels_there_are_not_are_refused(blobs: Any, n: Any) -> None:
     x, y = blobs()

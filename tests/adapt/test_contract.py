@@ -235,6 +235,20 @@ def test_no_module_takes_the_place_of_a_public_function() -> None:
 BAD_PARAMETERS: list[tuple[str, dict[str, Any]]] = [
     ("prototypes", {"metric": "manhattan"}),
     ("prototypes", {"temperature": 0.0}),
+    ("prototypes", {"temperature": "1"}),
+    ("pt-map", {"beta": "1"}),
+    ("pt-map", {"class_prior": 0.5}),
+    ("pt-map", {"class_prior": None}),
+    ("putm", {"alpha": 0.2}),
+    ("vdt", {"dropout": "half"}),
+    ("vdt", {"dropout": 1.0}),
+    ("mf-adapter", {"dilations": 2}),
+    ("mf-adapter", {"dilations": ()}),
+    ("mf-adapter", {"window": 0}),
+    ("mf-adapter", {"sharpness": -1.0}),
+    ("gda", {"alpha": None}),
+    ("tip-x", {"logit_scale": 0.0}),
+    ("proto-clip", {"logit_scale": 0.0}),
     ("matching-networks", {"normalize": "query"}),
     ("matching-networks", {"temperature": -1.0}),
     ("matching-networks", {"epsilon": 0.0}),
@@ -267,6 +281,51 @@ def test_parameters_that_make_no_sense_are_refused(key: str, params: dict[str, A
     with pytest.raises(BadInput, match=rf"^{next(iter(params))}\b") as caught:
         head(key, **params).adapt(task)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["prototypes", "gda", "ape", "vdt"])
+@pytest.mark.parametrize(
+    "params",
+    [{"logit_scale": float("nan")}, {"logit_scale": -1.0}, {"logit_scale": "100"}, {"random_state": "a"}],
+    ids=str,
+)
+def test_what_all_heads_take_is_checked(problem: Any, key: str, params: dict[str, Any]) -> None:
+    x, y, _, text = problem
+    with pytest.raises(BadInput, match=rf"^{next(iter(params))} ") as caught:
+        head(key, text=dict(enumerate(text)), **params).fit(x, y)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_numpy_are_numbers_and_are_kept(problem: Any) -> None:
+    x, y, query, text = problem
+    given: dict[str, Any] = {"logit_scale": np.float32(40), "random_state": np.int64(3), "alpha": np.float32(0.5)}
+    for key, more in (("ape", {"n_channels": np.int64(6)}), ("gda", {}), ("ape-t", {"epochs": np.int64(2)})):
+        fitted = head(key, text=dict(enumerate(text)), **given, **more).fit(x, y)
+        kept = fitted.parameters()
+        for name, value in {**given, **more}.items():
+            assert kept[name] == value
+            assert type(kept[name]) in (int, float)
+        again = type(fitted).restore(kept, fitted.classes_, fitted.state_, fitted.n_features_in_, fitted.classes_[:0])
+        np.testing.assert_allclose(again.logits(query), fitted.logits(query), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("views", "message"),
+    [
+        ({"local": np.ones((14, 9))}, "view 'local' must be an array"),
+        ({"local": np.ones((14, 3, 3, 10))}, "view 'local' must be an array"),
+        ({"aligned": np.ones(14)}, "view 'aligned' must be an array"),
+        ({"any": np.array(["a"] * 14)}, "view 'any' must be an array of numbers"),
+        ({"any": [[1.0]] * 13 + [[1.0, 2.0]]}, "view 'any' must be an array of numbers"),
+        ({"any": np.full((14, 1), np.nan)}, "view 'any' at row 0"),
+    ],
+)
+def test_views_that_are_no_tables_of_numbers_are_refused(problem: Any, views: dict[str, Any], message: str) -> None:
+    from handful.adapt.base import Features
+
+    x, y, _, text = problem
+    with pytest.raises(BadInput, match=message):
+        head("gda", text=dict(enumerate(text))).fit(Features(x, views), y)
 
 
 def test_tasks_that_do_not_fit_together_are_refused() -> None:

@@ -142,5 +142,19 @@ def test_an_item_at_the_mean_has_no_direction(blobs: Any) -> None:
     base = head("easy", center="base", background=blobs(seed=2)[0]).fit(x, y)
     with pytest.raises(BadInput, match="an item is all zeros once the mean is taken off"):
         base.predict(base.state_["center"].numpy()[None])
+    same, labels = np.ones((4, 3)), [0, 0, 1, 1]
     with pytest.raises(BadInput, match="an example is all zeros"):
-        head("easy").fit(np.ones((4, 3)), [0, 0, 1, 1])
+        head("easy", transductive=False).fit(same, labels)
+    with pytest.raises(BadInput, match="an example is all zeros"):
+        head("easy").fit(same, labels).predict(same)
+
+
+def test_an_example_at_the_mean_of_the_support_has_a_direction_from_that_of_the_run() -> None:
+    x, items = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]), np.array([[0.0, 1.0], [3.0, 1.0], [2.0, 5.0]])
+    run = np.concatenate([x, items])
+    z = centred(run, run.mean(0))
+    nearest = ((z[3:, None] - z[:3]) ** 2).sum(-1).argmin(1)
+    for fitted in (head("easy", n_iter=1).fit(x, [0, 1, 2]), head("easy", n_iter=1).fit(x, [0, 1, 2]).frozen(items)):
+        assert np.isfinite(fitted.predict_proba(items)).all()
+    assert head("easy", n_iter=1).fit(x, [0, 1, 2]).predict(items).tolist() == nearest.tolist()
+    head("easy", transductive=False, unlabelled=items).fit(x, [0, 1, 2])

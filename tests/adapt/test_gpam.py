@@ -125,6 +125,17 @@ def test_negatives_outside_are_found_after_learning() -> None:
     assert learnt.unknown_recall > 0.9 and learnt.auroc > 0.98
 
 
+def test_a_component_of_one_row_has_the_pooled_variance_whatever_the_rounding() -> None:
+    draw, y = np.random.default_rng(2), np.repeat(range(4), [1, 2, 5, 3])
+    x = 2 * draw.normal(size=(4, 12))[y] + 0.7 * draw.normal(size=(11, 12))
+    for dtype in (np.float64, np.float32):
+        state = head("gpam", n_components=2, shrinkage=1.0).fit(x.astype(dtype), y).state_
+        alone = (state["share"] * state["mass"][:, None] - 1).abs() < 1e-5
+        assert int(alone.sum()) >= 4
+        lone = state["variance"][alone]
+        torch.testing.assert_close(lone, lone[:1].expand_as(lone), rtol=1e-5, atol=0)
+
+
 def test_two_components_follow_a_class_in_two_parts() -> None:
     rng = np.random.default_rng(0)
     parts = np.array([[4.0, 0, 0], [-4, 0, 0], [0, 6, 0]])

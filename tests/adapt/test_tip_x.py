@@ -10,7 +10,9 @@ import torch
 from scipy.stats import entropy
 
 from handful.adapt import head
+from handful.adapt.base import Features
 from handful.adapt.tip_x import divergence
+from handful.core.distances import unit
 from handful.errors import BadInput
 from handful.testing import CHECKS
 
@@ -81,6 +83,26 @@ def test_divergences_that_are_all_the_same_tell_nothing(blobs: Any) -> None:
     same = dict.fromkeys(range(2), x[0])
     ours = head("tip-x", text=same, gamma=9.0).fit(x, y)
     np.testing.assert_allclose(ours.logits(x), head("tip-x", text=same, gamma=0.0).fit(x, y).logits(x), atol=1e-9)
+
+
+def test_divergences_that_differ_by_rounding_only_tell_nothing() -> None:
+    draw = np.random.default_rng(0)
+    x, y, text = draw.normal(size=(80, 10)), np.arange(80) % 40, dict(enumerate(draw.normal(size=(40, 16))))
+    aligned = draw.normal(size=16) * draw.uniform(0.5, 2, (80, 1))  # one direction: the class texts see no difference
+    for dtype in (np.float64, np.float32):
+        items = Features(x.astype(dtype), {"aligned": aligned.astype(dtype)})
+        assert float(head("tip-x", text=text).fit(items, y).state_["scale"]) == 0
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.005])
+def test_short_numbers_tell_signatures_apart(temperature: float) -> None:
+    draw = np.random.default_rng(0)
+    words = unit(torch.as_tensor(draw.normal(size=64) + 0.9 * draw.normal(size=(100, 64)))).numpy()  # all rather alike
+    y = np.arange(200) % 100
+    x = draw.normal(size=64) + 2 * words[y] + 0.8 * draw.normal(size=(200, 64))
+    made = {"text": dict(enumerate(words)), "alpha": 0.0, "gamma": 30.0, "temperature": temperature}
+    long, short = (head("tip-x", **made).fit(x.astype(d), y).logits(x.astype(d)) for d in (np.float64, np.float32))
+    np.testing.assert_allclose(short, long, atol=2e-3)
 
 
 @pytest.mark.parametrize("check", ["precision", "padding", "weights"])

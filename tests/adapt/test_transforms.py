@@ -76,6 +76,12 @@ class TestChannelPower:
         big = ChannelPower(signed=False).fit_transform(x[5:]) - ChannelPower().fit_transform(x[5:])
         np.testing.assert_allclose(big[-1], zero, atol=2e-4)
 
+    def test_large_values_keep_their_digits(self) -> None:
+        x = np.array([[1e3, 1e6], [2e7, 1e8]])
+        short = ChannelPower().fit_transform(x.astype(np.float32))
+        np.testing.assert_allclose(short, ChannelPower().fit_transform(x), rtol=1e-5)
+        np.testing.assert_allclose(short, np.log1p(1 / x) ** -1.3, rtol=1e-4)
+
     @pytest.mark.paper(19, oracle="c")
     @settings(max_examples=30, deadline=None)
     @given(st.lists(st.floats(-5, 5), min_size=2, max_size=8))

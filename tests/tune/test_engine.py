@@ -116,6 +116,22 @@ def test_every_kind_of_change_can_be_loaded_by_a_program_that_imports_the_room_o
     assert len(kinds) >= 14 and {f"handful.tune.{kind}" for kind in kinds} <= set(seen)
 
 
+def test_what_is_drawn_in_training_is_not_merged_even_after_a_model_in_training_mode() -> None:
+    net, x = Net().train(), torch.ones(2, 6)
+    delta = shaken(Delta.begin(net, [Placed(Moved(mixout=0.5), Where((), sites=("fc1",)))], torch.Generator()))
+    with delta.attached(net.eval(), "weight"):
+        want = net(x)
+    for before in (False, True):
+        delta.train(before)
+        with delta.attached(net.train(), "weight"):
+            pass
+        assert all(holder.training == before for holder in delta.holders)
+        drawn, merged = torch.random.get_rng_state(), delta.merge(net)
+        assert torch.equal(torch.random.get_rng_state(), drawn)
+        torch.testing.assert_close(net(x), want)
+        merged.undo()
+
+
 class Normed(Net):
     """With a batch normalisation."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,18 @@ def test_an_item_of_weight_2_is_two_items() -> None:
         learner().fit_base(Data(later.inputs, later.labels, later.classes, (later.labels == 0).float()))
 
 
+def test_an_encoder_in_training_mode_learns_what_one_at_rest_does() -> None:
+    made = []
+    for training in (False, True):
+        model, drawn = learner(epochs=2, grow_lr=0.05, grow_epochs=2), torch.random.get_rng_state()
+        model.encoder.train(training)
+        model.fit_base(images(range(4), 6)).partial_fit(images(range(4, 6), 3)).features(images(range(2), 1).inputs)
+        assert torch.equal(torch.random.get_rng_state(), drawn)
+        assert all(part.training == training for part in model.encoder.modules())
+        made.append((model.prototypes, *weights(model).values(), *weights(model).values()))
+    assert all(torch.equal(rest, train) for rest, train in zip(*made, strict=True))
+
+
 def test_the_authors_masks_and_loss() -> None:
     given, want = GOLDEN["inputs"], GOLDEN["expected"]
     for case, mask in zip(given["masks"], want["masks"], strict=True):
@@ -259,6 +272,13 @@ def test_bad_input() -> None:
             learner(capacity=wrong)
     with pytest.raises(BadInput, match="temperature"):
         learner(temperature=0.0)
+    wrong: Any
+    for name, wrong in [
+        ("epochs", math.nan), ("lr", "x"), ("grow_lr", math.inf), ("weight_decay", -1), ("batch", 1.5), ("seed", None),
+        ("tune_layers", 3), ("skip", "out"), ("temperature", None), ("capacity", "x"),
+    ]:  # fmt: skip
+        with pytest.raises(BadInput, match=f"^{name} "):
+            learner(**{name: wrong})
     with pytest.raises(BadInput, match="metric is"):
         learner(metric="manhattan")
     with pytest.raises(BadInput, match="tune_layers 'layer9' names none of the maps: layer1"):

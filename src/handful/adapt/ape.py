@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -64,8 +65,8 @@ def refine_channels(
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class APE(Head):
-    """Cache of the support on the channels that tell the classes apart, training-free.
+class Refined(Head):
+    """What APE and APE-T share: the channels that are kept, and a cache of the support.
 
     Args:
         n_channels: how many channels are kept, or their share of all (below 1).
@@ -74,11 +75,37 @@ class APE(Head):
         alpha: weight of the cache; ``"loo"`` searches 10 values from 0.1 to 7, an item's own rows left out of the vote
             (1 where a class has a single item), as the reference does on a validation set.
         beta: sharpness; ``"loo"`` likewise.
+    """
+
+    needs: ClassVar[Needs] = Needs(text=True)
+    ranges: ClassVar[Ranges] = {"alpha": (0.1, 10.0), "beta": (0.5, 20.0)}
+
+    n_channels: int | float = 0.7
+    similarity: float = 0.5
+    variance: float = 0.5
+    alpha: float | Literal["loo"] = 1.0
+    beta: float | Literal["loo"] = 1.0
+
+    @property
+    def directions(self) -> bool:
+        """Cosines only."""
+        return True
+
+    def _channels(self, task: Task, x: Tensor, text: Tensor, *, text_only: bool) -> Tensor:
+        w = finite("similarity", self.similarity), finite("variance", self.variance)
+        n = channel_count(self.n_channels, x.shape[-1])
+        return refine_channels(x, task.y, text, task.class_mask, n, w, text_only=text_only)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class APE(Refined):
+    """Cache of the support on the channels that tell the classes apart, training-free.
+
+    Args:
         gamma: how much a key counts that text disagrees with; ``"loo"`` searches 5 values from 0 to 1.
     """
 
     key: ClassVar[str] = "ape"
-    needs: ClassVar[Needs] = Needs(text=True)
     shapes: ClassVar[Mapping[str, str]] = {
         "keys": "N Q",
         "value": "N C",
@@ -87,19 +114,9 @@ class APE(Head):
         "beta": "",
         "gamma": "",
     }
-    ranges: ClassVar[Ranges] = {"alpha": (0.1, 10.0), "beta": (0.5, 20.0), "gamma": (0.01, 1.0)}
+    ranges: ClassVar[Ranges] = {**Refined.ranges, "gamma": (0.01, 1.0)}
 
-    n_channels: int | float = 0.7
-    similarity: float = 0.5
-    variance: float = 0.5
-    alpha: float | Literal["loo"] = 1.0
-    beta: float | Literal["loo"] = 1.0
     gamma: float | Literal["loo"] = 0.1
-
-    @property
-    def directions(self) -> bool:
-        """Cosines only."""
-        return True
 
     def adapt(self, task: Task) -> State:
         """State: ``keys [*b, N, Q]``, ``value [*b, N, C]``, ``channels [*b, Q]``, strengths ``[*b]``."""
@@ -116,11 +133,6 @@ class APE(Head):
         """``s f W' + alpha exp(-beta (1 - f' F'')) (R_FW Y)``."""
         votes = rbf(cut(query_rows(query), state["channels"]), state["keys"], state["beta"][..., None, None])
         return prior_logits(query.prior) + state["alpha"][..., None, None] * (votes @ state["value"])
-
-    def _channels(self, task: Task, x: Tensor, text: Tensor, *, text_only: bool) -> Tensor:
-        w = finite("similarity", self.similarity), finite("variance", self.variance)
-        n = channel_count(self.n_channels, x.shape[-1])
-        return refine_channels(x, task.y, text, task.class_mask, n, w, text_only=text_only)
 
     def held(self, state: State) -> Self:
         """With the strengths that were chosen."""
@@ -142,15 +154,9 @@ class APE(Head):
 
 def channel_count(n_channels: int | float, width: int) -> int:
     """A number of channels from a number or a share. Raises `BadInput` for none or more than there are."""
-    share = isinstance(n_channels, float) and 0 < n_channels < 1
-    n = max(1, round(n_channels * width)) if share else n_channels
-    if (
-        isinstance(n, bool)
-        or not isinstance(n, (int, float))
-        or not math.isfinite(n)
-        or n != int(n)
-        or not 1 <= n <= width
-    ):
+    number = isinstance(n_channels, Real) and not isinstance(n_channels, bool) and math.isfinite(n_channels)
+    n = max(1, round(n_channels * width)) if number and 0 < n_channels < 1 else n_channels
+    if not number or n != int(n) or not 1 <= n <= width:
         raise BadInput(f"n_channels must be from 1 to the {width} there are, or a share below 1, not {n_channels!r}")
     return int(n)
 

@@ -17,7 +17,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from handful.adapt.ape import ALPHA, APE, BETA, take
+from handful.adapt.ape import ALPHA, BETA, Refined, take
 from handful.adapt.cache import others, search
 from handful.adapt.parameters import count, finite
 from handful.adapt.two_towers import item_rows, query_rows, text_rows
@@ -30,7 +30,7 @@ from handful.protocols import Needs
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class APET(APE):
+class APET(Refined):
     """APE with a trained residual on text and keys, and a trained weight of each key.
 
     The channels are those of the text alone. Strengths that are searched are searched after training.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from handful.adapt.parameters import count, finite
 from handful.core.task import State
 from handful.errors import BadInput
 
@@ -15,8 +16,12 @@ if TYPE_CHECKING:
 
 
 def check_needs(head: Head, counts: np.ndarray, views: Mapping[str, np.ndarray]) -> None:
-    """Raise `BadInput` for what a head lacks: side information, or examples of a class, which ``counts [C]``."""
+    """Raise `BadInput` for what a head lacks: side information, or examples of a class, which ``counts [C]``; and for
+    parameters of every head that make no sense."""
     name = type(head).__name__
+    finite("logit_scale", head.logit_scale, least=0)
+    if head.random_state is not None:
+        count("random_state", head.random_state)
     if head.needs.text and head.text is None:
         raise BadInput(f"{name} needs class text: give text={{label: vectors}} (on the command line: --class-names)")
     if head.needs.background and head.background is None:

@@ -75,7 +75,8 @@ class EASY(Transductive):
             center = self._center(base, torch.ones_like(base[:, 0])).expand(*x.shape[:-2], -1)
         else:
             center = self._center(x, y.sum(-1))
-        z = self._process(center, x, y.sum(-1) > 0, "example")
+        moves = self.center == "run" and (self.transductive or task.pool is not None)  # `move` takes another center
+        z = self._process(center, x, y.sum(-1) > 0, None if moves else "example")
         return {"support": x, "y": y, "mean": class_means(z, y)[0], "center": center}
 
     def move(self, state: State, query: Query) -> tuple[Tensor, State]:
@@ -105,14 +106,15 @@ class EASY(Transductive):
         learnt = Chain.letters(self.letters).learn(x, weight)
         return learnt.get(self._place, x.new_zeros(*x.shape[:-2], x.shape[-1]))
 
-    def _process(self, center: Tensor, x: Tensor, real: Tensor, what: str) -> Tensor:
+    def _process(self, center: Tensor, x: Tensor, real: Tensor, what: str | None) -> Tensor:
         """Rows ``x [*b, n, D]`` after all letters, zero where not ``real [*b, n]``.
 
         Raises:
-            BadInput: a negative number under a root; a row without direction where one is wanted.
+            BadInput: a negative number under a root; a row without direction where one is wanted, named by ``what``
+                (``None``: it becomes zero).
         """
         z = Chain.letters(self.letters).apply({self._place: center}, torch.where(real[..., None], x, 0.0))
-        if "E" in self.letters and bool((real & (z.norm(dim=-1) == 0)).any()):
+        if what is not None and "E" in self.letters and bool((real & (z.norm(dim=-1) == 0)).any()):
             raise BadInput(f"an {what} is all zeros once the mean is taken off: it has no direction, leave it out")
         return torch.where(real[..., None], z, 0.0)
 

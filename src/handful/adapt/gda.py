@@ -12,7 +12,6 @@ any label: `gda_unsupervised`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from handful.adapt.base import Head
 from handful.adapt.gda_new import synthesised
-from handful.adapt.parameters import one_of
+from handful.adapt.parameters import finite, one_of
 from handful.core.calibration import pick
 from handful.core.distances import sqeuclidean, unit
 from handful.core.gaussians import Discriminant
@@ -125,11 +124,10 @@ class GDA(Head):
         if isinstance(self.alpha, str):
             if self.alpha != "loo":
                 raise BadInput(f"alpha is a number or 'loo', not {self.alpha!r}")
-        elif not 0 <= self.alpha < math.inf:
-            raise BadInput(f"alpha must be finite and not below 0, not {self.alpha}")
+        else:
+            finite("alpha", self.alpha, least=0)
         one_of("shrinkage", self.shrinkage, get_args(Shrinkage))
-        if self.priors not in ("uniform", "empirical"):
-            raise BadInput(f"priors is 'uniform' or 'empirical', not {self.priors!r}")
+        one_of("priors", self.priors, ("uniform", "empirical"))
 
     def _gaussian(self, task: Task) -> Discriminant:
         """Of the support; with ``"classes"`` rows count so that their scatter is the mean of the classes' covariances,

@@ -68,11 +68,15 @@ def read_rows(
         _refuse_zero(x, "features")
     views = {}
     for name, view in given.items():
-        views[name] = _read_view(name, np.asarray(view), len(x))
+        views[name] = _read_view(name, view, len(x))
     return x, views
 
 
-def _read_view(name: str, view: np.ndarray, n: int) -> np.ndarray:
+def _read_view(name: str, given: Any, n: int) -> np.ndarray:
+    try:
+        view = np.asarray(given)
+    except ValueError as error:
+        raise BadInput(f"view {name!r} must be an array of numbers: {_one_line(str(error))}") from error
     if not view.ndim or len(view) != n:
         raise BadInput(f"view {name!r} has {len(view) if view.ndim else 0} rows but the features have {n}")
     axes = "[n, places, d]" if name in PLACES else "[n, d]"

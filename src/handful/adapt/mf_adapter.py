@@ -20,7 +20,7 @@ from torch import Tensor
 
 from handful.adapt.base import Head
 from handful.adapt.cache import Strength, closest, others, search, stepped
-from handful.adapt.parameters import count, finite
+from handful.adapt.parameters import count, finite, several
 from handful.adapt.zero_shot import prior_logits
 from handful.core.distances import unit
 from handful.core.kernels import rbf
@@ -32,6 +32,7 @@ ALPHA = Strength("alpha", 1.0, stepped(0.1, 3.0, 10))
 BETA = Strength("beta", 1.0, stepped(0.1, 7.0, 10))
 ETA = Strength("eta", 1.0, stepped(0.1, 10.0, 10))
 DILATIONS = (1, 2, 3, 4, 5)
+WHOLE = "a list of whole numbers from 1"
 BLOCK = 2**25
 """Cosines of regions held at a time."""
 
@@ -78,6 +79,8 @@ class MFAdapter(Head):
     def adapt(self, task: Task) -> State:
         """State: ``keys [*b, N, D]``, ``value [*b, N, C]``, the maps ``local [*b, N, L, E]``, strengths ``[*b]``."""
         state = {"keys": unit(task.x), "value": task.y, "local": self._local(task)}
+        fitting(state["local"].shape[-2], self.window, self.dilations)  # refuses now what it would refuse when asked
+        finite("sharpness", self.sharpness, least=0)
         alpha, beta, eta = self._strengths(task, state)
         return {**state, "alpha": alpha, "beta": beta, "eta": eta}
 
@@ -111,7 +114,7 @@ class MFAdapter(Head):
         return super().view_widths() | {"local": self.state_["local"].shape[-1]}
 
     def _heard(self, found: Tensor) -> Tensor:
-        return (-finite("sharpness", self.sharpness, least=0) * (1 - found)).exp()
+        return (-self.sharpness * (1 - found)).exp()
 
     def _local(self, task: Task) -> Tensor:
         if "local" not in task.views:
@@ -179,16 +182,19 @@ def fitting(places: int, window: int, dilations: Sequence[int] | None) -> list[i
     """The dilations whose windows fit into a square map.
 
     Raises:
-        BadInput: a map that is no square, a window that does not fit, or none that does.
+        BadInput: a map that is no square, dilations that are no whole numbers from 1, a window that does not fit, or
+            none that does.
     """
     side = math.isqrt(places)
     if side * side != places:
         raise BadInput(f"local features must be a square map of places, not {places} of them")
     count("window", window, 1)
-    given = DILATIONS if dilations is None else [count("dilations", d, 1) for d in dilations]
+    given = DILATIONS if dilations is None else several("dilations", dilations, WHOLE)
+    given = [count("dilations", d, 1) for d in given]
     fits = [d for d in given if 1 + (window - 1) * d <= side]
+    if not given:
+        raise BadInput(f"dilations is {WHOLE}, not an empty one")
     if not fits or (dilations is not None and len(fits) < len(given)):
-        raise BadInput(
-            f"windows of {window} places, {max(given) if dilations else 1} apart, do not fit into {side} x {side}"
-        )
+        far = 1 if dilations is None else max(given)
+        raise BadInput(f"windows of {window} places, {far} apart, do not fit into {side} x {side}")
     return fits

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from handful.adapt.base import Head
 from handful.adapt.cache import Strength, search
+from handful.adapt.parameters import finite
 from handful.adapt.zero_shot import prior_logits
 from handful.core.distances import unit
 from handful.core.task import Query, State, Task
@@ -88,6 +89,7 @@ class ProtoCLIP(Head):
         return replace(self, alpha=float(state["alpha"]), beta=float(state["beta"]))
 
     def _strengths(self, task: Task) -> list[Tensor]:
+        finite("logit_scale", self.logit_scale, above=0)
         tried = [ALPHA.tried(self.alpha), BETA.tried(self.beta)]
         image, text = cosines_left_out(task)[None], prior_logits(task.offset)[None] / self.logit_scale
         betas = image.new_tensor(tried[1]).reshape(-1, *[1] * task.y.dim())

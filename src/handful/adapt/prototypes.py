@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from handful.adapt.growing import Growing
+from handful.adapt.parameters import finite, one_of
 from handful.core.distances import cosine, sqeuclidean
 from handful.core.gaussians import class_means, means_without_item
 from handful.core.task import Query, State, Task, lowest
@@ -51,10 +52,8 @@ class Prototypes(Growing):
 
     def adapt(self, task: Task) -> State:
         """State: ``mean [*b, C, D]``, ``mass [*b, C]``."""
-        if self.metric not in ("sqeuclidean", "cosine"):
-            raise BadInput(f"metric is 'sqeuclidean' or 'cosine', not {self.metric!r}")
-        if not 0 < self.temperature < float("inf"):
-            raise BadInput(f"temperature must be above 0, not {self.temperature}")
+        one_of("metric", self.metric, ("sqeuclidean", "cosine"))
+        finite("temperature", self.temperature, above=0)
         mean, mass = class_means(task.x, task.y)
         return {"mean": mean, "mass": mass}
 

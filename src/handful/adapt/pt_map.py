@@ -24,7 +24,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from handful.adapt.parameters import count, finite
+from handful.adapt.parameters import count, finite, several
 from handful.adapt.transductive import Transductive, center_, cleaned, real_queries
 from handful.adapt.transforms import Power
 from handful.core.distances import sqeuclidean, unit_
@@ -135,7 +135,8 @@ class PTMAP(Transductive):
             if self.class_prior != "uniform":
                 raise BadInput(f"class_prior is 'uniform' or a share for each class, not {self.class_prior!r}")
             return
-        prior = [finite("class_prior", share, above=0) for share in self.class_prior]
+        shares = several("class_prior", self.class_prior, "'uniform' or a share for each class")
+        prior = [finite("class_prior", share, above=0) for share in shares]
         if len(prior) != classes:
             raise BadInput(f"class_prior has {len(prior)} shares, but there are {classes} classes")
         if abs(sum(prior) - 1) > 1e-6:

@@ -24,7 +24,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from handful.adapt.parameters import count, finite, one_of
+from handful.adapt.parameters import count, finite, one_of, several
 from handful.adapt.transductive import Transductive, cleaned, real_queries
 from handful.adapt.transforms import Power, refuse_negative
 from handful.core.distances import sqeuclidean, unit
@@ -175,9 +175,10 @@ class PUTM(Transductive):
     def _check(self) -> None:
         for name in ("rho", "theta"):
             finite(name, getattr(self, name), least=0, most=1)
-        if len(self.alpha) != 2:
-            raise BadInput(f"alpha is two numbers, for one shot and for more, not {self.alpha!r}")
-        for alpha in self.alpha:
+        alphas = several("alpha", self.alpha, what := "two numbers, for one shot and for more")
+        if len(alphas) != 2:
+            raise BadInput(f"alpha is {what}, not {self.alpha!r}")
+        for alpha in alphas:
             finite("alpha", alpha, least=0, most=1)
         finite("lr", self.lr, above=0)
         finite("power", self.power, least=0)

@@ -26,7 +26,7 @@ from handful.adapt.parameters import finite
 from handful.adapt.zero_shot import prior_logits
 from handful.core.distances import unit
 from handful.core.kernels import rbf
-from handful.core.task import Query, State, Task
+from handful.core.task import Query, State, Task, lowest
 from handful.protocols import Needs, Ranges
 
 ALPHA = Strength("alpha", 1.0, stepped(0.1, 50.0, 10))
@@ -74,6 +74,7 @@ class TipX(Head):
     def adapt(self, task: Task) -> State:
         """State: ``keys [*b, N, D]``, their log ``signature [*b, N, C]``, ``value [*b, N, C]``, psi, strengths."""
         finite("temperature", self.temperature, above=0)
+        finite("logit_scale", self.logit_scale, above=0)
         keys = unit(task.x)
         signature = self._signature(prior_logits(task.offset), task.class_mask)
         scale, offset = _psi(divergence(signature, signature), keys @ keys.mT, task.weight > 0)
@@ -96,10 +97,10 @@ class TipX(Head):
         return replace(self, alpha=float(state["alpha"]), beta=float(state["beta"]), gamma=float(state["gamma"]))
 
     def _signature(self, prior: Tensor, real: Tensor) -> Tensor:
-        """``log p`` over the real classes, 0 for padded ones."""
+        """``log p`` over the real classes, the lowest number for padded ones."""
         cosines = prior / (self.logit_scale * self.temperature)
         log_p = cosines.masked_fill(~real[..., None, :], -torch.inf).log_softmax(-1)
-        return torch.where(real[..., None, :], log_p, 0.0)
+        return torch.where(real[..., None, :], log_p, lowest(log_p))
 
     def _strengths(self, task: Task, state: State) -> list[Tensor]:
         pairs = (BETA, self.beta), (GAMMA, self.gamma), (ALPHA, self.alpha)
@@ -118,10 +119,12 @@ class TipX(Head):
 def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     """``KL(p_i | q_j)`` ``[*b, n, m]`` in nats of log probabilities ``[*b, n, C]`` and ``[*b, m, C]``.
 
-    A class with 0 in both is left out.
+    Signatures are nearly alike, so that it takes double precision to tell them apart.
     """
-    p = torch.where(log_p < 0, log_p.exp(), 0.0)
-    return ((p * log_p).sum(-1, keepdim=True) - p @ log_q.mT).clamp_min(0)
+    dtype = log_p.dtype
+    log_p, log_q = (rows.double().log_softmax(-1) for rows in (log_p, log_q))  # rounded, they no longer add up to 1
+    p = log_p.exp()
+    return ((p * log_p).sum(-1, keepdim=True) - p @ log_q.mT).clamp_min(0).to(dtype)
 
 
 def _psi(unlike: Tensor, cosines: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,6 @@ classifier, and with ``Chain(steps=(Power(), Unit(), Center()))`` the inductive 
 from __future__ import annotations
 
 import itertools
-import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from handful.adapt.inputs import read_rows, to_tensor
+from handful.adapt.parameters import finite
 from handful.core.distances import unit
 from handful.core.lowrank import row_space
 from handful.core.task import State
@@ -134,8 +134,8 @@ class Power(Transform):
 
     def apply_(self, x: Tensor) -> Tensor:
         """`apply`, in the memory of ``x``."""
-        if not (0 <= self.beta < math.inf and 0 <= self.eps < math.inf):
-            raise BadInput(f"beta and eps must be finite and not below 0, not {self.beta} and {self.eps}")
+        finite("beta", self.beta, least=0)
+        finite("eps", self.eps, least=0)
         if self.beta == 0 and (self.signed or self.eps == 0):
             raise BadInput("the logarithm (beta=0) is for features that are not negative, with eps above 0")
         if self.signed:
@@ -197,12 +197,11 @@ class ChannelPower(Transform):
         return {}
 
     def _phi(self, x: Tensor) -> Tensor:
-        return (1 / x + 1).log() ** -self.k
+        return (1 / x).log1p() ** -self.k  # log(1/x + 1) loses the digits of a large x
 
     def apply(self, state: State, x: Tensor) -> Tensor:
         """Raises `BadInput` for k <= 0, and for negative features unless ``signed``."""
-        if not 0 < self.k < math.inf:
-            raise BadInput(f"k must be finite and above 0, not {self.k}")
+        finite("k", self.k, above=0)
         if self.signed:
             return self._phi(x.clamp_min(0) + self.eps) - self._phi((-x).clamp_min(0) + self.eps)
         refuse_negative(x, "give signed=True")

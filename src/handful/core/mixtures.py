@@ -21,6 +21,8 @@ FLOOR = 1e-6
 """Least variance of a feature, over the mean of the pooled variances."""
 _NOTHING = 1e-6
 """Share of a component's weight below which nothing is left of it."""
+_ONE = 1 + 1e-5
+"""Weight up to which a component has the variance of one row, none: shares add up to 1 with a rounding error."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ class Mixtures:
         pool = _pooled(mean, variance, n)
         floor = FLOOR * pool.mean(-1)[..., None, None, None]
         trust = torch.zeros_like(n) if shrinkage == math.inf else n / (n + shrinkage).clamp_min(1e-30)
-        flat_class = (variance <= floor).all(-1) & (n > 1)
-        trust = torch.where((n <= 1) | (flat_class & (shrinkage == 0)), 0.0, trust)[..., None]
+        flat_class = (variance <= floor).all(-1) & (n > _ONE)
+        trust = torch.where((n <= _ONE) | (flat_class & (shrinkage == 0)), 0.0, trust)[..., None]
         variance = (trust * variance + (1 - trust) * pool[..., None, None, :]).clamp_min(floor)
         share = n / mass.clamp_min(torch.finfo(x.dtype).tiny)[..., None]
         return cls(mean, variance, share, mass, (flat_class & (shrinkage == 0)).any(-1))
@@ -103,9 +105,9 @@ class Mixtures:
         grown = torch.where(there, n / torch.where(there, left, 1.0), 1.0)[..., None]
         away = (x[..., None, :] - mean).square()
         if shrinkage != math.inf:
-            over = torch.where(left > 1, left, 0.0)[..., None] + shrinkage  # of one row there is no variance
+            over = torch.where(left > _ONE, left, 0.0)[..., None] + shrinkage  # of one row there is no variance
             less = (n[..., None] + shrinkage) * variance - grown * part[..., None] * away
-            known = (n[..., None] > 1) & (over > 0)
+            known = (n[..., None] > _ONE) & (over > 0)
             floor = FLOOR * variance.mean(-1, keepdim=True)
             variance = torch.where(known, (less / torch.where(known, over, 1.0)).clamp_min(floor), variance)
         logs = -((2 * math.pi * variance).log() + grown.square() * away / variance).sum(-1) / 2

@@ -163,6 +163,7 @@ class Delta(nn.Module):
                 `merge` or otherwise.
         """
         handles, made = [], []
+        modes = [(holder, holder.training) for holder in self.each()]  # a parametrization takes that of its module
         try:
             for holder, use in zip(self.each(), self._uses(model, mode), strict=True):
                 module = _module(model, holder)
@@ -188,6 +189,8 @@ class Delta(nn.Module):
                 handle.remove()
             for module, parameter in dict.fromkeys(made):
                 parametrize.remove_parametrizations(module, parameter, leave_parametrized=False)
+            for holder, before in modes:
+                holder.training = before
 
     @torch.no_grad()
     def merge(self, model: nn.Module) -> Merged:

@@ -13,8 +13,10 @@ score s stands beside every weight of a convolution or linear map; the share c o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import torch
@@ -103,9 +105,22 @@ class SoftNetFSCIL:
     delta: Delta = field(init=False)
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "epochs", "lr", "gamma", "grow_epochs", "grow_lr", "weight_decay"):
+            value = getattr(self, name)
+            number = isinstance(value, Real) and not isinstance(value, bool)
+            if not number or not 0 <= value < math.inf:
+                raise BadInput(f"{name} must be a finite number from 0, not {value!r}")
+        for name, least in (("batch", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+                raise BadInput(f"{name} must be a whole number from {least}, not {value!r}")
         SoftSubnet(self.capacity)
+        if isinstance(self.skip, str) or not isinstance(self.skip, Sequence):
+            raise BadInput(f"skip is a list of names of maps, not {self.skip!r}")
+        if not isinstance(self.tune_layers, str):
+            raise BadInput(f"tune_layers is a regular expression, not {self.tune_layers!r}")
         named("tune_layers", self.tune_layers)
-        if not self.temperature > 0:
+        if self.temperature == 0:
             raise BadInput(f"temperature must be above 0, not {self.temperature}")
         if self.metric not in ("euclidean", "cosine"):
             raise BadInput(f"metric is 'euclidean' or 'cosine', not {self.metric!r}")

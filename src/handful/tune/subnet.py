@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -36,8 +37,8 @@ class SoftSubnet(Change):
     soft: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.capacity <= 1:
-            raise BadInput(f"capacity is a share above 0, at most 1, not {self.capacity}")
+        if not isinstance(self.capacity, Real) or not 0 < self.capacity <= 1:
+            raise BadInput(f"capacity is a share above 0, at most 1, not {self.capacity!r}")
 
     def begin(self, weight: Tensor, generator: torch.Generator) -> Begun:
         if weight.dim() != 2:
