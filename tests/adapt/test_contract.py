@@ -43,7 +43,6 @@ REASONS: Mapping[str, Mapping[str, str]] = {
     },
     "auto": {
         "precision": "plans that tie are told apart by the last digits",
-        "soft labels": "an example of several classes has no closed form without it, so other plans are judged",
         "leave-one-out": "what was chosen from all examples is held, and no parameter can hold it",
     },
 }
@@ -312,10 +311,10 @@ def test_numbers_of_numpy_are_numbers_and_are_kept(problem: Any) -> None:
 @pytest.mark.parametrize(
     ("views", "message"),
     [
-        ({"local": np.ones((14, 9))}, "view 'local' must be an array"),
-        ({"local": np.ones((14, 3, 3, 10))}, "view 'local' must be an array"),
-        ({"aligned": np.ones(14)}, "view 'aligned' must be an array"),
-        ({"any": np.array(["a"] * 14)}, "view 'any' must be an array of numbers"),
+        ({"local": np.ones((14, 9))}, "view 'local' holds numbers"),
+        ({"local": np.ones((14, 3, 3, 10))}, "view 'local' holds numbers"),
+        ({"aligned": np.ones(14)}, "view 'aligned' holds numbers"),
+        ({"any": np.array(["a"] * 14)}, "view 'any' holds numbers"),
         ({"any": [[1.0]] * 13 + [[1.0, 2.0]]}, "view 'any' must be an array of numbers"),
         ({"any": np.full((14, 1), np.nan)}, "view 'any' at row 0"),
     ],

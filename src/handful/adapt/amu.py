@@ -95,11 +95,8 @@ class AMUTuning(Head):
     def answer(self, state: State, query: Query) -> Tensor:
         """``s0 + alpha u l``."""
         prior, real = prior_logits(query.prior), state["real"]
-        h = query.views["aux"].to(state["weight"].dtype)
-        if h.dim() != query.x.dim() or h.shape[-1] != state["weight"].shape[-1]:
-            width = state["weight"].shape[-1]
-            raise BadInput(f"view 'aux' has shape {tuple(h.shape)}, but the head learnt from rows of {width} numbers")
-        bias = standardised(unit(h) @ state["weight"].mT, real)
+        h = unit(query.views["aux"].to(state["weight"].dtype))
+        bias = standardised(h @ state["weight"].mT, real)
         return prior + self.alpha * self._doubt(prior, real) * bias
 
     def view_widths(self) -> dict[str, int]:
@@ -199,7 +196,4 @@ def _moments(p: Tensor, inside: Tensor, ways: Tensor) -> tuple[Tensor, Tensor]:
 def _aux_rows(task: Task) -> Tensor:
     if "aux" not in task.views:
         raise BadInput("AMUTuning needs features with a view 'aux': those of the second encoder")
-    h = task.views["aux"].to(task.support.dtype)
-    if h.dim() != task.support.dim():
-        raise BadInput(f"view 'aux' is features [n, width] of the second encoder, not an array of {tuple(h.shape)}")
-    return unit(torch.where(task.weight[..., None] > 0, h, 0.0))
+    return unit(torch.where(task.weight[..., None] > 0, task.views["aux"].to(task.support.dtype), 0.0))

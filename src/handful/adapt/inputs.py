@@ -21,6 +21,8 @@ from handful.errors import BadInput
 
 PLACES = {"local": 9, "crops": 9}
 """Views with several rows an item, ``[n, places, d]``; and how many there are where an item is made up."""
+TABLES = ("aligned", "aux", "description", "middle", "pre")
+"""Views with one row an item, ``[n, d]``; others may have any axes."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,9 @@ def _read_view(name: str, given: Any, n: int) -> np.ndarray:
         raise BadInput(f"view {name!r} must be an array of numbers: {_one_line(str(error))}") from error
     if not view.ndim or len(view) != n:
         raise BadInput(f"view {name!r} has {len(view) if view.ndim else 0} rows but the features have {n}")
-    axes = "[n, places, d]" if name in PLACES else "[n, d]"
-    if view.ndim != axes.count(",") + 1 or not view.size or view.dtype.kind not in "biuf":
+    axes = "[n, places, d]" if name in PLACES else "[n, d]" if name in TABLES else "[n, ...]"
+    other = axes != "[n, ...]" and view.ndim != axes.count(",") + 1
+    if other or not view.size or view.dtype.kind not in "biuf":
         raise BadInput(f"view {name!r} holds numbers {axes}, not {view.dtype} of shape {view.shape}")
     _refuse_unbounded(view, f"view {name!r}")
     return view

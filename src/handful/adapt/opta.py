@@ -111,6 +111,8 @@ class OpTA(Transductive):
     def start(self, task: Task) -> State:
         """State: class means ``[*b, C, D]``, ``mass [*b, C]``, and the regression on them."""
         self._check()
+        if task.x.shape[-1] < 2:
+            raise BadInput("rows are standardised over their features, of which there must be two: n_features=1")
         y = task.y
         means, mass = class_means(_standardised(task.x, y.sum(-1) > 0), y)
         return self._regression({"means": means, "mass": mass}, means)
