@@ -180,8 +180,7 @@ class LFA(Head):
         count("k", self.k, 1)
         finite("margin_scale", self.margin_scale, above=0)
         finite("noise", self.noise, least=0)
-        if finite("dropout", self.dropout, least=0, most=1) == 1:
-            raise BadInput("dropout must be below 1: nothing would be kept")
+        finite("dropout", self.dropout, least=0, below=1)
         finite("lr", self.lr, above=0)
         finite("weight_decay", self.weight_decay, least=0)
 

@@ -91,7 +91,7 @@ class Logistic(Head):
         else:
             finite("C", self.C, above=0)
         count("folds", self.folds, 2)
-        finite("tolerance", self.tolerance, above=0, most=1)
+        finite("tolerance", self.tolerance, above=0, below=1)
 
     def _rows(self, x: Tensor) -> Tensor:
         return unit(x) if self.normalize else x

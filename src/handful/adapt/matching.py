@@ -49,7 +49,7 @@ class MatchingNetworks(Head):
         """State: unit keys ``key [*b, N, D]`` and labels times weights ``value [*b, N, C]``."""
         one_of("normalize", self.normalize, ("both", "support"))
         finite("temperature", self.temperature, above=0)
-        finite("epsilon", self.epsilon, above=0, most=1)
+        finite("epsilon", self.epsilon, above=0, below=1)
         return {"key": unit(task.x), "value": task.y}
 
     def answer(self, state: State, query: Query) -> Tensor:

@@ -11,14 +11,16 @@ from handful.errors import BadInput
 
 
 def finite(
-    name: str, value: float, *, above: float = -math.inf, least: float = -math.inf, most: float = math.inf
-) -> float:
-    """``value``. Raises `BadInput` unless it is a finite number above ``above`` and from ``least`` to ``most``."""
+    name: str, value: float, *, above: float = -math.inf, least: float = -math.inf, most: float = math.inf,
+    below: float = math.inf,
+) -> float:  # fmt: skip
+    """``value``. Raises `BadInput` unless it is a finite number between ``above`` and ``below``, and from ``least`` to
+    ``most``."""
     number = isinstance(value, Real) and not isinstance(value, bool)  # numpy's numbers too, as a grid search has them
-    if number and math.isfinite(value) and above < value and least <= value <= most:
+    if number and math.isfinite(value) and above < value < below and least <= value <= most:
         return float(value)
     bounds = [f" above {above:g}"] * (above > -math.inf) + [f" from {least:g}"] * (least > -math.inf)
-    bounds += [f" to {most:g}"] * (most < math.inf)
+    bounds += [f" to {most:g}"] * (most < math.inf) + [f" and below {below:g}"] * (below < math.inf)
     raise BadInput(f"{name} must be a finite number{''.join(bounds)}, not {value!r}")
 
 

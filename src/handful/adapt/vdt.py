@@ -193,8 +193,7 @@ class VDT(Head):
         one_of("adapter", self.adapter, ADAPTERS)
         finite("ratio", self.ratio, least=0, most=1)
         finite("length", self.length, above=0)
-        if finite("dropout", self.dropout, least=0, most=1) == 1:
-            raise BadInput("dropout must be below 1: nothing would be kept")
+        finite("dropout", self.dropout, least=0, below=1)
         finite("lr", self.lr, above=0)
         count("epochs", self.epochs)
         count("batch_size", self.batch_size, 1)

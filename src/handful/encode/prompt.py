@@ -39,9 +39,9 @@ class Prompt:
         kinds = tuple(segments) if segments is not None else (0,) * len(ids)
         return cls(tuple(ids), kinds, tuple(at for at, one in enumerate(ids) if one == mask))
 
-    def inserted(self, at: int, ids: Sequence[int], segments: Sequence[int] | None = None) -> Prompt:
-        """With more tokens before place ``at``, of kind 0 unless ``segments`` says otherwise."""
-        kinds = (0,) * len(ids) if segments is None else tuple(segments)
+    def inserted(self, at: int, ids: Sequence[int]) -> Prompt:
+        """With more tokens before place ``at``, of kind 0."""
+        kinds = (0,) * len(ids)
         masks = tuple(place + len(ids) * (place >= at) for place in self.masks)
         return Prompt((*self.ids[:at], *ids, *self.ids[at:]), (*self.segments[:at], *kinds, *self.segments[at:]), masks)
 

@@ -20,6 +20,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from handful.errors import BadInput, nearest
+from handful.tune.prompting import refuse_one
 
 Mode = Literal["swap", "copies", "random"]
 Rows = Sequence[Sequence[str]]
@@ -104,8 +105,7 @@ def counterfactual(
 
 def refuse_others(texts: Sequence[str]) -> None:
     """Raise `BadInput` for one text in place of a list, and for an item that is none."""
-    if isinstance(texts, str):
-        raise BadInput(f"texts are a list of them, not the one text {texts[:60]!r}")
+    refuse_one(texts)
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise BadInput(f"item {number} is {str(text)[:60]!r}, a {type(text).__name__}, not a text")

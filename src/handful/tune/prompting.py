@@ -31,8 +31,7 @@ Texts = Sequence[str] | Sequence[Sequence[str]]
 
 def listed(texts: Texts) -> list[list[str]]:
     """The texts of each item, as a list. Raises `BadInput` for one text in place of a list, and for what is none."""
-    if isinstance(texts, str):
-        raise BadInput(f"texts are a list of them, not the one text {texts[:60]!r}")
+    refuse_one(texts)
     out = []
     for number, item in enumerate(texts):
         several = item.tolist() if isinstance(item, np.ndarray) else [item] if isinstance(item, str) else item
@@ -40,6 +39,12 @@ def listed(texts: Texts) -> list[list[str]]:
             raise BadInput(f"item {number} is {str(item)[:60]!r}, a {type(item).__name__}: give a text, or several")
         out.append(list(several))
     return out
+
+
+def refuse_one(texts: Texts) -> None:
+    """Raise `BadInput` for one text in place of a list."""
+    if isinstance(texts, str):
+        raise BadInput(f"texts are a list of them, not the one text {texts[:60]!r}")
 
 
 def refuse_unpaired(

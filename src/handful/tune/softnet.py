@@ -13,16 +13,15 @@ score s stands beside every weight of a convolution or linear map; the share c o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from handful.adapt.parameters import count, finite
 from handful.core.distances import cosine, sqeuclidean
 from handful.core.gaussians import class_means
 from handful.core.train import SGD
@@ -106,14 +105,9 @@ class SoftNetFSCIL:
 
     def __post_init__(self) -> None:
         for name in ("temperature", "epochs", "lr", "gamma", "grow_epochs", "grow_lr", "weight_decay"):
-            value = getattr(self, name)
-            number = isinstance(value, Real) and not isinstance(value, bool)
-            if not number or not 0 <= value < math.inf:
-                raise BadInput(f"{name} must be a finite number from 0, not {value!r}")
+            finite(name, getattr(self, name), least=0)
         for name, least in (("batch", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-                raise BadInput(f"{name} must be a whole number from {least}, not {value!r}")
+            count(name, getattr(self, name), least)
         SoftSubnet(self.capacity)
         if isinstance(self.skip, str) or not isinstance(self.skip, Sequence):
             raise BadInput(f"skip is a list of names of maps, not {self.skip!r}")
