@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from handful.core.intervals import clopper_pearson, mean_interval
+from handful.core.intervals import clopper_pearson, mean_interval, mean_of_means
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 SETS = {
@@ -229,9 +229,8 @@ def _tuning(peer: str) -> str:
         )
     even = [name for name in shown if name != "cr-183-20"]
     for what, names in (("mean of the accuracies", even), ("mean of all", shown)) if len(shown) > 1 else ():
-        both = sorted(set.intersection(*(set(draws[name]) for name in names)))
-        whole = mean_interval([sum(gain(name, s) for name in names) / len(names) for s in both]).as_dict()
-        rows.append((what, str(len(both)), "", "", "", _estimate(whole, "+.1f"), "", "", ""))
+        whole = mean_of_means([[gain(name, s) for s in draws[name]] for name in names]).as_dict()
+        rows.append((what, "", "", "", "", _estimate(whole, "+.1f"), "", "", ""))
     head = ("Task", "Draws", "Frozen", "`tune auto`", peer, "Difference", "Tuning, s", "`auto`, s", f"{peer}, s")
     return table(head, rows)
 

@@ -14,6 +14,7 @@ from handful.core.intervals import (
     equal_worth,
     grouped_wilson,
     mean_interval,
+    mean_of_means,
     percentiles,
     reflected,
     resample,
@@ -90,6 +91,24 @@ def test_the_mean_stays_within_its_bounds_and_one_value_says_nothing_more() -> N
     assert mean_interval([0.4], within=(0, 1)) == Estimate(0.4, 0, 1)
     with pytest.raises(BadInput):
         mean_interval([])
+
+
+def test_the_mean_of_two_means_has_welchs_interval() -> None:
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(1, 3, 14), rng.normal(2, 0.5, 6)
+    found, welch = mean_of_means([a, b]), stats.ttest_ind(a, -b, equal_var=False).confidence_interval(0.95)  # of a + b
+    assert (2 * found.low, 2 * found.high) == pytest.approx((welch.low, welch.high), rel=1e-12)
+    assert found.value == pytest.approx((a.mean() + b.mean()) / 2)
+
+
+def test_the_mean_of_one_mean_is_that_mean_and_one_value_tells_no_spread() -> None:
+    a = [1.0, 4.0, 2.0, 7.0]
+    assert mean_of_means([a]).as_dict() == pytest.approx(mean_interval(a).as_dict())
+    assert mean_of_means([a, [3.0]]) == Estimate(3.25, -np.inf, np.inf)
+    assert mean_of_means([[2.0, 2.0], [3.0, 3.0]]) == Estimate(2.5, 2.5, 2.5)
+    for nothing in ([], [a, []]):
+        with pytest.raises(BadInput, match="no values"):
+            mean_of_means(nothing)
 
 
 def test_groups_of_equal_items_are_worth_one_item_each() -> None:

@@ -3,6 +3,7 @@
 Wilson (1927)           p between (p n + z^2/2 -+ z sqrt(p (1-p) n + z^2/4)) / (n + z^2)
 Clopper, Pearson (1934) Beta quantiles; never covers less than it says; one-sided too, for proofs
 Student (1908)          mean -+ t s / sqrt(n)
+Welch (1947)            the same of the mean of several means, each of draws of its own
 Korn, Graubard (1998)   groups of items: the interval of the n_eff = p (1-p) / var(p) items they are worth
 Kish (1965)             items of unequal weight: no more than (sum w)^2 / sum w^2 equal ones
 Newcombe (1998)         a difference of two proportions, from the interval of each
@@ -11,7 +12,7 @@ Efron (1979)            percentiles of the statistic over resampled items, or ov
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -133,6 +134,29 @@ def mean_interval(values: Any, confidence: float = 0.95, within: tuple[float, fl
         return Estimate(mean, *within)
     half = _t(confidence, values.size - 1) * float(values.std(ddof=1)) / values.size**0.5
     return Estimate(mean, max(within[0], mean - half), min(within[1], mean + half))
+
+
+def mean_of_means(samples: Sequence[Any], confidence: float = 0.95) -> Estimate:
+    """Welch's interval of the mean of k means, sample i being ``[n_i]`` independent values; samples are independent.
+
+    The variance is v = sum v_i / k^2 with v_i = s_i^2 / n_i, of Satterthwaite's (1946) degrees of freedom
+    (sum v_i)^2 / sum (v_i^2 / (n_i - 1)). A sample of one value tells nothing of its spread, so neither do all.
+
+    Raises:
+        BadInput: no samples, or one without values.
+    """
+    means = [mean_interval(sample, confidence).value for sample in samples]
+    if not means:
+        raise BadInput("no values to take the mean of")
+    mean, sizes = float(np.mean(means)), np.array([len(sample) for sample in samples])
+    if sizes.min() == 1:
+        return Estimate(mean, -np.inf, np.inf)
+    v = np.array([np.var(sample, ddof=1) for sample in samples]) / sizes
+    if not v.any():
+        return Estimate(mean, mean, mean)
+    freedom = float(v.sum() ** 2 / (v**2 / (sizes - 1)).sum())
+    half = _t(confidence, freedom) * float(v.sum()) ** 0.5 / len(means)
+    return Estimate(mean, mean - half, mean + half)
 
 
 def resample(
