@@ -162,7 +162,7 @@ def test_refusals() -> None:
         log_linear_trend(np.exp(np.arange(12)), np.ones(12))
     with pytest.raises(BadInput, match="accuracy of concept 0 is missing"):
         log_linear_trend([1, 2], [np.nan, 2])
-    with pytest.raises(BadInput, match="counts are a list of numbers"):
+    with pytest.raises(BadInput, match="counts must be numbers"):
         log_linear_trend(["many"], [1])
     with pytest.raises(BadInput, match="accuracies are a list of numbers, one a concept, not of shape"):
         log_linear_trend([1, 2], [[1], [2]])

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from handful.adapt.parameters import finite, several
+from handful.adapt.parameters import finite, numbers, several
 from handful.errors import BadInput
 
 THRESHOLD = 0.7
@@ -106,7 +106,7 @@ class ConceptIndex:
         if len(set(names)) < len(names):
             raise BadInput(f"class names repeat ({max(names, key=names.count)!r}): give each once")
         finite("threshold", threshold)
-        scores = np.asarray(image_scores, float)
+        scores = numbers("image_scores", image_scores)
         if scores.shape != (self.size, len(names)):
             raise BadInput(f"image scores {scores.shape} are not [{self.size} captions, {len(names)} classes]")
         if not np.isfinite(scores).all():

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from handful.adapt.parameters import count, several
+from handful.adapt.parameters import count, numbers, several
 from handful.core.intervals import Estimate, mean_interval
 from handful.errors import BadInput
 
@@ -209,10 +209,7 @@ def _counts(counts: Any) -> np.ndarray:
 
 
 def _numbers(name: str, values: Any) -> np.ndarray:
-    try:
-        numbers = np.asarray(values, float)
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"{name} are a list of numbers, one a concept ({error})") from error
-    if numbers.ndim != 1:
-        raise BadInput(f"{name} are a list of numbers, one a concept, not of shape {numbers.shape}")
-    return numbers
+    found = numbers(name, values)
+    if found.ndim != 1:
+        raise BadInput(f"{name} are a list of numbers, one a concept, not of shape {found.shape}")
+    return found
