@@ -106,7 +106,7 @@ def test_training_learns_and_what_the_authors_report_is_the_best_epoch() -> None
 def test_the_search_is_judged_by_probabilities() -> None:
     """One column of logits says nothing of a class: here it is constant, and its probability is right."""
     y = np.arange(40) % 2
-    x = np.stack([1 - 2 * y, np.zeros(40)], axis=1) + [0.0, 1e-3]
+    x = np.stack([1.0 - 2 * y, np.full(40, 1e-3)], axis=1)
     start, split = text_start([[1.0, 1e-6], [1e-6, 1.0]], scale=1.0), (np.arange(20), np.arange(20, 40))
     constant = start._replace(weight=np.array([[1, 0], [0, 0]], np.float32))
     found = probe(constant, x, y, metric="roc-auc", split=split, rates=(0.0,), decays=(0.0,), published=(x, y))

@@ -79,8 +79,8 @@ def score(labels: Any, scores: Any, metric: Metric) -> float:
 
     Args:
         labels: class numbers ``[n]``; 0/1 ``[n, C]`` for ``"11point-map"``; 0/1 ``[n]`` for ``"roc-auc"``.
-        scores: ``[n, C]``, the larger the likelier, probabilities where ``C`` columns compete; for ``"roc-auc"`` those of
-            class 1, ``[n]`` or the second of two columns.
+        scores: ``[n, C]``, the larger the likelier; for ``"roc-auc"`` probabilities of class 1, ``[n]`` or the second
+            of two columns.
         metric: one of `METRICS`.
 
     Raises:
@@ -162,8 +162,8 @@ def parameter_efficiency(score: float, trainable: int) -> float:
 
 
 def knowledge_sentences(name: str, templates: Sequence[str], knowledge: Sequence[str] = ()) -> list[str]:
-    """``"<template filled> ; <class> , <definition>"`` for each definition and template; the template alone for an empty
-    definition, and without any.
+    """``"<template filled> ; <class> , <definition>"`` for each definition and template; without any, and for an empty
+    one, the template alone.
 
     Raises:
         BadInput: no templates, one without a place for the name, definitions that are no list.

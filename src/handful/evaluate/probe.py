@@ -221,9 +221,9 @@ def probe(
         start: see `text_start`.
         x, labels: the few-shot training items.
         metric: what the search maximises.
-        split: rows to fit on and to choose by; by default those of `validation_split`, and the last training is on both.
-            Rows to choose by that are given here are not learnt from at last, as the authors do for one shot: of two
-            items drawn of each class one is fitted on and one chooses.
+        split: rows to fit on and to choose by; by default those of `validation_split`, and the last training is on
+            both. Rows to choose by that are given here are not learnt from at last, as the authors do for one shot: of
+            two items drawn of each class one is fitted on and one chooses.
         channel_norm, train_scale: see `train`. The authors scale channels, by default with a scale fixed at 1; then the
             start is no longer zero-shot.
         published: test features and labels, to report what the authors report; leaks the choice of the epoch.
@@ -235,7 +235,7 @@ def probe(
     if x.ndim != 2 or labels.ndim not in (1, 2) or len(x) != len(labels):
         raise BadInput(f"features {x.shape} and labels {labels.shape} do not fit: one row of each for every item")
     fit, val = validation_split(labels) if split is None else (np.asarray(rows) for rows in split)
-    if not all(rows.dtype.kind == "i" and len(rows) and 0 <= rows.min() and rows.max() < len(x) for rows in (fit, val)):
+    if any(rows.dtype.kind != "i" or not len(rows) or rows.min() < 0 or rows.max() >= len(x) for rows in (fit, val)):
         raise BadInput(f"split is two lists of rows below {len(x)}: those to fit on, and those to choose by")
 
     def judge(on_x: Any, on_y: Any) -> Callable[[Probe], float]:
