@@ -135,6 +135,7 @@ def test_the_whole_audit(causal: LanguageModel, tmp_path: Path) -> None:
     )
     places = flattened(report.states["two", "after"][:, -1].reshape(-1, 16).numpy())
     assert places.shape == (4 * 8, 2) and np.isfinite(places).all()
+    assert not flattened(np.ones((6, 16), np.float32)).any()  # as embeddings of one last token
 
 
 def test_tuning_on_k_examples_learns_them(causal: LanguageModel) -> None:
