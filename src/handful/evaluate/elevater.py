@@ -169,8 +169,10 @@ def knowledge_sentences(name: str, templates: Sequence[str], knowledge: Sequence
         BadInput: no templates, one without a place for the name, definitions that are no list.
     """
     given = several("templates", templates, "a list of texts with {} for the name")
-    if odd := [t for t in given if not isinstance(t, str) or "{}" not in t] or not given:
-        raise BadInput(f"templates are texts with {{}} for the name, not {odd[0] if given else given!r}")
+    if odd := [t for t in given if not isinstance(t, str) or "{}" not in t]:
+        raise BadInput(f"templates are texts with {{}} for the name, not {odd[0]!r}")
+    if not given:
+        raise BadInput("no templates are given: one at least, with {} for the name")
     definitions = several("knowledge", knowledge, "a list of definitions")
     tails = [f" ; {name} , {text}" if text else "" for text in definitions] or [""]
     return [template.replace("{}", name) + tail for tail in tails for template in given]
