@@ -21,7 +21,7 @@ from handful.evaluate.prompt_pictures import flattened
 from handful.evaluate.prompt_shift import KNOWN, OTHER, PromptShiftAudit
 from handful.evaluate.toy_tasks import ToyTask, toy_tasks
 from handful.evaluate.wording_shift import Shift, advised, agreement, shift, summary, written
-from handful.pretrain.examples import Example
+from handful.pretrain.examples import Example, Framing
 
 TASKS = toy_tasks(pool=8, queries=6)
 
@@ -144,6 +144,14 @@ def test_tuning_on_k_examples_learns_them(causal: LanguageModel) -> None:
     audit.settings = replace(audit.settings, lr=1e-2, epochs=60)
     found = audit.compare(causal, task, 2, seed=0)
     assert found["tune"].right[:2].mean() == 1 and found["prompt"].right[:2].mean() < 1
+
+
+def test_what_is_learnt_keeps_the_end_of_its_template(causal: LanguageModel) -> None:
+    framing = Framing(most_in=4)
+    audit = PromptShiftAudit({"m": causal}, TASKS[:1], ks=(1,), seeds=(0,), most=2)
+    audit.settings = replace(audit.settings, framing=framing)
+    audit.compare(causal, TASKS[0], 1, seed=0), audit.tuned_on_all(causal)
+    assert framing.cut == {"inputs": 0, "targets": 0}
 
 
 def bad(**options: Any) -> dict[str, Any]:

@@ -185,14 +185,13 @@ class PromptShiftAudit:
 
     def compare(self, model: LanguageModel, task: ToyTask, k: int, seed: int) -> dict[Way, Shift]:
         """Prompting with k examples, and tuning on the same k."""
-        frame = replace(self.settings.framing, most_in=model.most)
-        shots = self.drawn(task, k, seed)
+        frame, shots = self._framing(model), self.drawn(task, k, seed)
         asked = answerer(model, None, frame, most=self.most, seed=seed)
         prompt = shift(asked, task, self.known, self.other, shots, seed % len(self.known))
         if k == 0:
             return {"prompt": prompt, "tune": prompt}
         learnt = [one for template in self.known for one in written(task, shots, template)]
-        tuned = self.settings.fit(model, learnt, seed=seed)
+        tuned = replace(self.settings, framing=frame).fit(model, learnt, seed=seed)
         answer = answerer(model, tuned, frame, most=self.most, seed=seed)
         return {"prompt": prompt, "tune": shift(answer, task, self.known, self.other)}
 
@@ -209,7 +208,7 @@ class PromptShiftAudit:
             one for task in self.tasks for template in self.known
             for one in written(task, self.drawn(task, max(self.ks), self.seeds[0]), template)
         ]  # fmt: skip
-        return self.settings.fit(model, learnt, seed=self.seeds[0])
+        return replace(self.settings, framing=self._framing(model)).fit(model, learnt, seed=self.seeds[0])
 
     @property
     def meaning(self) -> tuple[str, ...]:
@@ -226,6 +225,10 @@ class PromptShiftAudit:
         ]
         with attached(tuned.delta if tuned else None, model.tower):
             return states_of(model, prompts)
+
+    def _framing(self, model: LanguageModel) -> Framing:
+        """Nothing that fits into the model is cut, where a template's end would be lost; the rest was refused."""
+        return replace(self.settings.framing, most_in=model.most)
 
     def _refuse_long(self, name: str, model: LanguageModel) -> None:
         """Refuse numbers of examples that do not fit into what the model reads."""
