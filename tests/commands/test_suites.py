@@ -177,11 +177,14 @@ def test_settings_the_data_are_too_small_for_are_named(sources: list[str]) -> No
         ({"out": "r.csv"}, r"a suite writes a \.json file"),
         ({"suite": "fewclue", "shots": None}, "reads a folder with its tasks"),
         ({"suite": "fewclue", "shots": (1, 5)}, "leave out --shots"),
+        ({"shots": [1.5]}, r"shots must be at least 1, not 1\.5"),
+        ({"shots": 2}, "shots is a list of numbers, or of 'any' alone, not 2"),
+        ({"sources": []}, "at least one source"),
     ],
 )
 def test_what_does_not_fit_is_refused(sources: list[str], change: dict, message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        run(sources, **change)
+        run(**{"sources": sources, **change})
 
 
 def test_a_class_folder_without_items_is_refused(tmp_path: Path) -> None:

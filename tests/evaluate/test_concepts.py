@@ -106,6 +106,13 @@ def test_small_words_of_a_name_hide_no_caption() -> None:
     }  # fmt: skip
 
 
+def test_words_with_a_hyphen_are_words() -> None:
+    index = ConceptIndex.from_captions(["a T-shirt", "old t-shirts", "a shirt", "a jack-o'-lantern", "a tea"])
+    assert index.counts(["t-shirt", "T-Shirts", "shirt", "jack-o'-lantern", "lantern"]) == {
+        "t-shirt": 2, "T-Shirts": 2, "shirt": 3, "jack-o'-lantern": 1, "lantern": 1,
+    }  # fmt: skip
+
+
 @pytest.mark.paper(11, oracle="d", part="index")
 def test_single_words_are_counted_as_scikit_learn_does() -> None:
     vectorizer = CountVectorizer(binary=True)
@@ -155,8 +162,26 @@ def test_refusals() -> None:
         log_linear_trend(np.exp(np.arange(12)), np.ones(12))
     with pytest.raises(BadInput, match="accuracy of concept 0 is missing"):
         log_linear_trend([1, 2], [np.nan, 2])
-    with pytest.raises(BadInput, match="no captions"):
-        ConceptIndex.from_captions([])
+    with pytest.raises(BadInput, match="counts must be numbers"):
+        log_linear_trend(["many"], [1])
+    with pytest.raises(BadInput, match="accuracies are a list of numbers, one a concept, not of shape"):
+        log_linear_trend([1, 2], [[1], [2]])
+    for drop in ((1,), 1, (1, -1)):
+        with pytest.raises(BadInput, match="drop"):
+            log_linear_trend(np.exp(np.arange(12)), np.arange(12), drop=drop)
+    for captions in ([], ["", "..."]):
+        with pytest.raises(BadInput, match="no captions"):
+            ConceptIndex.from_captions(captions)
+    with pytest.raises(BadInput, match="not one text"):
+        ConceptIndex.from_captions("a dog")
+    with pytest.raises(BadInput, match="caption 1 is None, not a text"):
+        ConceptIndex.from_captions(["a dog", None])
+    with pytest.raises(BadInput, match="class_names is a list of names, not 'dog'"):
+        ConceptIndex.from_captions(CAPTIONS).counts("dog")
+    with pytest.raises(BadInput, match="class name 3 is no text"):
+        ConceptIndex.from_captions(CAPTIONS).counts([3])
+    with pytest.raises(BadInput, match="class names repeat"):
+        ConceptIndex.from_captions(CAPTIONS).combine(["dog", "dog"], np.ones((6, 2)))
     with pytest.raises(BadInput, match="no word in it"):
         ConceptIndex.from_captions(CAPTIONS).counts(["_ _"])
     with pytest.raises(BadInput, match="image scores"):
@@ -165,5 +190,8 @@ def test_refusals() -> None:
         ConceptIndex.from_captions(CAPTIONS).combine(["dog"], [[1], [0], [np.nan], [0], [1], [0]])
     with pytest.raises(BadInput, match="k=290 rarest of 1"):
         long_tail({"a": 1})
-    with pytest.raises(BadInput, match="no accuracy of concept 'a'"):
-        long_tail({"a": 1}, 1, {})
+    for known in ({}, {"a": np.nan}):
+        with pytest.raises(BadInput, match="no accuracy of concept 'a'"):
+            long_tail({"a": 1}, 1, known)
+    with pytest.raises(BadInput, match="count of concept 2 is nan"):
+        corpus_agreement({"a": 1, "b": 2, "c": np.nan}, {"a": 1, "b": 2, "c": 3})

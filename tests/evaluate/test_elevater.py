@@ -35,6 +35,8 @@ def test_metrics_are_those_of_scikit_learn_and_of_a_hand(tmp_path: Path) -> None
     assert score(two, tied, "roc-auc") == pytest.approx(roc_auc_score(two, tied[:, 1]))
     # Ranked 1 0 1 1 0: precision 1, 1/2, 2/3, 3/4 at recall 1/3, 1/3, 2/3, 1; best at recall 0-.3 is 1, .4-1 is 3/4.
     assert average_precision([1, 0, 1, 1, 0], [5, 4, 3, 2, 1]) == pytest.approx((4 * 1 + 7 * 0.75) / 11)
+    # Items of one score are found together, whichever stands first: precision is 1/2 at recall 1.
+    assert average_precision([1, 0], [0.5, 0.5]) == average_precision([0, 1], [0.5, 0.5]) == 0.5
     labels = np.array([[1, 0], [0, 1], [1, 1]])
     assert score(labels, labels + 0.0, "11point-map") == 1
     saved = Predictions("m", "oxford-flower", scores[None], 5, (0,), 10, 20, 15, 12)
@@ -101,8 +103,19 @@ def test_training_learns_and_what_the_authors_report_is_the_best_epoch() -> None
     assert (again.probe.weight == found.probe.weight).all() and again.published is None
 
 
+def test_the_search_is_judged_by_probabilities() -> None:
+    """One column of logits says nothing of a class: here it is constant, and its probability is right."""
+    y = np.arange(40) % 2
+    x = np.stack([1.0 - 2 * y, np.full(40, 1e-3)], axis=1)
+    start, split = text_start([[1.0, 1e-6], [1e-6, 1.0]], scale=1.0), (np.arange(20), np.arange(20, 40))
+    constant = start._replace(weight=np.array([[1, 0], [0, 0]], np.float32))
+    found = probe(constant, x, y, metric="roc-auc", split=split, rates=(0.0,), decays=(0.0,), published=(x, y))
+    assert np.ptp(constant(x)[:, 1]) == 0
+    assert found.found.score == found.published == 1
+
+
 def test_channels_are_scaled_and_the_scale_is_trained_as_torch_does() -> None:
-    """The loop against torch.nn and torch.optim; 65 items leave a batch of one."""
+    """The loop against torch.nn and torch.optim; 65 items leave a batch of one, which the authors pass over."""
     rng = np.random.default_rng(0)
     x, y = (3 + 2 * rng.normal(size=(65, 6))).astype(np.float32), np.arange(65) % 3
     start = text_start(rng.normal(size=(3, 6)), scale=2.0)
@@ -112,7 +125,8 @@ def test_channels_are_scaled_and_the_scale_is_trained_as_torch_does() -> None:
     step = torch.optim.SGD([*linear.parameters(), t], 0.05, momentum=0.9, weight_decay=0.01)
     for epoch in range(3):
         for seen in batches(torch.arange(65), 1, 64, seed=epoch):
-            norm.train(len(seen) > 1)
+            if len(seen) == 1:
+                continue
             loss = torch.nn.functional.cross_entropy(
                 t.exp() * linear(norm(torch.tensor(x)[seen]).double()), torch.tensor(y)[seen]
             )
@@ -133,6 +147,7 @@ def test_small_things() -> None:
     assert metric_of("voc-2007-classification") == "11point-map" and metric_of("hateful-memes") == "roc-auc"
     assert knowledge_sentences("cat", ["a {}", "the {}"], ["a pet"]) == ["a cat ; cat , a pet", "the cat ; cat , a pet"]
     assert knowledge_sentences("cat", ["a {}"], [""]) == ["a cat"]
+    assert knowledge_sentences("cat", ["a {}"], ["a pet", ""]) == ["a cat ; cat , a pet", "a cat"]
 
 
 GOOD = np.eye(3)[None]
@@ -147,12 +162,26 @@ GOOD = np.eye(3)[None]
         (lambda: score(np.eye(2, dtype=int), np.eye(2), "accuracy"), "use 11point-map"),
         (lambda: score([1, 1], np.eye(2), "roc-auc"), "both classes"),
         (lambda: score([1, 1], np.eye(2), "f1"), "unknown metric"),
+        (lambda: score([1, 0, 1], np.eye(3), "roc-auc"), "second of two columns"),
+        (lambda: score([1, 0], ["a", "b"], "roc-auc"), "scores must be numbers"),
+        (lambda: average_precision([1, 0], [1]), "scores \\[n\\]"),
+        (lambda: average_precision([1, 0], [np.nan, 1]), "finite scores"),
+        (lambda: validation_split([[0.5, 1], [1, 0]]), "0/1"),
+        (lambda: knowledge_sentences("cat", ["a photo"]), "with {} for the name, not 'a photo'"),
+        (lambda: knowledge_sentences("cat", "a {}"), "templates is a list"),
+        (lambda: knowledge_sentences("cat", ["a {}"], "a pet"), "knowledge is a list"),
+        (lambda: probe(text_start(np.eye(2)), np.eye(2), [0, 1, 1]), "do not fit"),
+        (lambda: probe(text_start(np.eye(2)), np.eye(2), [0, 1], split=([0], [5])), "rows below 2"),
+        (lambda: search(lambda rate, decay: 0.0, rates=(-1.0,)), "rates must be a finite number from 0"),
+        (lambda: text_start([["a"]]), "class text must be numbers"),
+        (lambda: text_start(np.eye(2), scale=0), "scale must be a finite number above 0"),
         (lambda: train(text_start(np.eye(2)), np.eye(2), [0, 2], rate=1, decay=0, epochs=1), "class numbers below 2"),
         (lambda: train(text_start(np.eye(2)), np.eye(2) * np.nan, [0, 1], rate=1, decay=0, epochs=1), "be finite"),
         (lambda: text_start(np.zeros((2, 2))), "without rows of zeros"),
         (lambda: validation_split([0, 0, 1]), "class '1' has a single item"),
         (lambda: score_predictions(Predictions("m", "d", GOOD, 1, (0,), 0, 0, 0, 0), [0, 1]), "for 3 items, but 2"),
         (lambda: score_predictions(Predictions("m", "d", GOOD, 1, (0,), 0, 0, 0, 0), [0, 1, 3]), "labels of 4"),
+        (lambda: score_predictions(Predictions("m", "d", GOOD, 1, (0,), 0, 0, 0, 0), ["a", "b", "c"]), "class numbers"),
         (lambda: Predictions("m", "d", GOOD / 0, 1, (0,), 0, 0, 0, 0).save("x.json"), "seed 0 are not finite"),
         (lambda: Predictions("m", "d", GOOD, 1, (0, 1), 0, 0, 0, 0).save("x.json"), "with 2 seeds"),
     ],

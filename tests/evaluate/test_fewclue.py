@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,21 @@ def test_perfect_answers_score_100_and_a_submission_reads_back(root: Path, tmp_p
     path = write_submission(tmp_path, task, "all", answers)
     assert path.name == "tnews_predict_all.json"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert [row["label"] for row in rows] == answers and [row["id"] for row in rows] == [0, 1, 2, 3]
+    assert rows == [{"id": i, "label": number} for i, number in enumerate(["100", "101", "101", "100"])]
+    named = {number: name for name, number in task.handed_in.items()}
+    assert [named[row["label"]] for row in rows] == answers
+
+
+@pytest.mark.paper(66, oracle="c")
+def test_a_submission_has_the_form_of_the_examples_of_the_authors(root: Path, tmp_path: Path) -> None:
+    def first(name: str, answer: str) -> dict:
+        path = write_submission(tmp_path, load_fewclue(root, name), "0", [answer] * 4)
+        return json.loads(path.read_text(encoding="utf-8").splitlines()[0])
+
+    assert first("chid", "1") == {"id": 0, "answer": 1}
+    assert first("iflytek", "打车") == {"id": 0, "label": "1"}
+    assert first("csldcp", "数学") == {"id": 0, "label": "数学"}
+    assert first("bustm", "1") == {"id": 0, "label": "1"}
 
 
 def test_what_is_wrong_is_named(root: Path, tmp_path: Path) -> None:
@@ -130,6 +145,27 @@ def test_what_is_wrong_is_named(root: Path, tmp_path: Path) -> None:
         write_submission(tmp_path, task, "0", ["news_a"] * 3)
     with pytest.raises(BadInput, match="no label 'news_c'"):
         write_submission(tmp_path, task, "0", ["news_c"] * 4)
+    with pytest.raises(BadInput, match="chid has no label '7'"):
+        write_submission(tmp_path, load_fewclue(root, "chid"), "0", ["7"] * 4)
+    with pytest.raises(BadInput, match="no hidden test to answer"):
+        write_submission(tmp_path, replace(task, hidden=()), "0", [])
+    with pytest.raises(BadInput, match=r"answers are labels such as '[01]', not 1"):
+        run_benchmark(lambda train, dev, test: [1] * len(test), [load_fewclue(root, "bustm")])
+    for splits in ((), ["5"], "0"):
+        with pytest.raises(BadInput, match="splits"):
+            run_benchmark(majority, [task], splits)
+    assert run_benchmark(majority, [task], range(2))[0][0].splits == run_benchmark(majority, [task])[0][0].splits[:2]
+    folder = root / "cluewsc"
+    target = {"span1_index": 1, "span1_text": "小明", "span2_index": 3, "span2_text": "他"}
+    write(folder / "test_public.json", [{"text": "小明说他", "target": target, "label": "true"}])
+    with pytest.raises(BadInput, match=r"line 1: no example of cluewsc .'小明' does not stand at 1"):
+        load_fewclue(root, "cluewsc")
+    write(root / "csldcp" / "dev_0.json", [{"content": None, "label": "数学"}])
+    with pytest.raises(BadInput, match="None is no text"):
+        load_fewclue(root, "csldcp")
+    write(root / "csl" / "dev_0.json", [["a"]])
+    with pytest.raises(BadInput, match="line 1: no example of csl, but"):
+        load_fewclue(root, "csl")
     folder = root / "tnews"
     write(folder / "test_public.json", [{**ROWS["tnews"](1), "label_desc": "other"}])
     with pytest.raises(BadInput, match="label 'other' is in no training split"):

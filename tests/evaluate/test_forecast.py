@@ -110,7 +110,7 @@ def test_what_a_size_reaches_requires_that_size(forest: MetaForest) -> None:
         assert required(law, float(law.accuracy([n])[0])) == pytest.approx(n, rel=1e-6)
     curve = laws_drawn(1, 0.0, 2)[0]
     target = forest.forecast(curve.n[:4], curve.accuracy[:4], 10, [40.0])[0].value
-    assert forest.required(curve.n[:4], curve.accuracy[:4], 10, target) == pytest.approx(40, rel=0.01)
+    assert forest.required(curve.n[:4], curve.accuracy[:4], 10, target) == pytest.approx(40, rel=1e-5)
 
 
 def test_an_asymptote_is_found_and_never_passed() -> None:
@@ -156,8 +156,23 @@ def test_pilots_that_a_forest_cannot_read_are_refused(forest: MetaForest) -> Non
     n, accuracy = (1.0, 2.0, 4.0, 8.0), (0.5, 0.6, 0.65, 0.7)
     with pytest.raises(BadInput, match="ascend"):
         forest.forecast(n[::-1], accuracy, 10, [16.0])
-    with pytest.raises(BadInput, match="two or more classes"):
+    with pytest.raises(BadInput, match="ways must be a whole number from 2, not 1"):
         forest.forecast(n, accuracy, 1, [16.0])
+    for sizes in ([0.0], [math.nan], [[16.0]]):
+        with pytest.raises(BadInput, match="sizes to forecast at"):
+            forest.forecast(n, accuracy, 10, sizes)
+    with pytest.raises(BadInput, match="sizes must be numbers"):
+        forest.forecast(n, accuracy, 10, "many")
+    with pytest.raises(BadInput, match="accuracies must be numbers"):
+        forest.forecast(n, ["a"] * 4, 10, [16.0])
+    with pytest.raises(BadInput, match="width must be a finite number from 0"):
+        forest.horizon(n, accuracy, 10, math.nan)
+    with pytest.raises(BadInput, match=r"between 0 and 1, not 0\.9%"):
+        forest.required(n, accuracy, 10, "0.9%")
+    with pytest.raises(BadInput, match="trees must be a whole number from 1"):
+        fit_meta(laws_drawn(8, 0.0, 0), 4, trees=0)
+    with pytest.raises(BadInput, match="curves are a list of Whole"):
+        fit_meta([1, 2, 3], 4)
     with pytest.raises(BadInput, match="ascend"):
         fit_meta([Whole(f"family {k}", 10, (1, 2, 2, 4, 8, 16), (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)) for k in range(4)], 3)
     with pytest.raises(BadInput, match=r"beyond 1\.25 times"):
@@ -168,6 +183,10 @@ def test_pilots_that_a_forest_cannot_read_are_refused(forest: MetaForest) -> Non
 def test_weights_that_do_not_fit_are_refused() -> None:
     with pytest.raises(BadInput, match="one for each"):
         fit_law([1, 2, 4], [0.1, 0.2, 0.3], "power", weights=np.ones(2))
+    with pytest.raises(BadInput, match="not all 0"):
+        fit_law([1, 2, 4], [0.1, 0.2, 0.3], "power", weights=np.zeros(3))
+    with pytest.raises(BadInput, match="knee must be a finite number"):
+        fit_law([1, 2, 4], [0.1, 0.2, 0.3], knee=math.nan)
 
 
 def test_errors_that_grow_require_no_finite_number(forest: MetaForest) -> None:

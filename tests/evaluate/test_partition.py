@@ -51,6 +51,24 @@ def test_what_cannot_be_cut_is_refused() -> None:
         few_shot_subset(list("aaaaabbbb"), np.arange(9), 5, 0)
     with pytest.raises(BadInput, match="leave something"):
         partition(list("aabb"), train=0.8, val=0.2)
+    for labels in ([], [["a", "b"]] * 8, "abcd"):
+        with pytest.raises(BadInput, match="labels are a list of classes"):
+            partition(labels)
+    with pytest.raises(BadInput, match="several kinds, or missing"):
+        partition(["a", None] * 8)
+    with pytest.raises(BadInput, match="train must be a finite number above 0, not nan"):
+        partition(list("aabb"), train=np.nan)
+    for rows in ([0, 9], [-1], [0.5], [[0]]):
+        with pytest.raises(BadInput, match="rows to draw from are whole numbers below 9"):
+            few_shot_subset(list("aaaaabbbb"), rows, 1, 0)
+    with pytest.raises(BadInput, match="stand there twice"):
+        few_shot_subset(list("aaaa"), [0, 0], 1, 0)
+    with pytest.raises(BadInput, match="shots must be a whole number from 1"):
+        few_shot_subset(list("aaaa"), [0, 1], 0, 0)
+
+
+def test_shares_that_are_no_exact_numbers_are_not_rounded_past_what_they_say() -> None:
+    assert [len(part) for part in partition(["a"] * 100, train=0.55, val=0.25)] == [55, 25, 20]
 
 
 def test_a_split_file(tmp_path: Path) -> None:
@@ -60,6 +78,12 @@ def test_a_split_file(tmp_path: Path) -> None:
     path = tmp_path / "split.json"
     path.write_text(json.dumps(rows))
     assert read_split(path)["test"] == [(tmp_path / "a_2.jpg", 0, "a")]
+    (tmp_path / "authors" / "2750").mkdir(parents=True)  # their folders: images are one deeper than the file
+    for name in ("a_1.jpg", "a_2.jpg", "b_1.jpg"):
+        (tmp_path / "authors" / "2750" / name).touch()
+    (tmp_path / "authors" / "split.json").write_text(json.dumps(rows))
+    found = read_split(tmp_path / "authors" / "split.json")
+    assert found["test"] == [(tmp_path / "authors" / "2750" / "a_2.jpg", 0, "a")]
     path.write_text(json.dumps({**rows, "val": [["gone.jpg", 0, "a"]]}))
     with pytest.raises(BadInput, match=r"names 1 images that are not there: .*gone\.jpg"):
         read_split(path)

@@ -20,8 +20,8 @@ from handful.evaluate.prompt_layers import silhouette, stability, states_of
 from handful.evaluate.prompt_pictures import flattened
 from handful.evaluate.prompt_shift import KNOWN, OTHER, PromptShiftAudit
 from handful.evaluate.toy_tasks import ToyTask, toy_tasks
-from handful.evaluate.wording_shift import advised, agreement, shift, summary, written
-from handful.pretrain.examples import Example
+from handful.evaluate.wording_shift import Shift, advised, agreement, shift, summary, written
+from handful.pretrain.examples import Example, Framing
 
 TASKS = toy_tasks(pool=8, queries=6)
 
@@ -57,8 +57,8 @@ def test_a_table_that_knows_one_wording() -> None:
     assert row["known"]["value"] == 1 and row["other"]["value"] == 0 == row["worst"] and row["drop"]["value"] == 1
     many = len(OTHER)
     assert row["agreement"] == pytest.approx((many * (many - 1) / 2) / (many * (many + 1) / 2))
-    assert "prompting drops +1.00" in advised("m", [found], [replace(found, right=np.ones_like(found.right))])
-    assert "cannot be told" in advised("m", [found], [found])
+    assert "prompting drops +1.00" in advised("m", [[found]], [[replace(found, right=np.ones_like(found.right))]])
+    assert "cannot be told" in advised("m", [[found]], [[found]])
 
 
 @pytest.mark.paper(80, oracle="d")
@@ -100,6 +100,15 @@ def test_examples_are_shown_in_a_known_wording() -> None:
         agreement([("a",)])
 
 
+def test_the_advice_is_no_surer_for_more_seeds_on_the_same_queries() -> None:
+    """Six queries are six, however often they are asked."""
+    right = np.array([[1, 1, 1, 1, 0, 1], [0, 1, 0, 1, 1, 0]])
+    prompt = Shift(1, right, (("a",) * 6,) * 2)
+    tune = replace(prompt, right=np.ones_like(right))
+    once, often = (advised("m", [[prompt] * seeds], [[tune] * seeds]) for seeds in (1, 9))
+    assert once == often and "cannot be told" in once
+
+
 def test_the_whole_audit(causal: LanguageModel, tmp_path: Path) -> None:
     body = tiny_lm.body("causal", len(causal.tokenizer), num_hidden_layers=1, max_position_embeddings=900)
     small = LanguageModel(body, causal.tokenizer, "causal")
@@ -126,6 +135,7 @@ def test_the_whole_audit(causal: LanguageModel, tmp_path: Path) -> None:
     )
     places = flattened(report.states["two", "after"][:, -1].reshape(-1, 16).numpy())
     assert places.shape == (4 * 8, 2) and np.isfinite(places).all()
+    assert not flattened(np.ones((6, 16), np.float32)).any()  # as embeddings of one last token
 
 
 def test_tuning_on_k_examples_learns_them(causal: LanguageModel) -> None:
@@ -136,6 +146,14 @@ def test_tuning_on_k_examples_learns_them(causal: LanguageModel) -> None:
     assert found["tune"].right[:2].mean() == 1 and found["prompt"].right[:2].mean() < 1
 
 
+def test_what_is_learnt_keeps_the_end_of_its_template(causal: LanguageModel) -> None:
+    framing = Framing(most_in=4)
+    audit = PromptShiftAudit({"m": causal}, TASKS[:1], ks=(1,), seeds=(0,), most=2)
+    audit.settings = replace(audit.settings, framing=framing)
+    audit.compare(causal, TASKS[0], 1, seed=0), audit.tuned_on_all(causal)
+    assert framing.cut == {"inputs": 0, "targets": 0}
+
+
 def bad(**options: Any) -> dict[str, Any]:
     return options
 
@@ -144,8 +162,16 @@ def bad(**options: Any) -> dict[str, Any]:
     ("options", "why"),
     [
         (bad(models={}), "at least one model"),
-        (bad(known=("Input:",)), "has 0 places"),
-        (bad(ks=(-1, 2)), "-1 examples cannot be shown"),
+        (bad(models={"gpt2": "gpt2"}), "language models by name"),
+        (bad(known=("Input:",)), "'Input:' is no text with one place"),
+        (bad(known=(3,)), "3 is no text with one place"),
+        (bad(known=KNOWN[0]), "known is a list"),
+        (bad(ks=(-1, 2)), "each of ks must be a whole number from 0, not -1"),
+        (bad(ks=(0.5,)), "each of ks must be a whole number from 0, not 0.5"),
+        (bad(seeds=3), "seeds is a list of whole numbers, not 3"),
+        (bad(most=0), "most must be a whole number from 1"),
+        (bad(tasks=TASKS[:1] * 2), "two tasks are called 'sentiment'"),
+        (bad(tasks=[replace(TASKS[0], queries=())]), "'sentiment' has no queries"),
         (bad(other=()), "with one alone there is nothing to compare"),
         (bad(other=(KNOWN[0],)), "stands there twice"),
         (bad(ks=(16,)), "16 examples are asked for, but task 'sentiment' has 8"),
@@ -156,6 +182,28 @@ def bad(**options: Any) -> dict[str, Any]:
 def test_bad_input(causal: LanguageModel, options: dict[str, Any], why: str) -> None:
     with pytest.raises(BadInput, match=why):
         PromptShiftAudit(**{"models": {"model": causal}, "tasks": TASKS, "ks": (0, 2), **options})
+
+
+def test_a_prompt_that_fits_is_not_refused_and_one_token_more_is(causal: LanguageModel) -> None:
+    """Whole prompts as they are asked, by tokens: a short text may have many."""
+    task = ToyTask("t", (("a" * 60, "b"), (". " * 25, "b")), (("c", "d"),))
+    model = LanguageModel(
+        tiny_lm.body("causal", len(causal.tokenizer), max_position_embeddings=900), causal.tokenizer, "causal"
+    )
+    asked = [
+        one.inputs
+        for template in (*KNOWN, *OTHER) for one in written(task, task.queries, template, task.pool, KNOWN[0])
+    ]  # fmt: skip
+    model.most = max(len(model.tokenizer.encode(text)) for text in asked) + 4
+    PromptShiftAudit({"m": model}, [task], ks=(2,), seeds=(0,), most=4)
+    model.most -= 1
+    with pytest.raises(BadInput, match=r"2 examples do not fit .* at most 1 fit"):
+        PromptShiftAudit({"m": model}, [task], ks=(2,), seeds=(0,), most=4)
+
+
+def test_masked_models_are_refused() -> None:
+    with pytest.raises(BadInput, match="'m' is masked"):
+        PromptShiftAudit({"m": tiny_lm.tiny("masked")}, TASKS, ks=(0,))
 
 
 def test_broken_weights_are_refused(causal: LanguageModel) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 from handful.errors import BadInput
 
 
@@ -36,6 +38,14 @@ def several(name: str, values: Any, what: str) -> list[Any]:
     if isinstance(values, Iterable) and not isinstance(values, (str, bytes, dict)):
         return list(values)
     raise BadInput(f"{name} is {what}, not {values!r}")
+
+
+def numbers(name: str, values: Any) -> np.ndarray:
+    """``values`` as an array of floats. Raises `BadInput` where they are no numbers, or rows of unequal length."""
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{name} must be numbers: {str(error).splitlines()[0]}") from error
 
 
 def one_of(name: str, value: str, words: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 import handful
 from handful.adapt import head_class
+from handful.adapt.parameters import several
 from handful.commands.sources import Columns, class_sentences, labelled, read_source
 from handful.encode import default_encoder
 from handful.encode import encoder as make_encoder
@@ -301,11 +303,11 @@ def check_heads(heads: Sequence[str]) -> None:
 
 
 def _check_shots(shots: Sequence[Count]) -> list[Count]:
-    found = list(dict.fromkeys(shots))
+    found = list(dict.fromkeys(several("shots", shots, "a list of numbers, or of 'any' alone")))
     if not found or ("any" in found and len(found) > 1):
         raise BadInput("shots are one or more numbers, or 'any' alone")
     for k in found:
-        if k != "any" and k < 1:
+        if k != "any" and (not isinstance(k, Integral) or isinstance(k, bool) or k < 1):
             raise BadInput(f"shots must be at least 1, not {k}")
     return found
 

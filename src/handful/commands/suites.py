@@ -66,6 +66,8 @@ def run_suite(
         raise BadInput(f"--suite {suite} draws with seeds of its own, {protocol.seeds}: leave out --seed")
     encoders: list[str | None] = [None] if encoder is None else [name.strip() for name in encoder.split(",")]
     parts = _read(protocol, sources, columns, merge_labels=merge_labels, skip_bad=skip_bad)
+    if not parts:
+        raise BadInput("name at least one source to judge on")
     others = None if base is None else read_source(base, None, columns, skip_bad=skip_bad)
     if protocol.key == "cross-domain" and others is None:
         if len(parts) < 2:

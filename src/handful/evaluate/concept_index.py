@@ -3,7 +3,8 @@
 Paper 011: Udandarao et al., "No 'Zero-Shot' Without Exponential Data", 2024; `handful.evaluate.concepts` has the rest.
 
     text hits        captions that hold every word of the name, as lemmas; words no caption has, and words like "of"
-                     that the authors' index of nouns has not, are left out first
+                     that the authors' index of nouns has not, are left out first. "t-shirt" is one word of a name; a
+                     caption that has it has "t" and "shirt" too
     image hits       images whose score of the concept is above 0.7
     integrated hits  both
     misalignment     samples with some text and some image concept but no common one
@@ -19,11 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from handful.adapt.parameters import finite, numbers, several
 from handful.errors import BadInput
 
 THRESHOLD = 0.7
 FUNCTION_WORDS = frozenset(["a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with"])
 """Words that say nothing of what is shown; a name of nothing else keeps them."""
+_JOINED = re.compile(r"\w+(?:[-'’]+\w+)*")
 
 
 @dataclass(frozen=True)
@@ -50,27 +53,33 @@ class ConceptIndex:
                 default regular English plurals become singular. ``str`` leaves words as they are.
 
         Raises:
-            BadInput: no captions.
+            BadInput: no captions, one that is no text, none with a word in it.
         """
         lemma = singular if lemma is None else lemma
         known: dict[str, str] = {}
         found: dict[str, set[int]] = {}
         row = -1
+        if isinstance(texts, str):
+            raise BadInput("captions are a list of texts, not one text")
         for row, text in enumerate(texts):
-            for word in set(re.findall(r"\w+", text.lower())):
+            if not isinstance(text, str):
+                raise BadInput(f'caption {row} is {text!r}, not a text: give "" where there is none')
+            for word in _words(text.lower()):
                 if word not in known:
                     known[word] = lemma(word)
                 found.setdefault(known[word], set()).add(row)
-        if row < 0:
-            raise BadInput("no captions to index: give at least one")
+        if not found:
+            raise BadInput(f"no captions to index: {row + 1} were given, with no word in them")
         return cls(row + 1, {word: frozenset(rows) for word, rows in found.items()}, lemma)
 
     def hits(self, name: str) -> frozenset[int]:
         """Captions that hold every word of a class name that occurs at all.
 
         Raises:
-            BadInput: a name without any word in it.
+            BadInput: a name that is no text, or without any word in it.
         """
+        if not isinstance(name, str):
+            raise BadInput(f"class name {name!r} is no text")
         words = [word for word in re.split(r"[_\s]+", name.lower()) if re.search(r"\w", word)]
         if not words:
             raise BadInput(f"class name {name!r} has no word in it: nothing to count")
@@ -80,29 +89,33 @@ class ConceptIndex:
 
     def counts(self, class_names: Sequence[str]) -> dict[str, int]:
         """How many captions have each class name."""
-        return {name: len(self.hits(name)) for name in class_names}
+        return {name: len(self.hits(name)) for name in several("class_names", class_names, "a list of names")}
 
     def combine(self, class_names: Sequence[str], image_scores: Any, threshold: float = THRESHOLD) -> Combined:
         """Count in captions and their images at once.
 
         Args:
-            class_names: C names.
+            class_names: C names, all different.
             image_scores: of each caption's image ``[N, C]``, 0 to 1.
             threshold: a concept is in an image when its score is above.
 
         Raises:
-            BadInput: scores of another shape, or not finite.
+            BadInput: names that repeat, scores of another shape or not finite.
         """
-        scores = np.asarray(image_scores, float)
-        if scores.shape != (self.size, len(class_names)):
-            raise BadInput(f"image scores {scores.shape} are not [{self.size} captions, {len(class_names)} classes]")
+        names = several("class_names", class_names, "a list of names")
+        if len(set(names)) < len(names):
+            raise BadInput(f"class names repeat ({max(names, key=names.count)!r}): give each once")
+        finite("threshold", threshold)
+        scores = numbers("image_scores", image_scores)
+        if scores.shape != (self.size, len(names)):
+            raise BadInput(f"image scores {scores.shape} are not [{self.size} captions, {len(names)} classes]")
         if not np.isfinite(scores).all():
             raise BadInput(f"image scores of caption {int(np.argwhere(~np.isfinite(scores))[0, 0])} are not finite")
         image = scores > threshold
         text = np.zeros_like(image)
-        for column, name in enumerate(class_names):
+        for column, name in enumerate(names):
             text[list(self.hits(name)), column] = True
-        return combined(class_names, text, image)
+        return combined(names, text, image)
 
 
 @dataclass(frozen=True)
@@ -139,6 +152,11 @@ def combined(class_names: Sequence[str], text: np.ndarray, image: np.ndarray) ->
 
     share = apart / most if most else 0.0
     return Combined(by_name(text), by_name(image), by_name(text & image), apart, share, apart / len(text))
+
+
+def _words(text: str) -> set[str]:
+    """Words of a lower-case text; of those joined by ``-`` or ``'`` the whole and its parts."""
+    return set(_JOINED.findall(text)) | set(re.findall(r"\w+", text))
 
 
 def singular(word: str) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from handful.adapt.parameters import count, numbers, several
 from handful.core.intervals import Estimate, mean_interval
 from handful.errors import BadInput
 
@@ -102,23 +103,25 @@ def log_linear_trend(counts: Any, accuracies: Any, n_bins: int = BINS, drop: tup
 
     Raises:
         BadInput: lists of different length, negative counts, missing values, counts that are all equal, fewer than
-            three bins with concepts in them, accuracy the same in all bins.
+            three bins with concepts in them, accuracy the same in all bins, ``drop`` that is no pair.
     """
-    n, y = _counts(counts), np.asarray(accuracies, float)
+    n, y = _counts(counts), _numbers("accuracies", accuracies)
     if n.shape != y.shape:
         raise BadInput(f"{len(n)} counts and {y.size} accuracies: one of each for every concept")
     if not np.isfinite(y).all():
         raise BadInput(f"accuracy of concept {int(np.flatnonzero(~np.isfinite(y))[0])} is missing")
     x = np.log(np.maximum(n, 1))
-    if n_bins < LEAST + 1 or min(drop) < 0:
-        raise BadInput(f"n_bins={n_bins} edges with drop={drop}: at least {LEAST + 1} edges, nothing negative")
+    count("n_bins", n_bins, LEAST + 1)
+    ends = [count("drop", each) for each in several("drop", drop, "a pair of whole numbers")]
+    if len(ends) != 2:
+        raise BadInput(f"drop is a pair of whole numbers, not {drop!r}")
     if not len(x) or np.ptp(x) == 0:
         raise BadInput("all concepts are equally frequent: a trend needs counts that differ")
     edges = np.linspace(x.min(), x.max(), n_bins)
     edges[-1] = x.max()
     bins = np.digitize(x, edges, right=True)
     size = np.bincount(bins, minlength=n_bins)
-    used = np.array([k for k in range(drop[0], n_bins - drop[1]) if size[k]], int)
+    used = np.array([k for k in range(ends[0], n_bins - ends[1]) if size[k]], int)
     if len(used) < LEAST:
         raise BadInput(f"only {len(used)} bins have concepts in them: a trend needs {LEAST}; give more concepts")
     means = np.bincount(bins, y, n_bins)[used] / size[used]
@@ -143,18 +146,19 @@ def long_tail(counts: Mapping[str, float], k: int = TAIL, accuracies: Mapping[st
     Raises:
         BadInput: no concepts, fewer than ``k``, negative counts, a concept without accuracy.
     """
+    _counts(list(counts.values()))
     names = sorted(counts, key=lambda name: (counts[name], name))
-    _counts([counts[name] for name in names])
-    if not 1 <= k <= len(names):
+    if count("k", k, 1) > len(names):
         raise BadInput(f"k={k} rarest of {len(names)} concepts")
     rare, others = names[:k], names[k:]
     if accuracies is None:
         return Tail(tuple(rare), tuple(int(counts[name]) for name in rare), None, None, None)
-    missing = next((name for name in names if name not in accuracies), None)
-    if missing is not None:
+    known = _numbers("accuracies", [accuracies.get(name, np.nan) for name in names])
+    if not np.isfinite(known).all():
+        missing = names[int(np.flatnonzero(~np.isfinite(known))[0])]
         raise BadInput(f"no accuracy of concept {missing!r}: give one for every concept counted")
-    low = mean_interval([accuracies[name] for name in rare])
-    high = mean_interval([accuracies[name] for name in others]) if others else None
+    low = mean_interval(known[:k])
+    high = mean_interval(known[k:]) if others else None
     difference = None if high is None else low.value - high.value
     return Tail(tuple(rare), tuple(int(counts[name]) for name in rare), low, high, difference)
 
@@ -168,6 +172,7 @@ def tail_images(concepts: Any, hashes: Any, *, bits: int = BITS, seed: int = 0) 
         bits: two images of one concept whose hashes differ in no more bits are one.
         seed: of the draw.
     """
+    count("bits", bits)
     concepts, hashes = np.asarray(concepts), np.asarray(hashes, bool)
     if hashes.ndim != 2 or len(hashes) != len(concepts) or not len(concepts):
         raise BadInput(f"{len(concepts)} concepts and hashes {hashes.shape}: one row of bits for each image")
@@ -186,20 +191,25 @@ def corpus_agreement(one: Mapping[str, int], other: Mapping[str, int]) -> float:
     """Spearman's correlation of two corpora's counts over the concepts both know.
 
     Raises:
-        BadInput: fewer than three common concepts, or one corpus has all of them equally often.
+        BadInput: fewer than three common concepts, negative counts, or one corpus has all of them equally often.
     """
     common = sorted(one.keys() & other.keys())
-    a, b = np.array([one[name] for name in common]), np.array([other[name] for name in common])
+    a, b = (_counts([corpus[name] for name in common]) for corpus in (one, other))
     if len(common) < LEAST or np.ptp(a) == 0 or np.ptp(b) == 0:
         raise BadInput(f"{len(common)} common concepts: at least {LEAST} that are not all equally frequent")
     return float(stats.spearmanr(a, b).statistic)
 
 
 def _counts(counts: Any) -> np.ndarray:
-    n = np.asarray(counts, float)
-    if n.ndim != 1:
-        raise BadInput(f"counts are a list, not of shape {n.shape}")
+    n = _numbers("counts", counts)
     bad = np.flatnonzero(~((n >= 0) & np.isfinite(n)))
     if len(bad):
         raise BadInput(f"count of concept {int(bad[0])} is {n[bad[0]]:g}: counts are 0 or more")
     return n
+
+
+def _numbers(name: str, values: Any) -> np.ndarray:
+    found = numbers(name, values)
+    if found.ndim != 1:
+        raise BadInput(f"{name} are a list of numbers, one a concept, not of shape {found.shape}")
+    return found

@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from handful.adapt.parameters import count, finite, numbers, several
 from handful.errors import BadInput, nearest
 from handful.evaluate.generalised import per_class_accuracy
 from handful.files import whole_file
@@ -48,9 +49,11 @@ def validation_split(labels: Any) -> Halves:
             quota of ``ceil(positives / 5)`` is not met are taken, class by class.
 
     Raises:
-        BadInput: a class with a single item: draw two and see `handful.evaluate.probe.probe`.
+        BadInput: labels of another kind, a class with a single item: draw two and see `handful.evaluate.probe.probe`.
     """
     labels = np.asarray(labels)
+    if labels.ndim not in (1, 2) or (labels.ndim == 2 and not np.isin(labels, (0, 1)).all()):
+        raise BadInput(f"labels are classes [n], or 0/1 [n, C] of several an item, not an array of {labels.shape}")
     if labels.ndim == 2:
         taken = np.zeros(len(labels), dtype=bool)
         for c in range(labels.shape[1]):
@@ -76,15 +79,18 @@ def score(labels: Any, scores: Any, metric: Metric) -> float:
 
     Args:
         labels: class numbers ``[n]``; 0/1 ``[n, C]`` for ``"11point-map"``; 0/1 ``[n]`` for ``"roc-auc"``.
-        scores: ``[n, C]``, the larger the likelier; for ``"roc-auc"`` the column of class 1 counts, or ``[n]``.
+        scores: ``[n, C]``, the larger the likelier; for ``"roc-auc"`` probabilities of class 1, ``[n]`` or the second
+            of two columns.
         metric: one of `METRICS`.
 
     Raises:
         BadInput: shapes that do not fit the metric, scores that are not finite, one class only where two are needed.
     """
-    labels, scores = np.asarray(labels), np.asarray(scores, dtype=float)
+    labels, scores = np.asarray(labels), numbers("scores", scores)
     if metric not in METRICS:
-        raise BadInput(f"unknown metric {metric!r}{nearest(metric, METRICS)}")
+        raise BadInput(f"unknown metric {metric!r}{nearest(str(metric), METRICS)}")
+    if not labels.ndim or not scores.ndim:
+        raise BadInput("labels and scores are lists with one entry an item")
     if not len(scores) or len(labels) != len(scores):
         raise BadInput(f"{len(labels)} labels and {len(scores)} rows of scores do not fit")
     if not np.isfinite(scores).all():
@@ -99,6 +105,8 @@ def score(labels: Any, scores: Any, metric: Metric) -> float:
     if labels.ndim != 1:
         raise BadInput(f"{metric} needs one class an item, not labels of shape {labels.shape}: use 11point-map")
     if metric == "roc-auc":
+        if scores.ndim > 2 or (scores.ndim == 2 and scores.shape[1] not in (1, 2)):
+            raise BadInput(f"roc-auc needs scores of class 1, [n] or the second of two columns, not {scores.shape}")
         return _roc_auc(labels, scores if scores.ndim == 1 else scores[:, -1])
     if scores.ndim != 2 or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= scores.shape[1]:
         raise BadInput(f"labels are class numbers below the {scores.shape[-1]} columns of the scores")
@@ -107,13 +115,21 @@ def score(labels: Any, scores: Any, metric: Metric) -> float:
 
 
 def average_precision(labels: Any, scores: Any) -> float:
-    """VOC 2007's: mean over recalls 0, .1, …, 1 of the best precision at that recall or beyond."""
-    labels, scores = np.asarray(labels), np.asarray(scores, dtype=float)
-    if not labels.any():
-        raise BadInput("average precision needs an item of the class")
-    hits = labels[np.argsort(-scores, kind="stable")]
-    found = np.cumsum(hits)
-    precision, recall = found / np.arange(1, len(hits) + 1), found / found[-1]
+    """VOC 2007's: mean over recalls 0, .1, …, 1 of the best precision at that recall or beyond; items of one score are
+    found together.
+
+    Raises:
+        BadInput: labels that are not 0/1, scores that do not fit them or are not finite, no item of the class.
+    """
+    labels, scores = np.asarray(labels), numbers("scores", scores)
+    if labels.shape != scores.shape or labels.ndim != 1 or not np.isin(labels, (0, 1)).all():
+        raise BadInput(f"average precision needs 0/1 labels [n] and scores [n], not {labels.shape} and {scores.shape}")
+    if not labels.any() or not np.isfinite(scores).all():
+        raise BadInput("average precision needs an item of the class, and finite scores")
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.diff(scores[order], append=np.nan) != 0)
+    found = np.cumsum(labels[order])[ends]
+    precision, recall = found / (ends + 1), found / found[-1]
     best = np.maximum.accumulate(precision[::-1])[::-1]
     at = np.searchsorted(recall, np.arange(11) / 10 - 1e-12)
     return float(best[at].mean())
@@ -139,17 +155,27 @@ def parameter_efficiency(score: float, trainable: int) -> float:
     """``score * exp(-log10(trainable / 1e8 + 1))``: what is left of a score when trained parameters cost.
 
     Raises:
-        BadInput: a negative number of parameters.
+        BadInput: a negative number of parameters, a score that is no number.
     """
-    if trainable < 0:
-        raise BadInput(f"there are no {trainable} parameters")
+    finite("score", score), count("trainable", trainable)
     return float(score * math.exp(-math.log10(trainable / 1e8 + 1)))
 
 
 def knowledge_sentences(name: str, templates: Sequence[str], knowledge: Sequence[str] = ()) -> list[str]:
-    """``"<template filled> ; <class> , <definition>"`` for each definition and template; without any, the templates."""
-    tails = [f" ; {name} , {text}" for text in knowledge if text] or [""]
-    return [template.format(name) + tail for tail in tails for template in templates]
+    """``"<template filled> ; <class> , <definition>"`` for each definition and template; without any, and for an empty
+    one, the template alone.
+
+    Raises:
+        BadInput: no templates, one without a place for the name, definitions that are no list.
+    """
+    given = several("templates", templates, "a list of texts with {} for the name")
+    if odd := [t for t in given if not isinstance(t, str) or "{}" not in t]:
+        raise BadInput(f"templates are texts with {{}} for the name, not {odd[0]!r}")
+    if not given:
+        raise BadInput("no templates are given: one at least, with {} for the name")
+    definitions = several("knowledge", knowledge, "a list of definitions")
+    tails = [f" ; {name} , {text}" if text else "" for text in definitions] or [""]
+    return [template.replace("{}", name) + tail for tail in tails for template in given]
 
 
 @dataclass(frozen=True)
@@ -208,19 +234,21 @@ def score_predictions(found: Predictions, labels: Any, metric: Metric | None = N
     Raises:
         BadInput: another number of items or classes than the labels have.
     """
-    labels = np.asarray(labels)
-    seeds, n, classes = found.predictions.shape
+    labels, predictions = np.asarray(labels), _checked(found.predictions, len(found.rnd_seeds))
+    if labels.ndim not in (1, 2) or labels.dtype.kind not in "iub":
+        raise BadInput(f"{found.dataset_name}: labels are class numbers [n], or 0/1 [n, C], not {labels.dtype}")
+    seeds, n, classes = predictions.shape
     if n != len(labels):
         raise BadInput(f"{found.dataset_name}: predictions for {n} items, but {len(labels)} labels")
     known = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
     if classes < known:
         raise BadInput(f"{found.dataset_name}: predictions for {classes} classes, but labels of {known}")
     metric = metric_of(found.dataset_name) if metric is None else metric
-    return np.array([score(labels, found.predictions[s], metric) for s in range(seeds)])
+    return np.array([score(labels, predictions[s], metric) for s in range(seeds)])
 
 
 def _checked(predictions: Any, seeds: int) -> np.ndarray:
-    array = np.asarray(predictions, dtype=float)
+    array = numbers("predictions", predictions)
     if array.ndim != 3 or len(array) != seeds or not array.size:
         raise BadInput(f"predictions are [seeds, items, classes] with {seeds} seeds, not {array.shape}")
     if not np.isfinite(array).all():

@@ -17,10 +17,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 import numpy as np
 
+from handful.adapt.parameters import finite, numbers
 from handful.errors import BadInput
 
 Kind = Literal["power", "offset", "piecewise"]
@@ -94,9 +96,9 @@ def fit_law(
         BadInput: points that are too few, or no sizes and shares.
     """
     x, y = checked(n, accuracy)
-    w = np.ones(len(x)) if weights is None else np.asarray(weights, float)
-    if w.shape != x.shape or not (np.isfinite(w) & (w >= 0)).all():
-        raise BadInput(f"weights {w.shape} of {len(x)} points are numbers of at least 0, one for each")
+    w = np.ones(len(x)) if weights is None else numbers("weights", weights)
+    if w.shape != x.shape or not (np.isfinite(w) & (w >= 0)).all() or not w.any():
+        raise BadInput(f"weights {w.shape} of {len(x)} points are numbers of at least 0, one for each, not all 0")
     if kind == "power":
         return _law(_least_squares(design(x, 0.0)[:, :2], y, w))
     if kind == "offset":
@@ -104,7 +106,7 @@ def fit_law(
     if kind != "piecewise":
         raise BadInput(f"unknown law {kind!r}; there are: {', '.join(KINDS)}")
     if knee is not None:
-        return _law(bent(x, y, w, knee)[0], knee)
+        return _law(bent(x, y, w, finite("knee", knee))[0], knee)
     if len(np.unique(x)) < 4:
         raise BadInput(f"a knee is found from 4 different sizes or more, not {len(np.unique(x))}; give it")
     return _law(*_best_knee(x, y, w))
@@ -136,7 +138,7 @@ def required(law: Law, accuracy: float, most: float = 1e9) -> float:
 
 def checked(n: Sequence[float] | np.ndarray, accuracy: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """x and y of points ``[k]``. Raises `BadInput` for what are no sizes and shares, or fewer than three sizes."""
-    size, share = np.asarray(n, float), np.asarray(accuracy, float)
+    size, share = numbers("sizes", n), numbers("accuracies", accuracy)
     if size.shape != share.shape or size.ndim != 1:
         raise BadInput(f"sizes {size.shape} and accuracies {share.shape} are not two lists of one length")
     if not (np.isfinite(size) & (size > 0)).all():
@@ -152,8 +154,8 @@ def checked(n: Sequence[float] | np.ndarray, accuracy: Sequence[float] | np.ndar
 
 def checked_target(target: float) -> None:
     """Raises `BadInput` for an accuracy to reach that is not between 0 and 1."""
-    if not 0 < target < 1:
-        raise BadInput(f"a target is an accuracy between 0 and 1, not {target:g}")
+    if not isinstance(target, Real) or not 0 < target < 1:
+        raise BadInput(f"a target is an accuracy between 0 and 1, not {target}")
 
 
 def bent(x: np.ndarray, y: np.ndarray, w: np.ndarray, knee: float) -> tuple[np.ndarray, float]:

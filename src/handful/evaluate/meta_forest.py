@@ -6,8 +6,8 @@ sizes are counted from the last of the pilot, x = log(n / n_last), so that the f
     meta-fit   of each whole curve the piecewise law, hence (theta_2, X); features of its pilots (`features`)
     forest     trees, each on families of data sets drawn with replacement (cluster bootstrap), predict (theta_2, X)
     fit        theta_0, theta_1 by least squares on the pilot, theta_2 and X being fixed; one law a tree
-    forecast   the mean over trees of y(n); its 90 % interval: tree by tree, each moved by what it was off
-               among families it had not seen
+    forecast   the mean over trees of y(n); its 90 % interval is the wider of that of the trees and of what they were
+               off among families they had not seen
     horizon    the largest n at which the interval of log error is not wider than a given width
     collected  examples that are collected for a target over those it takes: what is said to be required, or first up to
                the horizon, the curve measured there, and then what is said to be required (`score`)
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from handful.adapt.parameters import count, finite, numbers
 from handful.core.intervals import Estimate
 from handful.errors import BadInput
 from handful.evaluate.laws import Law, checked, checked_target, design, fit_law, required
@@ -74,19 +75,35 @@ class MetaForest:
     def forecast(
         self, n: Sequence[float], accuracy: Sequence[float], ways: int, sizes: Sequence[float]
     ) -> list[Estimate]:
-        """Accuracy at ``sizes``, with 90 % intervals."""
-        y, low, high = self._band(n, accuracy, ways, np.asarray(sizes, float))
+        """Accuracy at ``sizes``, with 90 % intervals.
+
+        Args:
+            n: sizes of the pilot ``[k]``, ascending, as many as the forest learnt from.
+            accuracy: at each ``[k]``, a share from 0 and below 1.
+            ways: classes.
+            sizes: ``[m]``, above 0.
+
+        Raises:
+            BadInput: a pilot that is no start of a curve, sizes that are none.
+        """
+        wanted = np.atleast_1d(numbers("sizes", sizes))
+        if wanted.ndim != 1 or not (np.isfinite(wanted) & (wanted > 0)).all():
+            raise BadInput("sizes to forecast at are a list of numbers above 0")
+        y, low, high = self._band(n, accuracy, ways, wanted)
         return [Estimate(*(1 - math.exp(min(v, 0)) for v in row)) for row in zip(y, high, low, strict=True)]
 
     def horizon(self, n: Sequence[float], accuracy: Sequence[float], ways: int, width: float = WIDTH) -> float:
-        """The largest size at which the interval of log error is at most ``width`` wide; the last one, if none is."""
+        """The largest size at which the interval of log error is at most ``width`` wide, 256 times the pilot at most;
+        the last of the pilot, if it is wider at once."""
+        finite("width", width, least=0)
         sizes = max(n) * np.exp(np.linspace(0, GRID[-1], 400))
         _, low, high = self._band(n, accuracy, ways, sizes)
         wide = np.flatnonzero(high - low > width)
         return float(sizes[-1] if not len(wide) else sizes[max(int(wide[0]) - 1, 0)])
 
     def required(self, n: Sequence[float], accuracy: Sequence[float], ways: int, target: float) -> float:
-        """Fewest examples for ``target``; infinite where no size within 256 times the pilot reaches it.
+        """Fewest examples for ``target``, from the last of the pilot on; infinite where no size within 256 times the
+        pilot reaches it. Beyond the `horizon`, collect up to there first and measure anew.
 
         Warns:
             Rising: errors grow along the pilot, by the line through it; then infinite.
@@ -96,8 +113,14 @@ class MetaForest:
             warnings.warn("errors grow along the pilot: no number of examples reaches a target", Rising, stacklevel=2)
             return math.inf
         sizes = max(n) * np.exp(np.linspace(0, GRID[-1], 4000))
-        reached = np.minimum.accumulate(self._band(n, accuracy, ways, sizes)[0]) <= math.log(1 - target) + 1e-12
-        return float(sizes[int(np.argmax(reached))]) if reached.any() else math.inf
+        wanted, fallen = math.log(1 - target), np.minimum.accumulate(self._band(n, accuracy, ways, sizes)[0])
+        if fallen[-1] > wanted + 1e-12:
+            return math.inf
+        at = int(np.argmax(fallen <= wanted + 1e-12))
+        if at == 0:
+            return float(sizes[0])
+        share = min((fallen[at - 1] - wanted) / (fallen[at - 1] - fallen[at]), 1.0)
+        return float(sizes[at - 1] * (sizes[at] / sizes[at - 1]) ** share)
 
     def _band(
         self, n: Sequence[float], accuracy: Sequence[float], ways: int, sizes: np.ndarray
@@ -126,6 +149,9 @@ def fit_meta(curves: Sequence[Whole], pilot: int, *, trees: int = TREES, leaf: i
     """
     from sklearn.tree import DecisionTreeRegressor
 
+    count("trees", trees, 1), count("leaf", leaf, 1), count("seed", seed), count("pilot", pilot)
+    if not all(isinstance(curve, Whole) for curve in curves):
+        raise BadInput("curves are a list of Whole(family, ways, n, accuracy)")
     names, family = np.unique([curve.family for curve in curves], return_inverse=True)
     if len(names) < 3:
         raise BadInput(f"curves of at least 3 families of data sets are needed, not {len(names)}")
@@ -239,8 +265,7 @@ def _points(n: Sequence[float], accuracy: Sequence[float], ways: int) -> tuple[n
     x, y = checked(n, accuracy)
     if (np.diff(x) <= 0).any():
         raise BadInput("sizes of a curve ascend, each once")
-    if ways < 2:
-        raise BadInput(f"a curve is of two or more classes, not {ways}")
+    count("ways", ways, 2)
     return x, y
 
 

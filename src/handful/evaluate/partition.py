@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from handful.adapt.parameters import count, finite, numbers
 from handful.errors import BadInput
 from handful.evaluate.indices import places
 from handful.evaluate.significance import Friedman, friedman
@@ -36,18 +37,17 @@ def partition(labels: Any, *, seed: int = SEED, train: float = 0.5, val: float =
     """Split n items class by class; both cut points are rounded up, so small classes lose test items first.
 
     Raises:
-        BadInput: a class that has nothing to train or to test on, shares that leave nothing.
+        BadInput: labels that are no list, a class that has nothing to train or to test on, shares that leave nothing.
     """
-    names, codes = np.unique(np.asarray(labels), return_inverse=True)
-    if not len(names):
-        raise BadInput("nothing to split: no items")
-    if not 0 < train < 1 or not 0 <= val < 1 or train + val >= 1:
+    names, codes = _classes(labels)
+    count("seed", seed)
+    if finite("train", train, above=0) + finite("val", val, least=0) >= 1:
         raise BadInput(f"shares of train {train} and val {val} must leave something to test on")
     rng, parts = np.random.default_rng(seed), ([], [], [])  # type: tuple[Any, tuple[list[Any], ...]]
     for code, name in enumerate(names):
         rows = rng.permutation(np.flatnonzero(codes == code))
-        first = int(np.ceil(train * len(rows)))
-        second = first + int(np.ceil(val * len(rows)))
+        first = _up(train * len(rows))
+        second = first + _up(val * len(rows))
         if second >= len(rows):
             raise BadInput(f"class {str(name)!r} has {len(rows)} items: none is left to test on")
         for part, taken in zip(parts, np.split(rows, [first, second]), strict=True):
@@ -59,17 +59,19 @@ def few_shot_subset(labels: Any, rows: Any, shots: int, seed: int) -> np.ndarray
     """``shots`` of ``rows`` of each class, ascending; the same seed draws the same, and more shots contain fewer.
 
     Raises:
-        BadInput: a class with fewer.
+        BadInput: a class with fewer, rows that are none of the labels'.
     """
-    labels, rows = np.asarray(labels), np.asarray(rows)
-    if shots < 1:
-        raise BadInput(f"shots must be at least 1, not {shots}")
-    names, codes = np.unique(labels, return_inverse=True)
+    (names, codes), rows = _classes(labels), np.asarray(rows)
+    count("shots", shots, 1), count("seed", seed)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or (len(rows) and not 0 <= rows.min() <= rows.max() < len(codes)):
+        raise BadInput(f"rows to draw from are whole numbers below {len(codes)}, the number of labels")
+    if len(np.unique(rows)) < len(rows):
+        raise BadInput("rows to draw from stand there twice: each once, or an item could be drawn again")
     counts = np.bincount(codes[rows], minlength=len(names))
     if counts.min() < shots:
         few = int(counts.argmin())
         raise BadInput(f"{shots} shots asked for, but class {str(names[few])!r} has {counts[few]} items to train on")
-    draw = np.random.default_rng(seed).random(len(labels))
+    draw = np.random.default_rng(seed).random(len(codes))
     return np.sort(rows[places(codes[rows], draw[rows]) < shots])
 
 
@@ -78,13 +80,16 @@ def read_split(path: str | Path, folder: str | Path | None = None) -> dict[str, 
 
     Args:
         path: the file.
-        folder: where the images lie; by default beside the file.
+        folder: where the images lie; by default beside the file, or in the folder ``2750`` there, as the authors' data
+            sets have it.
 
     Raises:
         BadInput: not such a file, images that are missing (the first five are named), a class with none to train on.
     """
     path = Path(path)
-    folder = path.parent if folder is None else Path(folder)
+    if folder is None:
+        folder = path.parent / "2750" if (path.parent / "2750").is_dir() else path.parent
+    folder = Path(folder)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         parts = {
@@ -101,6 +106,23 @@ def read_split(path: str | Path, folder: str | Path | None = None) -> dict[str, 
     if untaught := {name for rows in parts.values() for *_, name in rows} - {name for *_, name in parts["train"]}:
         raise BadInput(f"class {min(untaught)!r} of {path} has no image to train on")
     return parts
+
+
+def _classes(labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Names of the classes, and the place of each label among them ``[n]``."""
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not len(labels):
+        raise BadInput(f"nothing to split: labels are a list of classes, one an item, not of shape {labels.shape}")
+    try:
+        names, codes = np.unique(labels, return_inverse=True)
+    except TypeError as error:
+        raise BadInput(f"labels of several kinds, or missing ones: {error}") from error
+    return names, codes
+
+
+def _up(items: float) -> int:
+    """Rounded up; a share such as 0.55 of 100 is no more than 55 for being no exact number."""
+    return int(np.ceil(round(items, 9)))
 
 
 @dataclass(frozen=True)
@@ -132,5 +154,5 @@ def standing(table: Mapping[str, Sequence[float]]) -> Standing:
     lengths = {len(scores) for scores in table.values()}
     if len(table) < 2 or len(lengths) != 1 or not lengths - {0}:
         raise BadInput("ranks need two methods or more, with a score on every data set")
-    scores = np.array([list(row) for row in table.values()], dtype=float).T
+    scores = numbers("scores", [list(row) for row in table.values()]).T
     return Standing(tuple(table), rankdata(-scores, axis=1), friedman(scores) if len(scores) > 1 else None)

@@ -6,13 +6,14 @@ Paper 063: Li et al., "ELEVATER", 2022.
     norm    unit length; with ``channel_norm`` each channel by mean and variance of the batch instead (batch
             normalisation without weights), as the authors' configuration has it
     s       fixed, or trained as exp(t)
-    SGD, momentum 0.9, batches of 64, weight decay as a penalty; 10 epochs while searching, 50 in the end
+    SGD, momentum 0.9, batches of 64 (one of a single item is passed over), weight decay as a penalty; 10 epochs while
+    searching, 50 in the end
 
 Search: each of six learning rates; for each the weight decays 1e-6 … 1e6 on a grid of 97, seven of them first, then the
-neighbours 8, 4, 2, 1 steps away from the best so far. The best epoch on the validation items counts.
+neighbours 8, 4, 2, 1 steps away from the best so far. The best epoch on the validation items counts. What is scored are
+probabilities, the softmax of the logits.
 
-The authors report the best epoch on the *test* items (``published=True``) and, when they try a neighbour, always train
-with the left one; here the last epoch is reported and each neighbour is tried.
+The authors report the best epoch on the *test* items (``published=``); here the last epoch is reported.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor
 
+from handful.adapt.parameters import count, finite, numbers, several
 from handful.core.distances import unit
 from handful.core.train import SGD, batches, descend
 from handful.errors import BadInput
@@ -63,8 +66,12 @@ def search(
         decays: a grid of which every ``coarse``-th is tried, then neighbours of the best at half the distance, …
 
     Raises:
-        BadInput: an empty grid.
+        BadInput: an empty grid, numbers below 0.
     """
+    rates, decays = (
+        tuple(finite(name, each, least=0) for each in several(name, values, "a list of numbers"))
+        for name, values in (("rates", rates), ("decays", decays))
+    )
     if not rates or not decays:
         raise BadInput("the grids of learning rates and weight decays are empty")
     best, tried = Found(rates[0], decays[0], -math.inf, 0), 0
@@ -110,11 +117,11 @@ class Probe(NamedTuple):
 
 def text_start(text: Any, scale: float = 100.0) -> Probe:
     """The probe before any step: class text ``[C, d]``, unit rows, and no bias."""
-    text = np.asarray(text, dtype=np.float32)
-    length = np.linalg.norm(text, axis=-1, keepdims=True)
-    if text.ndim != 2 or not np.isfinite(text).all() or not (length > 0).all():
+    text = numbers("class text", text).astype(np.float32)
+    length = np.linalg.norm(text, axis=-1, keepdims=True) if text.ndim == 2 else text
+    if text.ndim != 2 or not text.size or not np.isfinite(text).all() or not (length > 0).all():
         raise BadInput(f"class text is a finite array [classes, width] without rows of zeros, not {text.shape}")
-    return Probe(text / length, np.zeros(len(text), np.float32), scale)
+    return Probe(text / length, np.zeros(len(text), np.float32), finite("scale", scale, above=0))
 
 
 def merge_projection(weight: Any, projection: Any) -> np.ndarray:
@@ -147,7 +154,8 @@ def train(
     Raises:
         BadInput: shapes that do not fit, features that are not finite, labels that are no class of ``start``.
     """
-    raw, y = torch.as_tensor(np.asarray(x, dtype=np.float32)), np.asarray(labels)
+    finite("rate", rate, least=0), finite("decay", decay, least=0), count("epochs", epochs), count("seed", seed)
+    raw, y = torch.as_tensor(numbers("features", x).astype(np.float32)), np.asarray(labels)
     if raw.ndim != 2 or raw.shape[1] != start.weight.shape[1] or len(raw) != len(y):
         raise BadInput(f"features {tuple(raw.shape)} and {len(y)} labels do not fit weights {start.weight.shape}")
     if not torch.isfinite(raw).all():
@@ -163,9 +171,9 @@ def train(
         weight, bias, *log_scale = parameters
         scale = log_scale[0].exp() if log_scale else start.scale
         x = rows[seen]
-        if channel_norm:  # changes the running values; a batch of one has no variance of its own
+        if channel_norm:  # changes the running values
             mean, variance = running
-            x = torch.nn.functional.batch_norm(raw[seen], mean, variance, training=len(seen) > 1, eps=EPS)
+            x = torch.nn.functional.batch_norm(raw[seen], mean, variance, training=True, eps=EPS)
         logits = scale * (x @ weight.T + bias)
         if several:
             return torch.nn.functional.binary_cross_entropy_with_logits(logits, target[seen].to(logits.dtype))
@@ -175,7 +183,7 @@ def train(
     parameters = [torch.as_tensor(start.weight), torch.as_tensor(start.bias)]
     parameters += [torch.tensor(math.log(start.scale))] if train_scale else []
     for epoch in range(epochs):
-        steps = batches(torch.arange(len(raw)), 1, BATCH, seed + epoch)
+        steps = (seen for seen in batches(torch.arange(len(raw)), 1, BATCH, seed + epoch) if len(seen) > 1)
         parameters = descend(parameters, losses, steps, lambda _: rate, update)
         scale = parameters[2].exp().item() if train_scale else start.scale
         channels = running.numpy().copy() if channel_norm else None
@@ -213,8 +221,9 @@ def probe(
         start: see `text_start`.
         x, labels: the few-shot training items.
         metric: what the search maximises.
-        split: rows to fit on and to choose by; by default `validation_split`. For one shot: draw two items a class, fit
-            on one and choose by the other, and do not give the second back.
+        split: rows to fit on and to choose by; by default those of `validation_split`, and the last training is on
+            both. Rows to choose by that are given here are not learnt from at last, as the authors do for one shot: of
+            two items drawn of each class one is fitted on and one chooses.
         channel_norm, train_scale: see `train`. The authors scale channels, by default with a scale fixed at 1; then the
             start is no longer zero-shot.
         published: test features and labels, to report what the authors report; leaks the choice of the epoch.
@@ -222,14 +231,20 @@ def probe(
     Raises:
         BadInput: see `validation_split`, `train`, `score`.
     """
-    x, labels = np.asarray(x), np.asarray(labels)
-    fit, val = validation_split(labels) if split is None else split
+    x, labels = numbers("features", x), np.asarray(labels)
+    if x.ndim != 2 or labels.ndim not in (1, 2) or len(x) != len(labels):
+        raise BadInput(f"features {x.shape} and labels {labels.shape} do not fit: one row of each for every item")
+    fit, val = validation_split(labels) if split is None else (np.asarray(rows) for rows in split)
+    if any(rows.dtype.kind != "i" or not len(rows) or rows.min() < 0 or rows.max() >= len(x) for rows in (fit, val)):
+        raise BadInput(f"split is two lists of rows below {len(x)}: those to fit on, and those to choose by")
 
     def judge(on_x: Any, on_y: Any) -> Callable[[Probe], float]:
         def judged(probe: Probe) -> float:
             with np.errstate(invalid="ignore", over="ignore"):
                 logits = probe(on_x)
-            return score(on_y, logits, metric) if np.isfinite(logits).all() else 0.0  # a trial that diverges scores 0
+            if not np.isfinite(logits).all():
+                return 0.0  # a trial that diverges
+            return score(on_y, softmax(logits, axis=1), metric)
 
         return judged
 

@@ -20,8 +20,10 @@ def states_of(model: LanguageModel, prompts: Sequence[Sequence[str]], batch: int
     """States of each layer at the last token ``[T, layers + 1, n, d]`` of T times n prompts.
 
     Raises:
-        BadInput: a state is not finite.
+        BadInput: a state is not finite; there are no prompts, or not as many under each template.
     """
+    if not prompts or not prompts[0] or len({len(some) for some in prompts}) > 1:
+        raise BadInput("prompts are the same n queries under each of T templates: at least one of both")
     out = []
     for some in prompts:
         asked = [model.prompt(one) for one in some]
@@ -46,6 +48,8 @@ def stability(states: torch.Tensor, meaning: Sequence[str]) -> list[dict[str, fl
     many, layers, n, _ = states.shape
     if many < 2:
         raise BadInput("with one template there is no stability to be seen; give two at least")
+    if len(meaning) != states.shape[2]:
+        raise BadInput(f"{len(meaning)} meanings of {states.shape[2]} queries: one each")
     rows = []
     for layer in range(layers):
         each = states[:, layer]

@@ -18,8 +18,11 @@ _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#
 
 
 def flattened(states: np.ndarray, seed: int = 0) -> np.ndarray:
-    """t-SNE of ``[n, d]``: ``[n, 2]``; perplexity 30, or a third of n - 1 where that is less."""
+    """t-SNE of ``[n, d]``: ``[n, 2]``; perplexity 30, or a third of n - 1 where that is less; one point where all
+    states are equal."""
     n = len(states)
+    if not np.ptp(states, axis=0).any():
+        return np.zeros((n, 2))
     made = TSNE(2, perplexity=min(30.0, (n - 1) / 3), init="pca" if min(states.shape) > 1 else "random",
                 random_state=seed)  # fmt: skip
     return np.asarray(made.fit_transform(states.astype(np.float64)))

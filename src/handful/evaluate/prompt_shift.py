@@ -20,7 +20,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from handful.adapt.parameters import count, several
 from handful.core.train import AdamW
+from handful.encode.hf import quiet
 from handful.encode.lm import LanguageModel
 from handful.errors import BadInput
 from handful.evaluate.in_context import answerer
@@ -121,22 +123,35 @@ class PromptShiftAudit:
     most: int = 8
 
     def __post_init__(self) -> None:
+        count("most", self.most, 1)
+        for name in ("ks", "seeds"):
+            for number in several(name, getattr(self, name), "a list of whole numbers"):
+                count(f"each of {name}", number)
+        if not isinstance(self.models, Mapping) or any(not isinstance(m, LanguageModel) for m in self.models.values()):
+            raise BadInput("models are language models by name, such as {'gpt2': language_model('gpt2')}")
+        for name in ("tasks", "known", "other"):
+            several(name, getattr(self, name), "a list")
         if not self.models or not self.tasks or not self.ks or not self.seeds:
             raise BadInput("give at least one model, one task, one number of examples and one seed")
-        if min(self.ks) < 0:
-            raise BadInput(f"{min(self.ks)} examples cannot be shown; numbers of examples are not below 0")
         for template in (*self.known, *self.other):
-            if template.count("{text}") != 1:
-                raise BadInput(f"template {template!r} has {template.count('{text}')} places {{text}}; it needs one")
+            if not isinstance(template, str) or template.count("{text}") != 1:
+                raise BadInput(f"template {template!r} is no text with one place {{text}}")
         if len(self.known) < 1 or len(self.other) < 1:
             raise BadInput("give known templates and others: with one alone there is nothing to compare")
         every = [*self.known, *self.other]
         if twice := [one for one in every if every.count(one) > 1]:
             raise BadInput(f"template {twice[0]!r} stands there twice; known templates and others must differ")
+        names = [task.name for task in self.tasks]
+        if twice := [one for one in names if names.count(one) > 1]:
+            raise BadInput(f"two tasks are called {twice[0]!r}; the table could not tell them apart")
         for task in self.tasks:
+            if not task.queries:
+                raise BadInput(f"task {task.name!r} has no queries to be answered")
             if max(self.ks) > len(task.pool):
                 raise BadInput(f"{max(self.ks)} examples are asked for, but task {task.name!r} has {len(task.pool)}")
         for name, model in self.models.items():
+            if model.kind != "causal":
+                raise BadInput(f"{name!r} is {model.kind}; prompts with examples and their states are of causal models")
             self._refuse_long(name, model)
 
     def run(self, progress: Progress | None = None) -> AuditReport:
@@ -144,7 +159,7 @@ class PromptShiftAudit:
         order = sorted(self.models, key=lambda name: sum(p.numel() for p in self.models[name].tower.parameters()))
         total = len(order) * len(self.tasks) * len(self.ks) * len(self.seeds)
         rows: list[dict[str, Any]] = []
-        found: dict[tuple[str, str], list[Shift]] = {}
+        found: dict[tuple[str, str], list[list[Shift]]] = {}
         layers, states = {}, {}
         done = 0
         for name in order:
@@ -161,7 +176,7 @@ class PromptShiftAudit:
                     for way, some in ways.items():
                         rows.append({"model": name, "task": task.name, "way": way, "k": k, **summary(some)})
                         if k == max(self.ks):
-                            found.setdefault((name, way), []).extend(some)
+                            found.setdefault((name, way), []).append(some)
             for when, tuned in (("before", None), ("after", self.tuned_on_all(model))):
                 states[name, when] = self.states(model, tuned)
                 layers[name, when] = stability(states[name, when], self.meaning)
@@ -170,14 +185,13 @@ class PromptShiftAudit:
 
     def compare(self, model: LanguageModel, task: ToyTask, k: int, seed: int) -> dict[Way, Shift]:
         """Prompting with k examples, and tuning on the same k."""
-        frame = replace(self.settings.framing, most_in=model.most)
-        shots = self.drawn(task, k, seed)
+        frame, shots = self._framing(model), self.drawn(task, k, seed)
         asked = answerer(model, None, frame, most=self.most, seed=seed)
         prompt = shift(asked, task, self.known, self.other, shots, seed % len(self.known))
         if k == 0:
             return {"prompt": prompt, "tune": prompt}
         learnt = [one for template in self.known for one in written(task, shots, template)]
-        tuned = self.settings.fit(model, learnt, seed=seed)
+        tuned = replace(self.settings, framing=frame).fit(model, learnt, seed=seed)
         answer = answerer(model, tuned, frame, most=self.most, seed=seed)
         return {"prompt": prompt, "tune": shift(answer, task, self.known, self.other)}
 
@@ -194,7 +208,7 @@ class PromptShiftAudit:
             one for task in self.tasks for template in self.known
             for one in written(task, self.drawn(task, max(self.ks), self.seeds[0]), template)
         ]  # fmt: skip
-        return self.settings.fit(model, learnt, seed=self.seeds[0])
+        return replace(self.settings, framing=self._framing(model)).fit(model, learnt, seed=self.seeds[0])
 
     @property
     def meaning(self) -> tuple[str, ...]:
@@ -212,18 +226,30 @@ class PromptShiftAudit:
         with attached(tuned.delta if tuned else None, model.tower):
             return states_of(model, prompts)
 
+    def _framing(self, model: LanguageModel) -> Framing:
+        """Nothing that fits into the model is cut, where a template's end would be lost; the rest was refused."""
+        return replace(self.settings.framing, most_in=model.most)
+
     def _refuse_long(self, name: str, model: LanguageModel) -> None:
         """Refuse numbers of examples that do not fit into what the model reads."""
 
+        def tokens(text: str) -> int:
+            with quiet():
+                return len(model.tokenizer.encode(text))
+
+        wordiest = {task.name: max(task.queries, key=lambda pair: tokens(pair[0])) for task in self.tasks}
+
         def longest(k: int) -> int:
-            most = 0
-            for task in self.tasks:
-                shots = sorted(task.pool, key=lambda pair: -len(pair[0]) - len(pair[1]))[:k]
-                for known in self.known:
-                    for template in (*self.known, *self.other):
-                        some = written(task, [max(task.queries, key=lambda pair: len(pair[0]))], template, shots, known)
-                        most = max(most, len(model.tokenizer.encode(some[0].inputs)))
-            return most + self.most
+            prompts = {
+                one.inputs
+                for task in self.tasks for seed in self.seeds for template in (*self.known, *self.other)
+                for one in written(
+                    task, [wordiest[task.name]], template, self.drawn(task, k, seed),
+                    self.known[seed % len(self.known)],
+                )
+            }  # fmt: skip
+            answers = [answer for task in self.tasks for answer in task.options]
+            return max(map(tokens, prompts)) + max([self.most, *map(tokens, answers)])
 
         too_many = [k for k in self.ks if longest(k) > model.most]
         if too_many:

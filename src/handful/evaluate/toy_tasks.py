@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from handful.errors import BadInput
+from handful.adapt.parameters import count
 
 _GOOD = ("wonderful", "great", "lovely", "brilliant", "charming", "moving")
 _BAD = ("terrible", "awful", "dull", "boring", "dreadful", "clumsy")
@@ -59,8 +59,7 @@ def toy_tasks(pool: int = 32, queries: int = 32, seed: int = 0) -> list[ToyTask]
     Raises:
         BadInput: a pool or queries of nothing.
     """
-    if pool < 1 or queries < 1:
-        raise BadInput(f"a pool of {pool} and {queries} queries: both are at least 1")
+    count("pool", pool, 1), count("queries", queries, 1), count("seed", seed)
     rng = np.random.default_rng(seed)
     made = {
         "sentiment": ([_opening(a, thing, word) for a in _OPENINGS for thing in _THINGS for word in _GOOD + _BAD],

@@ -105,11 +105,20 @@ def summary(shifts: Sequence[Shift]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def advised(name: str, prompt: Sequence[Shift], tune: Sequence[Shift]) -> str:
-    """Which way loses less when the wording changes, by the paired difference of drops over queries."""
-    difference: Estimate = mean_interval(np.concatenate([a.drop - b.drop for a, b in zip(prompt, tune, strict=True)]))
+def advised(name: str, prompt: Sequence[Sequence[Shift]], tune: Sequence[Sequence[Shift]]) -> str:
+    """Which way loses less when the wording changes, by the paired difference of drops over queries.
+
+    Args:
+        name: of the model.
+        prompt, tune: by task and seed; the drop of a query is its mean over seeds.
+    """
+    of_query = [
+        np.mean([a.drop - b.drop for a, b in zip(some, others, strict=True)], axis=0)
+        for some, others in zip(prompt, tune, strict=True)
+    ]
+    difference: Estimate = mean_interval(np.concatenate(of_query))
     shown = f"{difference.value:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}]"
-    levels = [float(np.mean([one.right[one.known :].mean() for one in some])) for some in (prompt, tune)]
+    levels = [float(np.mean([one.right[one.known :].mean() for some in way for one in some])) for way in (prompt, tune)]
     rest = f"other wordings: {levels[0]:.2f} prompted, {levels[1]:.2f} tuned"
     if difference.low > 0:
         return f"{name}: tuning holds up better; prompting drops {shown} more where the wording changes ({rest})"
