@@ -266,7 +266,7 @@ def test_what_cannot_be_compared_is_refused(index: ModelIndex, lm: tiny_lm.Any) 
     with torch.no_grad():
         for p in moved.parameters():
             p += 0.1
-    index.add("a", learnt(lm.tower, 1))
+    index.add("a", learnt(lm.tower, 1), {"domain": "law"})
     cases: list[tuple[Callable[[], object], str]] = [
         (lambda: index.vector(other), "no fine-tuned base: body.model.layers.0.mlp"),
         (lambda: index.vector(learnt(moved, 1)), "belong to a model with the fingerprint"),
@@ -274,8 +274,10 @@ def test_what_cannot_be_compared_is_refused(index: ModelIndex, lm: tiny_lm.Any) 
         (lambda: index.search(torch.ones(3)), "must be 16 finite numbers"),
         (lambda: index.search(torch.ones(16), 0), "k is 0"),
         (lambda: index.picture(), "takes three models, not 1"),
+        (lambda: index.silhouette("task"), "model 'a' has no 'task'"),
         (lambda: index.silhouette(), "two labels with two models"),
         (lambda: LastToken.of(lm, ()), "no probe"),
+        (lambda: LastToken.of(lm, ASKED, token="first"), "token one or 'mean'"),  # type: ignore[arg-type]
         (lambda: LastToken.of(lm, ASKED, layer=9)(lm.tower), "no layer 9"),
         (lambda: flattened([learnt(lm.tower, 1)] * 2, 5), "1 to 2 components, not 5"),
         (lambda: Library("minilm").add("x", torch.ones(2), space="clip"), "made by 'clip', not by 'minilm'"),

@@ -67,6 +67,10 @@ class LastToken:
     layer: int = -1
     token: int | Literal["mean"] = -1
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.layer, int) or not (self.token == "mean" or isinstance(self.token, int)):
+            raise BadInput(f"layer is a number, token one or 'mean', not {self.layer!r} and {self.token!r}")
+
     @classmethod
     def of(
         cls, model: LanguageModel, probes: Sequence[str] = PROBES, *, layer: int = -1,
@@ -82,7 +86,7 @@ class LastToken:
             states = asked.body(**asked.inputs([prompt]), output_hidden_states=True).hidden_states
             try:
                 h = states[self.layer][0].float()
-                rows.append(h.mean(0) if self.token == "mean" else h[int(self.token)])
+                rows.append(h.mean(0) if self.token == "mean" else h[self.token])
             except IndexError as error:
                 shape = f"{len(states)} layers of states and {len(prompt.ids)} tokens"
                 raise BadInput(f"there is no layer {self.layer} or token {self.token}: {shape}") from error
@@ -196,8 +200,10 @@ class ModelIndex:
         return self.vector(tune(self.base, data, recipe, seed=seed).delta)
 
     def silhouette(self, label: str = "domain", *, clip: bool = True) -> float:
-        """How well models of one label lie together; see `silhouette`."""
-        labels = [str(self.library.about[name].get(label)) for name in self.library.vectors]
+        """How well models of one label lie together; see `silhouette`. Raises `BadInput` for a model without one."""
+        if lacking := [name for name in self.library.vectors if label not in self.library.about[name]]:
+            raise BadInput(f"model {lacking[0]!r} has no {label!r}; say it in add(name, model, {{{label!r}: …}})")
+        labels = [str(self.library.about[name][label]) for name in self.library.vectors]
         return silhouette(self.library.cosines().numpy(), labels, clip=clip)
 
     def picture(self) -> np.ndarray:

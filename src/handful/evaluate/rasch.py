@@ -100,8 +100,8 @@ def fit_rasch(answers: Any, seen: Any = None, *, solver: Solver = "adam", seed: 
     Raises:
         BadInput: shapes that do not fit, answers outside 0 to 1, a question that no model answered.
     """
-    y = np.asarray(answers, float)
-    mask = np.isfinite(y) if seen is None else np.asarray(seen, bool)
+    y = _table(answers)
+    mask = ~np.isnan(y) if seen is None else np.asarray(seen, bool)
     if y.ndim != 2 or mask.shape != y.shape or not y.size:
         raise BadInput(f"answers and seen are tables [models, questions] of one shape, not {y.shape} and {mask.shape}")
     y = np.where(mask, y, 0.0)
@@ -144,7 +144,7 @@ def forecast_scores(
         BadInput: lists of different length, a model twice in a version, more models asked for than there are; and what
             `fit_rasch` refuses.
     """
-    tables = [np.asarray(table, float) for table in answers]
+    tables = [_table(table) for table in answers]
     if len(tables) != len(models) or not tables:
         raise BadInput(
             f"{len(tables)} tables of answers and {len(models)} lists of models: one of each for each version"
@@ -176,6 +176,13 @@ def forecast_scores(
         ability=tuple(fit.ability.tolist()),
         rerun=tuple(names[i] for i in most_telling(fit.ability, fit.difficulty, m)),
     )
+
+
+def _table(answers: Any) -> np.ndarray:
+    try:
+        return np.asarray(answers, float)
+    except (TypeError, ValueError) as error:
+        raise BadInput("answers are a table of numbers from 0 to 1, a row a model, all rows of one length") from error
 
 
 def most_telling(ability: np.ndarray, difficulty: np.ndarray, m: int = 5) -> list[int]:
