@@ -19,6 +19,7 @@ from handful.evaluate.instructions import Suite, judge, reasoner, task_scaling
 from handful.pretrain.examples import Example, Framing
 from handful.pretrain.instruct import Instruct
 from handful.pretrain.mixture import InstructionMixture, Task
+from handful.pretrain.self_supervised import asked
 
 NOUNS = ("harbour", "forest", "bridge", "market", "river", "workshop", "tower", "garden")
 
@@ -103,6 +104,22 @@ def test_learning_in_context_over_tasks() -> None:
         in_context(oracle, {})
 
 
+def test_examples_in_a_prompt_can_be_written_as_those_of_self_supervision() -> None:
+    seen: list[str] = []
+
+    def reads(examples: Sequence[Example]) -> list[str]:
+        seen.extend(one.inputs for one in examples)
+        return oracle(examples)
+
+    few = asked(held("a", 3))
+    in_context(reads, {"a": (few[:1], few[1:])}, k=2, seeds=(0,), between=" ", apart="\n")
+    (prompt,) = seen
+    assert prompt.count("Input: ") == 3 and prompt.endswith("\nInput: a: harbour 0?\nOutput:")
+    assert {"Input: a: forest 1?\nOutput: no", "Input: a: bridge 2?\nOutput: yes"} == {
+        "\n".join(prompt.split("\n")[i : i + 2]) for i in (0, 2)
+    }
+
+
 def test_reasoning_is_read_behind_its_phrase(causal: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     said = iter(
         [
@@ -116,6 +133,11 @@ def test_reasoning_is_read_behind_its_phrase(causal: LanguageModel, monkeypatch:
     suite = Suite("sums", [Example("2 + 2", "4", ("3", "4"), "sums")], reasons=True)
     found = judge([suite], always_yes, lambda examples: ["4"])
     assert found.average == 1 and suite.guesser == {"sums": 0}
+    votes = iter([["The answer is 5"], ["The answer is: 4."], ["The answer is 4"]])
+    monkeypatch.setattr("handful.evaluate.instructions.say", lambda *a, **k: next(votes))
+    assert reasoner(causal, samples=3)([Example("2 + 2", "4")]) == ["4."]  # one answer, with a full stop and without
+    with pytest.raises(BadInput, match="suite 'sums' has chance 25"):
+        judge([replace(suite, chance=25.0)], always_yes, always_yes)
     letters = Suite("letters", [Example("Which?", "A", ("A", "B"), "letters")], reasons=True)
     assert judge([letters], always_yes, lambda examples: [""]).average == 0  # no answer is no right one
     assert judge([letters], always_yes, lambda examples: ["(A)."]).average == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from handful.core.train import AdamW
 from handful.encode.lm import LanguageModel
 from handful.errors import BadInput
 from handful.evaluate.quick import Curve, band, crossing, sample_efficiency, saving
-from handful.pretrain.examples import Framing
+from handful.pretrain.examples import Example, Framing
 from handful.pretrain.instruct import Instruct, quick_learner
 from handful.pretrain.quick import InstructionFormat, QuickTask, quick_task
 
@@ -122,3 +123,30 @@ def test_defaults_are_the_papers() -> None:
 def test_bad_curves(rows: list[float], scores: list[float]) -> None:
     with pytest.raises(BadInput, match="budgets above 0 and as many scores"):
         crossing(rows, scores, 0.5)
+
+
+def test_a_target_is_a_number() -> None:
+    with pytest.raises(BadInput, match="the target is a score, not nan"):
+        crossing([1, 2], [0.1, 0.2], float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"batch": 0}, "batch 0"),
+        ({"epochs": 0}, "epochs 0"),
+        ({"epochs": -1}, "epochs -1"),
+        ({"warmup": -1}, "warmup -1"),
+        ({"clip": -1.0}, "clip a length above 0"),
+        ({"rate": "cosin"}, "rate is constant, linear, cosine, halved or a function, not 'cosin'"),
+    ],
+)
+def test_settings_that_make_no_sense(causal: LanguageModel, settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(BadInput, match=why):
+        replace(LEARNS, **settings).fit(causal, tasks()[0].train[:2])
+
+
+def test_examples_are_two_texts(causal: LanguageModel) -> None:
+    for wrong in ("a text", Example("a", None), Example(None, "b")):  # type: ignore[arg-type]
+        with pytest.raises(BadInput, match="example 0 to learn from must be an Example of two texts"):
+            LEARNS.fit(causal, [wrong])  # type: ignore[list-item]

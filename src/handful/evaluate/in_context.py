@@ -128,6 +128,8 @@ def in_context(
     seeds: Sequence[int] = (0, 1, 2),
     *,
     measure: str = "answer",
+    between: str = "\n",
+    apart: str = "\n\n",
 ) -> Learnt:
     """Judge learning from examples in the prompt, without any update of weights (109).
 
@@ -137,6 +139,7 @@ def in_context(
         k: examples that are shown.
         seeds: of draws.
         measure: of free text; see `measured`.
+        between, apart: what stands between input and answer, and between examples.
 
     Raises:
         BadInput: no tasks or seeds; a pool is too small.
@@ -145,7 +148,7 @@ def in_context(
         raise BadInput("give at least one task and one seed")
     found = {}
     for name, (queries, pool) in tasks.items():
-        each = [right(queries, answer(shown(queries, pool, k, seed)), measure) for seed in seeds]
+        each = [right(queries, answer(shown(queries, pool, k, seed, between, apart)), measure) for seed in seeds]
         found[name] = share(np.mean(each, axis=0))
     means = np.array([one.value for one in found.values()])
     mean = mean_interval(means, within=(0.0, 1.0)) if len(means) > 1 else next(iter(found.values()))

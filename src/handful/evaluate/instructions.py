@@ -22,6 +22,7 @@ from handful.encode.say import say
 from handful.errors import BadInput
 from handful.evaluate.gauntlet import normalised_average
 from handful.evaluate.in_context import Answerer, answerer, right, shown
+from handful.evaluate.wording import short_answer
 from handful.pretrain.examples import Example, Framing, by_task
 from handful.pretrain.instruct import Instruct
 from handful.pretrain.mixture import InstructionMixture
@@ -120,7 +121,7 @@ def reasoner(
                 say(model, prompts, most, stop=None, temperature=warmth, seed=seed + number)
                 for number in range(samples)
             ]
-        return [majority([answer_of(said) for said in one]) or "" for one in zip(*each, strict=True)]
+        return [majority([answer_of(said) for said in one], short_answer) or "" for one in zip(*each, strict=True)]
 
     return ask
 
@@ -139,7 +140,8 @@ def judge(
         seed: of what is shown.
 
     Raises:
-        BadInput: no suites; a suite is empty or reasons without ``reason``; a tested task was learnt.
+        BadInput: no suites; a suite is empty, reasons without ``reason``, or has no chance from 0 to 1; a tested task
+            was learnt.
     """
     names = [suite.name for suite in suites]
     if not names or len(set(names)) < len(names) or not all(suite.examples for suite in suites):
@@ -148,6 +150,8 @@ def judge(
     for suite in suites:
         if learnt:
             refuse_leaks(learnt, suite.examples)
+        if suite.chance is not None and not 0 <= suite.chance < 1:
+            raise BadInput(f"suite {suite.name!r} has chance {suite.chance:g}; it is at least 0 and below 1")
         if suite.reasons and reason is None:
             raise BadInput(f"suite {suite.name!r} reasons; say who reasons, such as reasoner(model)")
         pools = by_task(suite.pool)

@@ -150,11 +150,13 @@ def crossing(rows: Sequence[float] | np.ndarray, scores: Sequence[float] | np.nd
         target: score to be reached.
 
     Raises:
-        BadInput: not as many scores as budgets; budgets that are not above 0 or not numbers.
+        BadInput: not as many scores as budgets; budgets that are not above 0 or not numbers; a target that is none.
     """
     x, y = np.asarray(rows, dtype=float), np.asarray(scores, dtype=float)
     if x.shape != y.shape or not x.size or not (np.isfinite(x) & (x > 0)).all() or not np.isfinite(y).all():
         raise BadInput(f"{x.size} budgets above 0 and as many scores are needed, not {y.size}")
+    if not np.isfinite(target):
+        raise BadInput(f"the target is a score, not {target}")
     x, where = np.unique(np.log(x), return_inverse=True)
     y = np.bincount(where, y) / np.bincount(where)
     y = IsotonicRegression(increasing=True).fit_transform(x, y)
