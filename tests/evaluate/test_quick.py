@@ -97,11 +97,20 @@ def test_more_rows_more_score(causal: LanguageModel) -> None:
     )["tiny"]
     assert found.scores.shape == (2, 2) and seen[-1] == (4, 4)
     assert found.zero.max() < 0.5 and found.scores[1].min() == 1
+    assert found.cut == {"inputs": 0, "targets": 0}
     assert found.rows.tolist() == [1, (len(short[0].train) + len(short[1].train)) / 2]
     table = found.table()
     assert [row["budget"] for row in table] == ["0", "1", "all"] and table[2]["films"] == 1
     joint = sample_efficiency({"tiny": causal}, short, ["all"], joint=True, settings=LEARNS, most=6)["tiny"]
     assert joint.scores.min() == 1
+
+
+def test_texts_that_are_cut_are_counted(causal: LanguageModel) -> None:
+    short = [replace(task, test=task.test[:3], train=task.train[:2]) for task in tasks()[:1]]
+    narrow = replace(LEARNS, epochs=1, framing=Framing(most_in=4, most_out=8))
+    for _ in range(2):  # counted for each run anew
+        found = sample_efficiency({"tiny": causal}, short, ["all"], settings=narrow, most=4)["tiny"]
+        assert found.cut == {"inputs": 2 + 3 + 3, "targets": 0}  # learnt, asked before and asked after
 
 
 def test_tasks_that_leak_are_left_out(causal: LanguageModel) -> None:
