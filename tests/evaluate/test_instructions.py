@@ -95,6 +95,14 @@ def test_what_is_shown_stands_before_the_query_and_is_none_of_it() -> None:
         shown(queries, queries, 8)
 
 
+def test_inputs_that_are_cut_are_told(causal: LanguageModel) -> None:
+    narrow = Framing(most_in=3)
+    asks: list[Any] = [answerer(causal, None, narrow, most=2), reasoner(causal, None, narrow, most=2)]
+    for ask in asks:
+        with pytest.warns(UserWarning, match="2 of 3 inputs are longer than 3 tokens and cut at their end"):
+            ask([*held(n=2), Example("a", "b")])
+
+
 def test_learning_in_context_over_tasks() -> None:
     found = in_context(oracle, {"a": (held("a"), held("a")), "b": (held("b"), held("b"))}, k=2)
     assert found.mean.value == 1 and found.tasks["a"].low > 0.6
@@ -132,14 +140,15 @@ def test_reasoning_is_read_behind_its_phrase(causal: LanguageModel, monkeypatch:
     assert reasoner(causal, samples=3)([Example("2 + 2", "4"), Example("3 + 3", "6")]) == ["4", "6"]
     suite = Suite("sums", [Example("2 + 2", "4", ("3", "4"), "sums")], reasons=True)
     found = judge([suite], always_yes, lambda examples: ["4"])
-    assert found.average == 1 and suite.guesser == {"sums": 0}
+    assert found.average == 1 and suite.guesser == {"sums": 0.5}  # of two options, however one comes to them
+    assert judge([suite], always_yes, lambda examples: ["3"]).average == -1
     votes = iter([["The answer is 5"], ["The answer is: 4."], ["The answer is 4"]])
     monkeypatch.setattr("handful.evaluate.instructions.say", lambda *a, **k: next(votes))
     assert reasoner(causal, samples=3)([Example("2 + 2", "4")]) == ["4."]  # one answer, with a full stop and without
     with pytest.raises(BadInput, match="suite 'sums' has chance 25"):
         judge([replace(suite, chance=25.0)], always_yes, always_yes)
     letters = Suite("letters", [Example("Which?", "A", ("A", "B"), "letters")], reasons=True)
-    assert judge([letters], always_yes, lambda examples: [""]).average == 0  # no answer is no right one
+    assert judge([letters], always_yes, lambda examples: [""]).average == -1  # no answer is no right one
     assert judge([letters], always_yes, lambda examples: ["(A)."]).average == 1
     with pytest.raises(BadInput, match="say who reasons"):
         judge([suite], always_yes)

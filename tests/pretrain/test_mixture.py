@@ -183,6 +183,9 @@ def test_what_is_tested_is_not_learnt() -> None:
     short = Example("Read: W0, w1", "no", task="b")
     refuse_leaks(learnt, [short])
     assert overlapping(["one two", "two one"], ["ONE, two!"]) == [0]
+    # what is tested twice is not how something is asked, where it is learnt as a whole
+    assert overlapping(["one two", "One two."], ["ONE, two!"]) == [0, 1]
+    assert overlapping([words, words, "other"], [words.upper()]) == [0, 1]
 
 
 def test_how_something_is_asked_may_be_learnt() -> None:

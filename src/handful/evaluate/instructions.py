@@ -21,7 +21,7 @@ from handful.encode.lm import LanguageModel
 from handful.encode.say import say
 from handful.errors import BadInput
 from handful.evaluate.gauntlet import normalised_average
-from handful.evaluate.in_context import Answerer, answerer, right, shown
+from handful.evaluate.in_context import Answerer, answerer, prompted, right, shown
 from handful.evaluate.wording import short_answer
 from handful.pretrain.examples import Example, Framing, by_task
 from handful.pretrain.instruct import Instruct
@@ -42,7 +42,8 @@ class Suite:
         examples: tested ones, of one task or several.
         pool: what is shown is drawn from those of the same task.
         k: examples shown.
-        chance: score of a guesser in each task; by default 1 / options, 0 for free text.
+        chance: score of a guesser in each task; by default 1 / options, whether the suite reasons or not (the paper's
+            averages of weak models are below 0), and 0 for free text.
         reasons: whether the answer is read behind a phrase such as "the answer is"; then free text counts as well.
     """
 
@@ -58,7 +59,7 @@ class Suite:
         """Score of a guesser in each task."""
 
         def chance(some: Sequence[Example]) -> float:
-            return float(np.mean([1 / len(one.options) if one.options and not self.reasons else 0 for one in some]))
+            return float(np.mean([1 / len(one.options) if one.options else 0 for one in some]))
 
         own = self.chance
         return {task: chance(some) if own is None else own for task, some in by_task(self.examples).items()}
@@ -114,7 +115,7 @@ def reasoner(
         raise BadInput(f"samples is {samples}; take at least one")
 
     def ask(examples: Sequence[Example]) -> list[str]:
-        prompts = [frame.prompt(model, one.inputs) for one in examples]
+        prompts = prompted(frame, model, examples)
         warmth = temperature if samples > 1 else 0.0
         with attached(tuned.delta if tuned else None, model.tower):
             each = [
