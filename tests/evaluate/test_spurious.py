@@ -135,7 +135,7 @@ def test_what_is_left_out_and_what_is_refused() -> None:
         context_episodes(*world(5, 4, 20), ways=5, queries=5)
     with pytest.raises(BadInput, match="6 ways asked for, but 5 concepts"):
         context_episodes(concept, context, ways=6, queries=5)
-    with pytest.raises(BadInput, match="need three contexts"):
+    with pytest.raises(BadInput, match=r"need three contexts with as many; few=.skip. \(--skip-few\)"):
         context_episodes(*world(4, 2, 30), ways=2, queries=5, rho=0.5, shots=2)
     for rho in (1.5, -0.1, float("nan")):
         with pytest.raises(BadInput, match="rho is a share"):

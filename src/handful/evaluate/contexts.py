@@ -163,7 +163,7 @@ class _Table:
             has = f"{int((counts[which] > 0).sum())} contexts and {counts[which].sum()} items"
             raise BadInput(
                 f"concept {str(names[which])!r} has {has}: {shots} shots from one and {shots + queries} items of "
-                f'others need {wanted} at least; few="skip" leaves it out'
+                f'others need {wanted} with as many; few="skip" (--skip-few) leaves it out'
             )
         items = np.arange(len(y))
         rows = np.full((len(names), int(total.max())), -1)
