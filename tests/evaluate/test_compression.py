@@ -87,6 +87,11 @@ def test_what_is_missing_is_wrong_and_counted() -> None:
     assert (len(found.groups.difficult), len(found.groups.simple)) == (15, 15)
 
 
+def test_ids_may_be_numbers_and_names() -> None:
+    found = compression_groups({2: True, "a": True, 1: False}, {2: False, "a": True})  # type: ignore[dict-item]
+    assert (found.difficult, found.simple, found.unsolved) == ((2,), ("a",), (1,))
+
+
 def test_too_few_difficult_items_are_not_ranked() -> None:
     found = compare_methods(named(np.ones(40)), named(np.arange(40) >= 29), {"m": named(np.ones(40))})
     assert (found.ranking, found.tau) == (None, None) and "29 difficult items are too few" in (found.note or "")

@@ -148,5 +148,9 @@ def test_refusals() -> None:
     assert forecast_scores([y], [["a", 3, ("b", 1), 2]], 2).models == ("a", 3, ("b", 1), 2)
     with pytest.raises(BadInput, match="stands there twice"):
         forecast_scores([y], [[0, 1, 2, 2]])
+    with pytest.raises(BadInput, match=r"m=2\.5 models to run next"):
+        forecast_scores([y], [range(4)], 2.5)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="by 0 questions"):
+        most_telling(np.zeros(3), np.zeros(0), 2)
     with pytest.raises(BadInput, match="m=5 models to run next, of 4"):
         forecast_scores([y], [range(4)])

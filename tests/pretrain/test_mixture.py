@@ -160,6 +160,8 @@ def test_models_write_the_phrase_in_several_ways(said: str, answer: str | None) 
         (lambda: InstructionMixture([task("a")], settings={"flan2021": ("zs",)}), "they are some of zs-opt"),
         (lambda: InstructionMixture([task("a")], shots=(0, 2)), "at least 1"),
         (lambda: InstructionMixture([task("a")], shots=(1.5, 2)), "at least 1"),
+        (lambda: InstructionMixture([task("a")], shots=3), "at least 1"),
+        (lambda: InstructionMixture([task("a")], seed=-1), "seed is a whole number from 0"),
         (lambda: InstructionMixture([task("a")]).draw(-1), "-1 examples cannot be drawn"),
         (lambda: reasoning_tasks("t", [("q", "", "r")]), "lacks a question"),
         (lambda: reasoning_tasks("t", [("q", None, "r")]), "row 0 of 't' must be three texts"),

@@ -123,11 +123,11 @@ def compression_groups(original: Mapping[str, Any], cheap: Mapping[str, Any]) ->
         raise BadInput(f"original ({len(original)} items) and baseline ({len(cheap)} items) have no id in common")
     _check("original", original)
     _check(BASELINE, cheap)
-    solved = [name for name in sorted(original) if _right(original, name)]
+    solved = [name for name in sorted(original, key=str) if _right(original, name)]
     return Groups(
         difficult=tuple(name for name in solved if name in cheap and not _right(cheap, name)),
         simple=tuple(name for name in solved if _right(cheap, name)),
-        unsolved=tuple(sorted(original.keys() - set(solved))),
+        unsolved=tuple(sorted(original.keys() - set(solved), key=str)),
     )
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -158,7 +159,7 @@ def forecast_scores(
         if not np.isfinite(table).all():
             raise BadInput(f"version {version}: a model that was run has answered all questions; answers are missing")
     names = list(dict.fromkeys(name for run in models for name in run))
-    if not 1 <= m <= len(names):
+    if not isinstance(m, Integral) or not 1 <= m <= len(names):
         raise BadInput(f"m={m} models to run next, of {len(names)}")
     where = {name: i for i, name in enumerate(names)}
     ends = np.cumsum([table.shape[1] for table in tables])
@@ -187,8 +188,8 @@ def _table(answers: Any) -> np.ndarray:
 
 def most_telling(ability: np.ndarray, difficulty: np.ndarray, m: int = 5) -> list[int]:
     """Which m models tell most about the others on new questions; see the head of this file."""
-    if not 1 <= m <= len(ability):
-        raise BadInput(f"m={m} models to choose, of {len(ability)}")
+    if not isinstance(m, Integral) or not 1 <= m <= len(ability) or not len(difficulty):
+        raise BadInput(f"m={m} models to choose, of {len(ability)}, by {len(difficulty)} questions")
     centres = np.percentile(difficulty, np.linspace(5, 95, m))
     nearest = np.abs(centres[:, None] - difficulty).argmin(axis=1)
     information = -np.abs(ability[:, None] - difficulty[nearest])  # P (1 - P) falls with the distance alone

@@ -257,7 +257,7 @@ def metric_correlation(metric: Sequence[float] | np.ndarray, human: Sequence[flo
     Raises:
         BadInput: not as many values, fewer than 4, or one value only.
     """
-    a, b = np.asarray(metric, float), np.asarray(human, float)
+    a, b = _numbers(metric), _numbers(human)
     if a.shape != b.shape or a.ndim != 1 or len(a) < 4 or not np.isfinite([a, b]).all():
         raise BadInput(f"{a.shape} values of a metric and {b.shape} ratings: four pairs of numbers are needed at least")
     if np.ptp(a) == 0 or np.ptp(b) == 0:
@@ -301,8 +301,15 @@ def _pair(cell: str, where: str) -> tuple[float, float]:
         raise BadInput(f"{where}: a cell reads [SC, PQ], not {cell.strip()[:40]!r}") from error
 
 
+def _numbers(values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values, float)
+    except (TypeError, ValueError) as error:
+        raise BadInput("values are numbers; give each category a number of its own") from error
+
+
 def _table(table: np.ndarray) -> np.ndarray:
-    table = np.asarray(table, float)
+    table = _numbers(table)
     if table.ndim != 2 or len(table) < 2 or not table.shape[1] or np.isinf(table).any():
         told = f"a table [raters, items] of finite values with two raters or more, not of {table.shape}"
         raise BadInput(f"agreement is of {told}")

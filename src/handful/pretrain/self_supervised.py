@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,8 @@ def build(
     for name in objectives:
         if name not in OBJECTIVES:
             raise BadInput(f"there is no objective {name!r}{nearest(name, OBJECTIVES)}")
+    if not isinstance(sentences, Integral) or not isinstance(seed, Integral) or seed < 0:
+        raise BadInput(f"sentences and seed are whole numbers, the seed from 0, not {sentences!r} and {seed!r}")
     if not objectives or len(set(objectives)) < len(objectives) or sentences < 3:
         raise BadInput("give at least one objective, each once, and blocks of at least 3 sentences")
     blocks, short = blocks_of(documents, sentences)
