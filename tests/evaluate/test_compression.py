@@ -113,6 +113,10 @@ def test_too_few_difficult_items_are_not_ranked() -> None:
         ("(B).", "b", "letter", True),
         ("B: a dog", "B", "letter", True),
         ("Because", "B", "letter", False),
+        ("A dog", "A", "letter", False),
+        ("I'm not sure", "I", "letter", False),
+        ("B - a dog", "(B)", "letter", True),
+        ("b", "B", "letter", True),
     ],
 )
 def test_rules(answer: str, reference: str, rule: str, right: bool) -> None:

@@ -227,7 +227,7 @@ def correct(
         answer, reference: what was said and what is true.
         rule: ``exact``: equal but for case, blanks and a full stop; ``relaxed``: numbers within ``slack`` of the
             reference (5 % is 0.05, as in ChartQA's measure), else exact; ``yes-no``: the first of these words;
-            ``letter``: the option, ``"(B)."`` being ``b``.
+            ``letter``: the option, alone or with a sign behind it, ``"(B)."`` or ``"B: a dog"`` being ``b``.
         slack: relative, for ``relaxed``.
 
     Raises:
@@ -242,7 +242,7 @@ def correct(
         found = re.search(r"\b(yes|no)\b", given)
         return found is not None and found[1] == wanted
     if rule == "letter":
-        found = re.match(r"\W*([a-z])(?![a-z])", given)
+        found = re.match(r"\W*([a-z])\s*(?:$|[^\w\s'’])", given)  # "A dog" is no option, nor is "I'm not sure"
         return found is not None and found[1] == wanted.strip("() ")
     if rule != "relaxed":
         raise BadInput(f"rule is 'exact', 'relaxed', 'yes-no' or 'letter', not {rule!r}")
