@@ -42,8 +42,8 @@ class Suite:
         examples: tested ones, of one task or several.
         pool: what is shown is drawn from those of the same task.
         k: examples shown.
-        chance: score of a guesser in each task; by default 1 / options, whether the suite reasons or not (the paper's
-            averages of weak models are below 0), and 0 for free text.
+        chance: score of a guesser in each task; by default 1 / options, whether the suite reasons or not, and 0
+            for free text.
         reasons: whether the answer is read behind a phrase such as "the answer is"; then free text counts as well.
     """
 
