@@ -154,7 +154,7 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     for name, said in [("places", "no column 'places'"), ("label", "the column of the label")]:
         with pytest.raises(BadInput, match=said):
             handful.advise_context(source, context=name, **small)
-    with pytest.raises(BadInput, match="need two contexts at least"):
+    with pytest.raises(BadInput, match="need two contexts with as many"):
         handful.advise_context(source, context="place", **{**small, "queries": 40})
     text = Path(source).read_text(encoding="utf-8")
     Path(source).write_text(text + "\na cat,cat,\n", encoding="utf-8")

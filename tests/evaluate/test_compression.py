@@ -87,6 +87,11 @@ def test_what_is_missing_is_wrong_and_counted() -> None:
     assert (len(found.groups.difficult), len(found.groups.simple)) == (15, 15)
 
 
+def test_ids_may_be_numbers_and_names() -> None:
+    found = compression_groups({2: True, "a": True, 1: False}, {2: False, "a": True})  # type: ignore[dict-item]
+    assert (found.difficult, found.simple, found.unsolved) == ((2,), ("a",), (1,))
+
+
 def test_too_few_difficult_items_are_not_ranked() -> None:
     found = compare_methods(named(np.ones(40)), named(np.arange(40) >= 29), {"m": named(np.ones(40))})
     assert (found.ranking, found.tau) == (None, None) and "29 difficult items are too few" in (found.note or "")
@@ -99,12 +104,19 @@ def test_too_few_difficult_items_are_not_ranked() -> None:
         ("104", "100", "relaxed", True),
         ("106", "100", "relaxed", False),
         ("1,060 %", "1000%", "relaxed", False),
+        ("1,040 %", "10", "relaxed", True),  # a percent is a hundredth, as ChartQA's measure has it
+        ("50", "50%", "relaxed", False),
+        ("nan", "0", "relaxed", False),
         ("red", "Red", "relaxed", True),
         ("No, it is not", "no", "yes-no", True),
         ("nothing", "no", "yes-no", False),
         ("(B).", "b", "letter", True),
         ("B: a dog", "B", "letter", True),
         ("Because", "B", "letter", False),
+        ("A dog", "A", "letter", False),
+        ("I'm not sure", "I", "letter", False),
+        ("B - a dog", "(B)", "letter", True),
+        ("b", "B", "letter", True),
     ],
 )
 def test_rules(answer: str, reference: str, rule: str, right: bool) -> None:
@@ -114,11 +126,14 @@ def test_rules(answer: str, reference: str, rule: str, right: bool) -> None:
 def test_budgets() -> None:
     assert [round(kept_share(r), 4) for r in (2, 3, 4, 5, 10)] == [0.25, 0.1111, 0.0625, 0.04, 0.01]
     assert matches_budget(3, 0.1111) and not matches_budget(2, 0.5)
+    # a tenth of the tokens, or twice as many, is another budget, however few they are
+    assert matches_budget(10, 0.01) and not matches_budget(10, 0.001) and not matches_budget(10, 0.019)
 
 
 def test_records() -> None:
     rows = [{"doc_id": 1, "exact": True}, {"doc_id": 2, "exact": {"score": 0.25}}]
     assert read_correct(rows, field="exact") == {"1": 1.0, "2": 0.25}
+    assert read_correct([{"doc_id": 1, "exact": np.float32(0.5)}], field="exact") == {"1": 0.5}
     with pytest.raises(BadInput, match="record 1 has no field 'acc'; it has doc_id, exact"):
         read_correct(rows, field="acc")
     with pytest.raises(BadInput, match="id '1' comes twice"):
@@ -134,7 +149,15 @@ def test_bad_input() -> None:
         compare_methods({"a": True}, {"a": True}, {"m": {"b": True}})
     with pytest.raises(BadInput, match="cheap baseline's name"):
         compare_methods({"a": True}, {"a": True}, {"baseline": {"a": True}})
-    with pytest.raises(BadInput, match="whole factor of 2 or more"):
-        kept_share(1)
+    for wrong in (float("nan"), 87.0, -1, "yes", None, {"score": 1}):
+        with pytest.raises(BadInput, match=r"method 'm': 'a' is .* neither a truth value nor a score between 0 and 1"):
+            compare_methods({"a": True}, {"a": True}, {"m": {"a": wrong}})
+        with pytest.raises(BadInput, match="original: 'a' is"):
+            compression_groups({"a": wrong}, {"a": True})
+    for factor in (1, 2.5, float("inf"), float("nan")):
+        with pytest.raises(BadInput, match="whole factor of 2 or more"):
+            kept_share(factor)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="are texts, not None and 'a'"):
+        correct(None, "a")  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="not 'fuzzy'"):
         correct("a", "a", "fuzzy")  # type: ignore[arg-type]

@@ -260,22 +260,40 @@ def test_weights_as_vectors(lm: tiny_lm.Any) -> None:
     assert float(alike[0, 1]) == pytest.approx(len(masks[0] & masks[1]) / len(masks[0] | masks[1]))
 
 
+def test_half_precision_is_read_in_single(lm: tiny_lm.Any) -> None:
+    base, tuned = copy.deepcopy(lm.tower).bfloat16(), copy.deepcopy(lm.tower)
+    with torch.no_grad():
+        for p in tuned.parameters():
+            p.mul_(1.1)
+    tuned.bfloat16()
+    read = LastToken.of(lm, ASKED)
+    half = ModelIndex(base, read).vector(tuned)
+    single = ModelIndex(copy.deepcopy(base).float(), read).vector(copy.deepcopy(tuned).float())
+    assert torch.equal(half, single) and half.norm() > 0.01
+    assert {p.dtype for net in (base, tuned) for p in net.parameters()} == {torch.bfloat16}  # not changed
+
+
 def test_what_cannot_be_compared_is_refused(index: ModelIndex, lm: tiny_lm.Any) -> None:
     other = tiny_lm.tiny("causal", intermediate_size=28).tower
     moved = copy.deepcopy(lm.tower)
     with torch.no_grad():
         for p in moved.parameters():
             p += 0.1
-    index.add("a", learnt(lm.tower, 1))
+    index.add("a", learnt(lm.tower, 1), {"domain": "law"})
     cases: list[tuple[Callable[[], object], str]] = [
         (lambda: index.vector(other), "no fine-tuned base: body.model.layers.0.mlp"),
         (lambda: index.vector(learnt(moved, 1)), "belong to a model with the fingerprint"),
         (lambda: index.add("a", learnt(lm.tower, 2)), "'a' is in the library already"),
         (lambda: index.search(torch.ones(3)), "must be 16 finite numbers"),
+        (lambda: index.search("a"), "must be a vector, not 'a'"),  # type: ignore[arg-type]
+        (lambda: index.vector("a"), "of a Delta or of a network, not of 'a'"),  # type: ignore[arg-type]
+        (lambda: additivity(torch.ones(3), torch.ones(4), torch.ones(3)), "as long as each other"),
         (lambda: index.search(torch.ones(16), 0), "k is 0"),
         (lambda: index.picture(), "takes three models, not 1"),
+        (lambda: index.silhouette("task"), "model 'a' has no 'task'"),
         (lambda: index.silhouette(), "two labels with two models"),
         (lambda: LastToken.of(lm, ()), "no probe"),
+        (lambda: LastToken.of(lm, ASKED, token="first"), "token one or 'mean'"),  # type: ignore[arg-type]
         (lambda: LastToken.of(lm, ASKED, layer=9)(lm.tower), "no layer 9"),
         (lambda: flattened([learnt(lm.tower, 1)] * 2, 5), "1 to 2 components, not 5"),
         (lambda: Library("minilm").add("x", torch.ones(2), space="clip"), "made by 'clip', not by 'minilm'"),

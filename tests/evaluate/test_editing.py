@@ -132,8 +132,24 @@ def test_bad_input() -> None:
         background("ssim", CLIP[:, :8], CLIP[:, :8])
     with pytest.raises(BadInput, match="mask of zeros and ones"):
         background("mse", CLIP, CLIP, np.full((9, 16, 14), 0.5))
+    with pytest.raises(BadInput, match=r"not \(9, 16, 14\) with \[0, 255\]"):
+        background("mse", CLIP, CLIP, np.where(CLIP[..., 0] > 0.5, 255, 0))
+    for stride in (0, 1.5):
+        with pytest.raises(BadInput, match=f"stride is {stride}"):
+            background("mse", CLIP, CLIP, stride=stride)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="between 0 and 1"):
         background("mse", 2 * CLIP, CLIP)
+    with pytest.raises(BadInput, match="length 0"):
+        clip_score(np.ones((2, 3)), np.zeros(3))
+    with pytest.raises(BadInput, match=r"tracks \[tracks, frames, 2\]"):
+        inside_box(np.zeros((2, 3, 5)), np.ones((1, 3, 3)))
+    with pytest.raises(BadInput, match="read by `judged`"):
+        five_acc(["yes"], ["b"])  # type: ignore[list-item]
+    with pytest.raises(BadInput, match="are texts, not 1"):
+        judged("no", 1, "b")  # type: ignore[arg-type]
+    for empty in ([], 1.0):
+        with pytest.raises(BadInput, match="needs a list of values of each measure"):
+            by_kind({"a": {"x": empty}})  # type: ignore[dict-item]
     with pytest.raises(BadInput, match="length 0"):
         structure_distance(np.zeros((3, 2)), np.ones((3, 2)))
     with pytest.raises(BadInput, match="not finite"):

@@ -67,6 +67,11 @@ def test_a_category_with_a_benchmark_missing_is_dropped_and_named() -> None:
         (lambda: Gauntlet(TWO).score({"a/0-shot": [float("nan")], "b/2-shot": [1.0]}), "holds .nan.; an accuracy"),
         (lambda: rescaled(0.5, 1.0), "not below the best"),
         (lambda: normalised_average({}, {}), "no scores"),
+        (
+            lambda: normalised_average({"a": {"x": 75.2}}, {"a": 0.25}),
+            "'x' in suite 'a' is 75.2; the best there is is 1",
+        ),
+        (lambda: normalised_average({"a": {"x": float("nan")}}, {"a": 0.25}), "'x' in suite 'a' is nan"),
         (lambda: normalised_average({"a": {"x": 1.0}}, {"b": 0}), "not given for all of suite 'a'"),
         (lambda: normalised_average({"a": {"x": 1.0}}, {"a": {"y": 0}}), "not given for all of suite 'a'"),
     ],

@@ -19,6 +19,7 @@ from handful.evaluate.instructions import Suite, judge, reasoner, task_scaling
 from handful.pretrain.examples import Example, Framing
 from handful.pretrain.instruct import Instruct
 from handful.pretrain.mixture import InstructionMixture, Task
+from handful.pretrain.self_supervised import asked
 
 NOUNS = ("harbour", "forest", "bridge", "market", "river", "workshop", "tower", "garden")
 
@@ -94,6 +95,14 @@ def test_what_is_shown_stands_before_the_query_and_is_none_of_it() -> None:
         shown(queries, queries, 8)
 
 
+def test_inputs_that_are_cut_are_told(causal: LanguageModel) -> None:
+    narrow = Framing(most_in=3)
+    asks: list[Any] = [answerer(causal, None, narrow, most=2), reasoner(causal, None, narrow, most=2)]
+    for ask in asks:
+        with pytest.warns(UserWarning, match="2 of 3 inputs are longer than 3 tokens and cut at their end"):
+            ask([*held(n=2), Example("a", "b")])
+
+
 def test_learning_in_context_over_tasks() -> None:
     found = in_context(oracle, {"a": (held("a"), held("a")), "b": (held("b"), held("b"))}, k=2)
     assert found.mean.value == 1 and found.tasks["a"].low > 0.6
@@ -101,6 +110,22 @@ def test_learning_in_context_over_tasks() -> None:
     assert half.tasks["a"].value == 0.5 == half.mean.value
     with pytest.raises(BadInput, match="at least one task"):
         in_context(oracle, {})
+
+
+def test_examples_in_a_prompt_can_be_written_as_those_of_self_supervision() -> None:
+    seen: list[str] = []
+
+    def reads(examples: Sequence[Example]) -> list[str]:
+        seen.extend(one.inputs for one in examples)
+        return oracle(examples)
+
+    few = asked(held("a", 3))
+    in_context(reads, {"a": (few[:1], few[1:])}, k=2, seeds=(0,), between=" ", apart="\n")
+    (prompt,) = seen
+    assert prompt.count("Input: ") == 3 and prompt.endswith("\nInput: a: harbour 0?\nOutput:")
+    assert {"Input: a: forest 1?\nOutput: no", "Input: a: bridge 2?\nOutput: yes"} == {
+        "\n".join(prompt.split("\n")[i : i + 2]) for i in (0, 2)
+    }
 
 
 def test_reasoning_is_read_behind_its_phrase(causal: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,9 +140,15 @@ def test_reasoning_is_read_behind_its_phrase(causal: LanguageModel, monkeypatch:
     assert reasoner(causal, samples=3)([Example("2 + 2", "4"), Example("3 + 3", "6")]) == ["4", "6"]
     suite = Suite("sums", [Example("2 + 2", "4", ("3", "4"), "sums")], reasons=True)
     found = judge([suite], always_yes, lambda examples: ["4"])
-    assert found.average == 1 and suite.guesser == {"sums": 0}
+    assert found.average == 1 and suite.guesser == {"sums": 0.5}  # of two options, however one comes to them
+    assert judge([suite], always_yes, lambda examples: ["3"]).average == -1
+    votes = iter([["The answer is 5"], ["The answer is: 4."], ["The answer is 4"]])
+    monkeypatch.setattr("handful.evaluate.instructions.say", lambda *a, **k: next(votes))
+    assert reasoner(causal, samples=3)([Example("2 + 2", "4")]) == ["4."]  # one answer, with a full stop and without
+    with pytest.raises(BadInput, match="suite 'sums' has chance 25"):
+        judge([replace(suite, chance=25.0)], always_yes, always_yes)
     letters = Suite("letters", [Example("Which?", "A", ("A", "B"), "letters")], reasons=True)
-    assert judge([letters], always_yes, lambda examples: [""]).average == 0  # no answer is no right one
+    assert judge([letters], always_yes, lambda examples: [""]).average == -1  # no answer is no right one
     assert judge([letters], always_yes, lambda examples: ["(A)."]).average == 1
     with pytest.raises(BadInput, match="say who reasons"):
         judge([suite], always_yes)

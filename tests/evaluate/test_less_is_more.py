@@ -48,6 +48,9 @@ def test_subsets_are_nested_or_disjoint_as_asked() -> None:
     assert not set(small) & set(subset(ROWS, 10, seed=3, part=1))
     assert subset(ROWS, 10, seed=3) == small != subset(ROWS, 10, seed=4)
     assert subset(ROWS, "all", 0) == ROWS
+    assert subset(ROWS, np.int64(10), seed=3) == small
+    with pytest.raises(BadInput, match="parts count from 0, not -1"):
+        subset(ROWS, 10, 0, part=-1)
     with pytest.raises(BadInput, match="a subset of 51"):
         subset(ROWS, 51, 0)
     with pytest.raises(BadInput, match=r"a number of examples, or 'all', not 2\.5"):
@@ -127,10 +130,11 @@ def test_the_sweep_of_a_tiny_model(causal: LanguageModel) -> None:
         "benchmarks": lambda tuned: run_gauntlet(causal, [tested], tuned, QUICK.framing).categories["c"],
         "judge": preferred(causal, prompts, ["dull"] * 4, judge, QUICK.framing, most=8),
     }
+    dev = [Example(f"film {i} is it good or bad?", "good", ("good", "bad"), "books") for i in range(48, 56)]
     candidates = [Mix("open", {"open": "all"}), Mix("books", {"books": 24}), Mix("both", {"open": "all", "books": 24})]
     seen: list[tuple[int, int]] = []
     found = budget_sweep(
-        causal, sets, candidates, paradigms, settings=QUICK, seeds=(0,), epochs=(1, 4), dev=sets["books"][40:],
+        causal, sets, candidates, paradigms, settings=QUICK, seeds=(0,), epochs=(1, 4), dev=dev,
         tested=tested.parts[0], progress=lambda a, b: seen.append((a, b)),
     )  # fmt: skip
     rows = {row["mix"]: row for row in found.rows}
@@ -175,12 +179,27 @@ def test_loss_on_is_the_mean_over_tokens(causal: LanguageModel) -> None:
     assert loss_on(causal, ROWS[:7], tuned, QUICK.framing, batch=3) == pytest.approx(expected, abs=1e-5)
 
 
+def test_sizes_are_looked_at_before_anything_is_learnt(causal: LanguageModel) -> None:
+    def never(tuned: object) -> float:
+        raise AssertionError("something was learnt")
+
+    with pytest.raises(BadInput, match="a subset of 51"):
+        budget_sweep(
+            causal, {"books": ROWS}, [Mix("a", {"books": 1}), Mix("b", {"books": 51})], {"p": never}, settings=QUICK
+        )
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
         ({"candidates": []}, "at least one mix"),
         ({"candidates": [Mix("a", {"boks": 1})]}, "set 'boks' that is not given; did you mean 'books'"),
         ({"epochs": (1, 2)}, "examples for the choice"),
+        ({"epochs": (1, 2), "dev": ROWS[:3]}, "3 examples of set 'books' are in dev too"),
+        ({"candidates": [Mix("a", {"books": 1}), Mix("b", {"books": 51})]}, "a subset of 51"),
+        ({"candidates": [Mix("a", {})]}, "mix 'a' is of no set"),
+        ({"candidates": [Mix("a", {"books": 1}), Mix("a", {"books": 2})]}, "two mixes have one name"),
+        ({"paradigms": {"p": lambda tuned: float("nan")}, "seeds": (0,)}, "no number for mix 'a'"),
     ],
 )
 def test_bad_sweeps(causal: LanguageModel, options: dict[str, Any], why: str) -> None:

@@ -76,6 +76,9 @@ def test_a_model_judges_by_what_it_would_say() -> None:
 def test_bad_input() -> None:
     with pytest.raises(BadInput, match="replicates is 0"):
         pairwise_judge(["a"], ["x"], ["y"], lambda *a: "tie", replicates=0)
+    with pytest.raises(BadInput, match="answers are texts, not None"):
+        pairwise_judge(["a"], [None], ["y"], lambda *a: "tie")  # type: ignore[list-item]
+    assert pairwise_judge(["a"], ["x"], ["y"], lambda *a: ["first"]).unread == 1  # type: ignore[arg-type, return-value]
     with pytest.raises(BadInput, match="0 prompts"):
         pairwise_judge([], [], [], lambda *a: "tie")
     with pytest.raises(BadInput, match="but 1 and 2 answers"):

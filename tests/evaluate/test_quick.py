@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from handful.core.train import AdamW
 from handful.encode.lm import LanguageModel
 from handful.errors import BadInput
 from handful.evaluate.quick import Curve, band, crossing, sample_efficiency, saving
-from handful.pretrain.examples import Framing
+from handful.pretrain.examples import Example, Framing
 from handful.pretrain.instruct import Instruct, quick_learner
 from handful.pretrain.quick import InstructionFormat, QuickTask, quick_task
 
@@ -96,11 +97,20 @@ def test_more_rows_more_score(causal: LanguageModel) -> None:
     )["tiny"]
     assert found.scores.shape == (2, 2) and seen[-1] == (4, 4)
     assert found.zero.max() < 0.5 and found.scores[1].min() == 1
+    assert found.cut == {"inputs": 0, "targets": 0}
     assert found.rows.tolist() == [1, (len(short[0].train) + len(short[1].train)) / 2]
     table = found.table()
     assert [row["budget"] for row in table] == ["0", "1", "all"] and table[2]["films"] == 1
     joint = sample_efficiency({"tiny": causal}, short, ["all"], joint=True, settings=LEARNS, most=6)["tiny"]
     assert joint.scores.min() == 1
+
+
+def test_texts_that_are_cut_are_counted(causal: LanguageModel) -> None:
+    short = [replace(task, test=task.test[:3], train=task.train[:2]) for task in tasks()[:1]]
+    narrow = replace(LEARNS, epochs=1, framing=Framing(most_in=4, most_out=8))
+    for _ in range(2):  # counted for each run anew
+        found = sample_efficiency({"tiny": causal}, short, ["all"], settings=narrow, most=4)["tiny"]
+        assert found.cut == {"inputs": 2 + 3 + 3, "targets": 0}  # learnt, asked before and asked after
 
 
 def test_tasks_that_leak_are_left_out(causal: LanguageModel) -> None:
@@ -122,3 +132,30 @@ def test_defaults_are_the_papers() -> None:
 def test_bad_curves(rows: list[float], scores: list[float]) -> None:
     with pytest.raises(BadInput, match="budgets above 0 and as many scores"):
         crossing(rows, scores, 0.5)
+
+
+def test_a_target_is_a_number() -> None:
+    with pytest.raises(BadInput, match="the target is a score, not nan"):
+        crossing([1, 2], [0.1, 0.2], float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"batch": 0}, "batch 0"),
+        ({"epochs": 0}, "epochs 0"),
+        ({"epochs": -1}, "epochs -1"),
+        ({"warmup": -1}, "warmup -1"),
+        ({"clip": -1.0}, "clip a length above 0"),
+        ({"rate": "cosin"}, "rate is constant, linear, cosine, halved or a function, not 'cosin'"),
+    ],
+)
+def test_settings_that_make_no_sense(causal: LanguageModel, settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(BadInput, match=why):
+        replace(LEARNS, **settings).fit(causal, tasks()[0].train[:2])
+
+
+def test_examples_are_two_texts(causal: LanguageModel) -> None:
+    for wrong in ("a text", Example("a", None), Example(None, "b")):  # type: ignore[arg-type]
+        with pytest.raises(BadInput, match="example 0 to learn from must be an Example of two texts"):
+            LEARNS.fit(causal, [wrong])  # type: ignore[list-item]

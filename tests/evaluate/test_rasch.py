@@ -128,6 +128,13 @@ def test_refusals() -> None:
         fit_rasch(np.where(np.arange(10) == 3, np.nan, y))
     with pytest.raises(BadInput, match="answer of model 1 to question 2 is 40, not from 0 to 1"):
         fit_rasch(np.where((np.arange(4)[:, None] == 1) & (np.arange(10) == 2), 40, y))
+    with pytest.raises(BadInput, match="answer of model 1 to question 2 is inf, not from 0 to 1"):
+        fit_rasch(np.where((np.arange(4)[:, None] == 1) & (np.arange(10) == 2), np.inf, y))
+    for wrong in ([["yes", "no"]], [[1, 0], [1]]):
+        with pytest.raises(BadInput, match="a table of numbers from 0 to 1"):
+            fit_rasch(wrong)
+        with pytest.raises(BadInput, match="a table of numbers from 0 to 1"):
+            forecast_scores([wrong], [range(2)])
     with pytest.raises(BadInput, match="of one shape"):
         fit_rasch(y, np.ones(10, bool))
     with pytest.raises(BadInput, match="unknown solver"):
@@ -141,5 +148,9 @@ def test_refusals() -> None:
     assert forecast_scores([y], [["a", 3, ("b", 1), 2]], 2).models == ("a", 3, ("b", 1), 2)
     with pytest.raises(BadInput, match="stands there twice"):
         forecast_scores([y], [[0, 1, 2, 2]])
+    with pytest.raises(BadInput, match=r"m=2\.5 models to run next"):
+        forecast_scores([y], [range(4)], 2.5)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="by 0 questions"):
+        most_telling(np.zeros(3), np.zeros(0), 2)
     with pytest.raises(BadInput, match="m=5 models to run next, of 4"):
         forecast_scores([y], [range(4)])

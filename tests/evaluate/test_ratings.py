@@ -142,12 +142,33 @@ def test_correlation_of_a_metric() -> None:
         metric_correlation([1, 2, 3], [1, 2, 3])
 
 
+@pytest.mark.parametrize("wrong", [None, (1.0,), (0.0, 0.5, 1.0), ("good", 1.0)])
+def test_ratings_that_are_no_pairs_of_numbers(wrong: Any) -> None:
+    with pytest.raises(BadInput, match="ratings of 'm' are pairs of numbers"):
+        aggregate([{"m": {"a": wrong}}, {"m": {"a": wrong}}])
+
+
+def test_an_overall_score_of_ones_own_is_checked() -> None:
+    for own in (lambda sc, pq: 1.0, lambda sc, pq: np.where(sc > 0.4, np.nan, pq)):
+        with pytest.raises(BadInput, match="overall gave"):
+            aggregate(made(0), own)  # type: ignore[arg-type, return-value]
+        with pytest.raises(BadInput, match="overall gave"):
+            check_claims([{"a": s["m"], "b": s["m"]} for s in made(0)], [("a", "b")], own)  # type: ignore[arg-type, return-value]
+    for wrong in (krippendorff_alpha, fleiss_kappa):
+        with pytest.raises(BadInput, match="values are numbers"):
+            wrong(np.array([["good", "bad"], ["good", "good"]]))  # type: ignore[operator]
+    with pytest.raises(BadInput, match="finite values"):
+        krippendorff_alpha(np.array([[1, np.inf], [1, 2]]))
+
+
 def test_sheets() -> None:
     text = "uid\tA\tB\nx.jpg\t[0,0.5]\t[1, 1]\ny.jpg\t(0.5, 0)\t[0,0]\n"
     assert read_sheet(text)["A"] == {"x.jpg": (0.0, 0.5), "y.jpg": (0.5, 0.0)}
     for wrong, complaint in [
         ("uid\tA\nx\t__import__('os').getcwd()", "line 2, A: a cell reads"),
         ("uid\tA\nx\t[1]", "a cell reads"),
+        ("uid\tA\n\n\nx\t[1]", "line 4, A: a cell reads"),  # as an editor counts lines
+        ("uid\tA\nx\t[1" + "0" * 400 + ", 0]", "a cell reads"),
         ("uid\tA\nx\t[0,0]\nx\t[0,0]", "'x' comes twice"),
         ("uid\tA\tA\nx\t[0,0]\t[1,1]", "model 'A' has two columns"),
         ("uid\tA\nx", "0 cells for 1 models"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,18 +135,35 @@ def test_what_is_left_out_and_what_is_refused() -> None:
         context_episodes(*world(5, 4, 20), ways=5, queries=5)
     with pytest.raises(BadInput, match="6 ways asked for, but 5 concepts"):
         context_episodes(concept, context, ways=6, queries=5)
-    with pytest.raises(BadInput, match="need three contexts"):
+    with pytest.raises(BadInput, match=r"need three contexts with as many; few=.skip. \(--skip-few\)"):
         context_episodes(*world(4, 2, 30), ways=2, queries=5, rho=0.5, shots=2)
-    with pytest.raises(BadInput, match="rho in"):
-        context_episodes(concept, context, ways=3, queries=5, rho=1.5)
+    for rho in (1.5, -0.1, float("nan")):
+        with pytest.raises(BadInput, match="rho is a share"):
+            context_episodes(concept, context, ways=3, queries=5, rho=rho)
+    settings: list[tuple[str, Any]] = [
+        ("ways", 1), ("shots", 0), ("queries", 1.5), ("episodes", 2.5), ("seed", -1), ("ways", "3"),
+    ]  # fmt: skip
+    for name, value in settings:
+        with pytest.raises(BadInput, match=f"{name} is a whole number from"):
+            context_episodes(concept, context, **{"ways": 3, "queries": 5, name: value})
+    with pytest.raises(BadInput, match="concepts are a list"):
+        context_episodes(concept[:, None], context)
     with pytest.raises(BadInput, match="concept 1 has no direction"):
         spurious_shift(np.ones((1, 2)), np.array([[1.0, 0], [0, 0]]), np.ones((1, 2)), [0], [0])
     with pytest.raises(BadInput, match="do not fit"):
         spurious_shift(np.ones((1, 2)), np.ones((1, 3)), np.ones((1, 2)), [0], [0])
     with pytest.raises(BadInput, match="item 1 has no direction"):
         spurious_shift(np.array([[1.0, 0], [np.inf, 0]]), np.eye(2), np.eye(2), [0, 1], [0, 1])
-    with pytest.raises(BadInput, match="no number"):
+    with pytest.raises(BadInput, match="positions: whole numbers"):
+        spurious_shift(np.ones((1, 2)), np.eye(2), np.eye(2), ["dog"], [0])  # type: ignore[list-item]
+    with pytest.raises(BadInput, match="positions: whole numbers"):
+        spurious_shift(np.ones((1, 2)), np.eye(2), np.eye(2), [0], [0.9])  # type: ignore[list-item]
+    with pytest.raises(BadInput, match="no number from 0 to 1"):
         context_gap(np.array([0.5, np.nan]), np.ones(2))
+    with pytest.raises(BadInput, match="no number from 0 to 1"):
+        context_gap(np.array([55.0, 60.0]), np.array([70.0, 80.0]))  # percents
+    with pytest.raises(BadInput, match="item 1 has no context"):
+        context_table(["a", "b"], ["a", "b"], ["x", None])
     with pytest.raises(BadInput, match="not paired"):
         context_gap(np.ones(2), np.ones(3))
     with pytest.raises(BadInput, match="do not fit together"):

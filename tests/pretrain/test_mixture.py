@@ -119,6 +119,24 @@ def test_the_answer_is_read_from_every_rationale() -> None:
         assert inverted.render(3, template, "")[1] == rows[3][0]
     assert answer_of("So the answer is 4\nQ: more") == "4" and answer_of("four") is None
     assert majority(["4", None, "5", "4"]) == "4" and majority([None]) is None
+    assert majority(["5", "5", "4.", "4", "four: 4"], lambda text: text[0]) == "5"
+    assert majority(["5", "4.", "4"], lambda text: text[0]) == "4."
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("So the answer is: 5", "5"),
+        ("Answer:5", "5"),
+        ("The final answer is  7 \nQ: more", "7"),
+        ("The answer is\n8", "8"),
+        ("The answer isn't 4. The answer is 3", "3"),
+        ("The answer isn't 4.", None),
+        ("The answer is: ", ""),
+    ],
+)
+def test_models_write_the_phrase_in_several_ways(said: str, answer: str | None) -> None:
+    assert answer_of(said) == answer
 
 
 @pytest.mark.parametrize(
@@ -126,6 +144,9 @@ def test_the_answer_is_read_from_every_rationale() -> None:
     [
         (lambda: Task("t", [ONE], [("{txt}", "{answer}")]), "names a field 'txt'; did you mean 'text'"),
         (lambda: Task("t", [], [("{text}", "{answer}")]), "has 0 cases"),
+        (lambda: Task("t", [ONE, {"text": "w", "answer": 1}], [("{text}", "{answer}")]), "case 1 .* 'answer' is 1"),
+        (lambda: Task("t", [ONE], [("{text}", "{answer}")], "yes"), "options are a list of texts"),
+        (lambda: Task("t", [ONE], [("{text}",)]), "a template is a pair"),
         (lambda: Task("t", [ONE, {"text": "w"}], [("{text}", "{answer}")]), "case 1 .* no field 'answer'"),
         (lambda: Task("t", [ONE], [("{text}", "yes")]), "the same of all cases"),
         (lambda: Task("t", [ONE], [("{text}", "{answer}")], [["yes"], ["no"]]), "options for 2"),
@@ -138,8 +159,13 @@ def test_the_answer_is_read_from_every_rationale() -> None:
         (lambda: InstructionMixture([task("a")], rates={**RATES, "flan2021": 0}), "all rates are 0"),
         (lambda: InstructionMixture([task("a")], settings={"flan2021": ("zs",)}), "they are some of zs-opt"),
         (lambda: InstructionMixture([task("a")], shots=(0, 2)), "at least 1"),
+        (lambda: InstructionMixture([task("a")], shots=(1.5, 2)), "at least 1"),
+        (lambda: InstructionMixture([task("a")], shots=3), "at least 1"),
+        (lambda: InstructionMixture([task("a")], seed=-1), "seed is a whole number from 0"),
         (lambda: InstructionMixture([task("a")]).draw(-1), "-1 examples cannot be drawn"),
         (lambda: reasoning_tasks("t", [("q", "", "r")]), "lacks a question"),
+        (lambda: reasoning_tasks("t", [("q", None, "r")]), "row 0 of 't' must be three texts"),
+        (lambda: reasoning_tasks("t", [("q", "a")]), "row 0 of 't' must be three texts"),
         (lambda: reasoning_tasks("t", [("q", "the answer is 4", "r")]), "cannot be told"),
     ],
 )  # fmt: skip
@@ -159,6 +185,9 @@ def test_what_is_tested_is_not_learnt() -> None:
     short = Example("Read: W0, w1", "no", task="b")
     refuse_leaks(learnt, [short])
     assert overlapping(["one two", "two one"], ["ONE, two!"]) == [0]
+    # what is tested twice is not how something is asked, where it is learnt as a whole
+    assert overlapping(["one two", "One two."], ["ONE, two!"]) == [0, 1]
+    assert overlapping([words, words, "other"], [words.upper()]) == [0, 1]
 
 
 def test_how_something_is_asked_may_be_learnt() -> None:

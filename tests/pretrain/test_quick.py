@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -28,7 +29,8 @@ def test_budgets_are_the_first_rows_and_nested() -> None:
     task = quick_task("t", ROWS, FORM)
     assert (len(task.test), len(task.dev), len(task.train), task.leaks) == (100, 10, 290, False)
     assert [one.case for one in task.test] == list(range(100)) and task.train[0].case == 110
-    budgets = make_budgets(task.train)
+    with pytest.warns(UserWarning, match="takes all 290"):
+        budgets = make_budgets(task.train)
     assert {name: len(some) for name, some in budgets.items()} == {
         "1%": 2, "10": 10, "100": 100, "200": 200, "1000": 290, "all": 290,
     }  # fmt: skip
@@ -36,6 +38,15 @@ def test_budgets_are_the_first_rows_and_nested() -> None:
     for some in budgets.values():
         assert task.train[: len(some)] == some
     assert len(make_budgets(task.train[:7], ["1%"])["1%"]) == 1
+
+
+def test_a_budget_above_what_there_is_takes_all_and_says_so() -> None:
+    train = quick_task("t", ROWS, FORM).train
+    with pytest.warns(UserWarning, match="a budget of 1000 takes all 290 rows there are"):
+        assert make_budgets(train, [290, 1000])["1000"] == train
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_budgets(train, ["1%", 290, "all"])
 
 
 def test_few_rows_are_kept_apart_unless_the_authors_way_is_asked_for() -> None:
@@ -47,7 +58,8 @@ def test_few_rows_are_kept_apart_unless_the_authors_way_is_asked_for() -> None:
 
 def test_a_row_that_is_tested_is_not_learnt() -> None:
     rows = [*ROWS[:200], *ROWS[:5], *ROWS[200:]]
-    assert len(quick_task("t", rows, FORM).train) == 400 - 110
+    task = quick_task("t", rows, FORM)
+    assert len(task.train) == 400 - 110 and task.repeated == 5
     with pytest.raises(BadInput, match="5 rows of task 't' are tested and learnt"):
         quick_task("t", rows, FORM, strict=True)
     with pytest.raises(BadInput, match="all rows of task 't' to learn from are tested"):
@@ -64,6 +76,12 @@ def test_one_of_several_outputs_is_drawn() -> None:
     ("make", "why"),
     [
         (lambda: quick_task("t", ROWS[:2], FORM), "has 2 rows"),
+        (lambda: quick_task("t", [*ROWS[:5], ("x", "yes")], FORM), "row 5 .* a text and a list of texts"),
+        (lambda: quick_task("t", [*ROWS[:5], ("x", [None])], FORM), "row 5 .* a text and a list of texts"),
+        (lambda: quick_task("t", [*ROWS[:5], (None, ["yes"])], FORM), "row 5 .* a text and a list of texts"),
+        (lambda: quick_task("t", ["abc"] * 5, FORM), "row 0 .* a text and a list of texts"),
+        (lambda: make_budgets(quick_task("t", ROWS, FORM).train, [10.7]), "not 10.7"),
+        (lambda: make_budgets(quick_task("t", ROWS, FORM).train, [None]), "not None"),
         (lambda: quick_task("t", [*ROWS[:5], ("x", [" "])], FORM), "row 5 .* empty output"),
         (lambda: quick_task("t", [*ROWS[:5], ("x", [])], FORM), "row 5 .* empty output"),
         (lambda: make_budgets([]), "no rows"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import tiny_lm
 import torch
 
 from handful.encode.lm import LanguageModel
@@ -129,6 +131,8 @@ def mean_loss(model: LanguageModel, rows: tuple[Row, ...]) -> float:
         ({"objectives": ("nsp",)}, "no objective 'nsp'"),
         ({"objectives": ()}, "at least one objective"),
         ({"sentences": 2}, "at least 3 sentences"),
+        ({"sentences": 4.5}, "whole numbers, the seed from 0, not 4.5"),
+        ({"seed": -1}, "whole numbers, the seed from 0"),
         ({"sentences": 40}, "none of the 12 documents has 40 sentences"),
         ({"length": 40}, "no two examples fit into 40 tokens"),
     ],
@@ -136,6 +140,22 @@ def mean_loss(model: LanguageModel, rows: tuple[Row, ...]) -> float:
 def test_bad_input(causal: LanguageModel, documents: list[str], options: dict[str, object], why: str) -> None:
     with pytest.raises(BadInput, match=why):
         build(causal, documents, **options)  # type: ignore[arg-type]
+
+
+def test_what_is_no_text_and_models_that_do_not_go_on(causal: LanguageModel, documents: list[str]) -> None:
+    make: tuple[Any, ...] = (build, plain)
+    for one in make:
+        with pytest.raises(BadInput, match="a list of texts, not one"):
+            one(causal, documents[0])
+        with pytest.raises(BadInput, match="document 1 is nan, which is no text"):
+            one(causal, [documents[0], float("nan")])
+    for kind in ("masked", "seq2seq"):
+        with pytest.raises(BadInput, match=f"'{kind}' is {kind}; .* a causal model"):
+            build(tiny_lm.tiny(kind), documents)
+
+
+def test_what_was_learnt_is_asked_without_a_sign_between() -> None:
+    assert not SelfSupervised().training.framing.separator  # rows have none
 
 
 def test_a_row_of_one_token_teaches_nothing(causal: LanguageModel, documents: list[str]) -> None:

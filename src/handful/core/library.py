@@ -78,7 +78,10 @@ class Library:
     def _checked(self, name: str, vector: Tensor, space: str) -> Tensor:
         if space != self.space:
             raise BadInput(f"{name!r} was made by {space[:40]!r}, not by {self.space[:40]!r}: they cannot be compared")
-        vector = torch.as_tensor(vector).detach().double()
+        try:
+            vector = torch.as_tensor(vector).detach().double()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise BadInput(f"{name!r} must be a vector, not {vector!r:.60}") from error
         first = next(iter(self.vectors.values()), vector)
         if vector.dim() != 1 or vector.shape != first.shape or not bool(torch.isfinite(vector).all()):
             raise BadInput(f"{name!r} must be {len(first)} finite numbers, not a tensor of shape {tuple(vector.shape)}")

@@ -18,7 +18,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from numbers import Real
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from scipy import stats
@@ -116,15 +117,17 @@ def compression_groups(original: Mapping[str, Any], cheap: Mapping[str, Any]) ->
             original solves and the baseline has no answer to are in no group: nothing tells how difficult they are.
 
     Raises:
-        BadInput: no item, or no id in common.
+        BadInput: no item, or no id in common; what is neither a truth value nor a score between 0 and 1.
     """
     if not original or not original.keys() & cheap.keys():
         raise BadInput(f"original ({len(original)} items) and baseline ({len(cheap)} items) have no id in common")
-    solved = [name for name in sorted(original) if _right(original, name)]
+    _check("original", original)
+    _check(BASELINE, cheap)
+    solved = [name for name in sorted(original, key=str) if _right(original, name)]
     return Groups(
         difficult=tuple(name for name in solved if name in cheap and not _right(cheap, name)),
         simple=tuple(name for name in solved if _right(cheap, name)),
-        unsolved=tuple(sorted(original.keys() - set(solved))),
+        unsolved=tuple(sorted(original.keys() - set(solved), key=str)),
     )
 
 
@@ -151,6 +154,7 @@ def compare_methods(
     for name, given in methods.items():
         if not original.keys() & given.keys():
             raise BadInput(f"method {name!r} has no id in common with the original")
+        _check(f"method {name!r}", given)
     rows = tuple(_score(name, given, groups, original) for name, given in {BASELINE: cheap, **methods}.items())
     judged = rows[1:]
     if len(groups.difficult) < max(floor, 1):
@@ -185,20 +189,33 @@ def _right(given: Mapping[str, Any], name: str) -> bool:
     return name in given and float(given[name]) >= RIGHT
 
 
+def _check(whose: str, given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        if not _is_score(value):
+            raise BadInput(f"{whose}: {name!r} is {value!r}, neither a truth value nor a score between 0 and 1")
+
+
+def _is_score(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (Real, np.bool_)) and 0 <= float(value) <= 1
+
+
 def kept_share(factor: int) -> float:
     """The share of tokens that an image shrunk by a whole factor keeps, which methods are to be compared at: 1/r^2.
 
     Raises:
         BadInput: no whole factor of 2 or more.
     """
-    if factor != int(factor) or factor < 2:
+    if not isinstance(factor, Real) or not np.isfinite(factor) or factor != int(factor) or factor < 2:
         raise BadInput(f"images are made smaller by a whole factor of 2 or more, not {factor}")
     return 1 / factor**2
 
 
 def matches_budget(factor: int, budget: float, tolerance: float = 0.01) -> bool:
-    """Whether a method that keeps ``budget`` of the tokens may be compared with images ``factor`` times smaller."""
-    return abs(budget - kept_share(factor)) <= tolerance
+    """Whether a method that keeps ``budget`` of the tokens may be compared with images ``factor`` times smaller.
+
+    The two shares may differ by ``tolerance`` of `kept_share`.
+    """
+    return abs(budget - kept_share(factor)) <= tolerance * kept_share(factor)
 
 
 def correct(
@@ -209,12 +226,15 @@ def correct(
     Args:
         answer, reference: what was said and what is true.
         rule: ``exact``: equal but for case, blanks and a full stop; ``relaxed``: numbers within ``slack`` of the
-            reference, else exact; ``yes-no``: the first of these words; ``letter``: the option, ``"(B)."`` being ``b``.
+            reference (5 % is 0.05, as in ChartQA's measure), else exact; ``yes-no``: the first of these words;
+            ``letter``: the option, alone or with a sign behind it, ``"(B)."`` or ``"B: a dog"`` being ``b``.
         slack: relative, for ``relaxed``.
 
     Raises:
-        BadInput: an unknown rule.
+        BadInput: an unknown rule, or what is no text.
     """
+    if not (isinstance(answer, str) and isinstance(reference, str)):
+        raise BadInput(f"an answer and what is true are texts, not {answer!r} and {reference!r}")
     given, wanted = _normal(answer), _normal(reference)
     if rule == "exact":
         return given == wanted
@@ -222,7 +242,7 @@ def correct(
         found = re.search(r"\b(yes|no)\b", given)
         return found is not None and found[1] == wanted
     if rule == "letter":
-        found = re.match(r"\W*([a-z])(?![a-z])", given)
+        found = re.match(r"\W*([a-z])\s*(?:$|[^\w\s'’])", given)  # "A dog" is no option, nor is "I'm not sure"
         return found is not None and found[1] == wanted.strip("() ")
     if rule != "relaxed":
         raise BadInput(f"rule is 'exact', 'relaxed', 'yes-no' or 'letter', not {rule!r}")
@@ -237,8 +257,9 @@ def _normal(text: str) -> str:
 
 
 def _number(text: str) -> float | None:
+    share = text.endswith("%")
     try:
-        return float(text.rstrip("%").replace(",", ""))
+        return float(text.rstrip("% ").replace(",", "")) / (100 if share else 1)
     except ValueError:
         return None
 
@@ -263,7 +284,7 @@ def read_correct(rows: Sequence[Mapping[str, Any]], *, field: str, id_field: str
         if name in found:
             raise BadInput(f"record {at}: id {name!r} comes twice")
         value = value.get("score") if isinstance(value, Mapping) else value
-        if not isinstance(value, (bool, int, float)) or not 0 <= float(value) <= 1:
+        if not _is_score(value):
             raise BadInput(f"record {at}: {field} is a truth value or a score between 0 and 1, not {value!r}")
         found[name] = float(value)
     return found

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -72,9 +73,19 @@ def context_episodes(
         BadInput: an item without a context, a context called like a concept, a concept with too few contexts or items
             (named), fewer concepts than ways, or so few contexts that no ways differ in theirs.
     """
+    counts = {
+        "ways": (ways, 2),
+        "shots": (shots, 1),
+        "queries": (queries, 1),
+        "episodes": (episodes, 1),
+        "seed": (seed, 0),
+    }
+    for what, (value, least) in counts.items():
+        if not isinstance(value, Integral) or value < least:
+            raise BadInput(f"{what} is a whole number from {least}, not {value!r}")
+    if not 0 <= rho <= 1:
+        raise BadInput(f"rho is a share, from 0 to 1, not {rho:g}")
     table = _Table.of(concept, context, few, shots, queries, rho, disjoint)
-    if ways < 2 or episodes < 1 or not 0 <= rho <= 1:
-        raise BadInput(f"{ways} ways, {episodes} episodes and rho {rho:g}: at least 2 ways, an episode, rho in [0, 1]")
     if ways > len(table.kept):
         raise BadInput(f"{ways} ways asked for, but {len(table.kept)} concepts have items in enough contexts")
     rng = np.random.default_rng(seed)
@@ -128,14 +139,14 @@ class _Table:
             raise BadInput(f"few is 'error' or 'skip', not {few!r}")
         if len(concept) != len(context) or not len(concept):
             raise BadInput(f"{len(concept)} concepts do not fit {len(context)} contexts")
-        known, given = _present(concept, "concept"), _present(context, "context")
+        if np.ndim(concept) != 1:
+            raise BadInput(f"concepts are a list, one an item, not a table of shape {np.shape(concept)}")
+        known, given = named(concept, "concept"), named(context, "context")
         names, y = np.unique(np.asarray(concept), return_inverse=True)  # in the order of `handful.evaluate.sampling`
         contexts, c = np.unique(np.asarray(given), return_inverse=True)
         twice = sorted(set(known) & set(given))
         if twice:
             raise BadInput(f"{twice[0]!r} is a concept and a context; the two must not share names")
-        if shots < 1 or queries < 1:
-            raise BadInput(f"{shots} shots and {queries} queries: at least one of each is needed")
         counts = np.zeros((len(names), len(contexts)), dtype=int)
         np.add.at(counts, (y, c), 1)
         full, total = counts >= shots, counts.sum(1)[:, None]
@@ -152,7 +163,7 @@ class _Table:
             has = f"{int((counts[which] > 0).sum())} contexts and {counts[which].sum()} items"
             raise BadInput(
                 f"concept {str(names[which])!r} has {has}: {shots} shots from one and {shots + queries} items of "
-                f'others need {wanted} at least; few="skip" leaves it out'
+                f'others need {wanted} with as many; few="skip" (--skip-few) leaves it out'
             )
         items = np.arange(len(y))
         rows = np.full((len(names), int(total.max())), -1)
@@ -168,7 +179,7 @@ class _Table:
         return found
 
 
-def _present(values: Any, what: str) -> list[str]:
+def named(values: Any, what: str) -> list[str]:
     """Names without blanks around them. Raises `BadInput` for an item without one."""
     names = ["" if value is None or value != value else str(value).strip() for value in values]
     if "" in names:

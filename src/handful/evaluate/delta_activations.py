@@ -15,7 +15,7 @@ states and turns them back in the head for words answers the same and has anothe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -67,6 +67,10 @@ class LastToken:
     layer: int = -1
     token: int | Literal["mean"] = -1
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.layer, int) or not (self.token == "mean" or isinstance(self.token, int)):
+            raise BadInput(f"layer is a number, token one or 'mean', not {self.layer!r} and {self.token!r}")
+
     @classmethod
     def of(
         cls, model: LanguageModel, probes: Sequence[str] = PROBES, *, layer: int = -1,
@@ -82,7 +86,7 @@ class LastToken:
             states = asked.body(**asked.inputs([prompt]), output_hidden_states=True).hidden_states
             try:
                 h = states[self.layer][0].float()
-                rows.append(h.mean(0) if self.token == "mean" else h[int(self.token)])
+                rows.append(h.mean(0) if self.token == "mean" else h[self.token])
             except IndexError as error:
                 shape = f"{len(states)} layers of states and {len(prompt.ids)} tokens"
                 raise BadInput(f"there is no layer {self.layer} or token {self.token}: {shape}") from error
@@ -156,7 +160,7 @@ class ModelIndex:
     """Fine-tuned models by their vectors.
 
     Args:
-        base: the network that all of them were tuned from; not changed.
+        base: the network that all of them were tuned from; not changed. Of half precision it is read in single.
         read: what is read of it, see `Read`.
     """
 
@@ -165,21 +169,24 @@ class ModelIndex:
     library: Library = field(default_factory=Library)
 
     def __post_init__(self) -> None:
-        self._base = self._of(self.base, None)
+        self._network = _single(self.base)
+        self._base = self._of(self._network, None)
 
     def vector(self, model: Delta | nn.Module) -> Tensor:
         """Delta ``[d]`` of changes of the base, or of a model that was tuned as a whole.
 
         Raises:
-            BadInput: the changes are another model's; the model has other parameters than the base.
+            BadInput: the changes are another model's; the model has other parameters than the base, or is none.
         """
         if isinstance(model, Delta):
-            model.check_base(self.base)
-            return self._of(self.base, model) - self._base
+            model.check_base(self._network)
+            return self._of(self._network, model) - self._base
+        if not isinstance(model, nn.Module):
+            raise BadInput(f"a vector is of a Delta or of a network, not of {model!r:.60}")
         mine, theirs = ({n: tuple(p.shape) for n, p in m.named_parameters()} for m in (self.base, model))
         for name in sorted({*mine.items()} ^ {*theirs.items()}):
             raise BadInput(f"the model is no fine-tuned base: {name[0]} differs in shape, or is missing in one")
-        return self._of(model, None) - self._base
+        return self._of(_single(model), None) - self._base
 
     def add(self, name: str, model: Delta | nn.Module, about: Mapping[str, object] | None = None) -> Tensor:
         """Keep a model's vector, and give it back. Raises `BadInput` as `vector`; the model is the base unchanged."""
@@ -192,12 +199,17 @@ class ModelIndex:
         return self.library.search(vector, k)
 
     def of_task(self, data: Data, recipe: Recipe, *, seed: int = 0) -> Tensor:
-        """Delta of the base tuned on a few examples of a task, as the models of the index were."""
-        return self.vector(tune(self.base, data, recipe, seed=seed).delta)
+        """Delta of the base tuned on a few examples of a task, as the models of the index were.
+
+        Of their seed too, where a readout begins at random: that of another one turns the vector elsewhere.
+        """
+        return self.vector(tune(self._network, data, recipe, seed=seed).delta)
 
     def silhouette(self, label: str = "domain", *, clip: bool = True) -> float:
-        """How well models of one label lie together; see `silhouette`."""
-        labels = [str(self.library.about[name].get(label)) for name in self.library.vectors]
+        """How well models of one label lie together; see `silhouette`. Raises `BadInput` for a model without one."""
+        if lacking := [name for name in self.library.vectors if label not in self.library.about[name]]:
+            raise BadInput(f"model {lacking[0]!r} has no {label!r}; say it in add(name, model, {{{label!r}: …}})")
+        labels = [str(self.library.about[name][label]) for name in self.library.vectors]
         return silhouette(self.library.cosines().numpy(), labels, clip=clip)
 
     def picture(self) -> np.ndarray:
@@ -213,6 +225,12 @@ class ModelIndex:
     def _of(self, model: nn.Module, delta: Delta | None) -> Tensor:
         with in_mode(False, model), attached(delta, model):
             return self.read(model).detach().clone()
+
+
+def _single(model: nn.Module) -> nn.Module:
+    """The network, or a copy in single precision of one in half."""
+    half = any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters())
+    return deepcopy(model).float() if half else model
 
 
 def silhouette(cosines: np.ndarray, labels: Sequence[str], *, clip: bool = True) -> float:
@@ -238,7 +256,14 @@ def silhouette(cosines: np.ndarray, labels: Sequence[str], *, clip: bool = True)
 
 
 def additivity(first: Tensor, second: Tensor, mixed: Tensor) -> dict[str, float]:
-    """Cosines with the vector of a model tuned on two data sets together: of the ``sum`` of their own, and of each."""
+    """Cosines with the vector of a model tuned on two data sets together: of the ``sum`` of their own, and of each.
+
+    Raises:
+        BadInput: they are not as long as each other.
+    """
+    if not first.shape == second.shape == mixed.shape or first.dim() != 1:
+        shapes = [tuple(v.shape) for v in (first, second, mixed)]
+        raise BadInput(f"vectors of one index are as long as each other, not of {shapes}")
     rows = {"sum": first + second, "first": first, "second": second}
     return {name: float(torch.cosine_similarity(row, mixed, dim=0)) for name, row in rows.items()}
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -61,10 +62,12 @@ def background(
 
     Raises:
         BadInput: clips of other shapes than each other (frames are never dropped silently), frames too small, or
-            values out of range.
+            values out of range, a stride that is no whole number from 1.
     """
     a, b = _clip(edited), _clip(original)
-    if a.shape != b.shape or stride < 1:
+    if not isinstance(stride, Integral) or stride < 1:
+        raise BadInput(f"stride is {stride!r}; it is a whole number of frames from 1")
+    if a.shape != b.shape:
         raise BadInput(f"clips of {a.shape} and {b.shape} (frames, height, width, channels) cannot be compared")
     if measure not in _MEASURES:
         raise BadInput(f"measure is one of {', '.join(_MEASURES)}, not {measure!r}")
@@ -72,9 +75,10 @@ def background(
         raise BadInput(f"frames of {a.shape[1]} x {a.shape[2]} are too small for SSIM, which takes {2 * RADIUS + 1}")
     keep = np.ones(len(a), bool)
     if mask is not None:
-        m = np.asarray(mask, float)
+        m = np.asarray(mask)
         if m.shape != a.shape[:3] or not np.isin(m, (0, 1)).all():
-            raise BadInput(f"a mask of zeros and ones of shape {a.shape[:3]} is needed, not {m.shape}")
+            found = f"{m.shape} with {np.unique(m)[:4].tolist()}" if m.shape == a.shape[:3] else f"{m.shape}"
+            raise BadInput(f"a mask of zeros and ones of shape {a.shape[:3]} is needed, not {found}")
         share = m.mean(axis=(1, 2))
         keep = (share > 0) & (share < 1)
         a, b = a * (1 - m)[..., None], b * (1 - m)[..., None]
@@ -174,7 +178,7 @@ def inside_box(tracks: np.ndarray, mask: np.ndarray) -> np.ndarray:
         BadInput: an empty mask, or shapes that are none.
     """
     tracks, mask = np.asarray(tracks), np.asarray(mask)
-    if tracks.ndim != 3 or mask.ndim != 3:
+    if tracks.ndim != 3 or tracks.shape[-1] != 2 or not tracks.shape[1] or mask.ndim != 3:
         shapes = f"{tracks.shape} and {mask.shape}"
         raise BadInput(f"tracks [tracks, frames, 2] and masks [frames, height, width] are needed, not {shapes}")
     rows, columns = np.nonzero(mask.any(axis=0))
@@ -189,13 +193,16 @@ def clip_score(frames: np.ndarray, text: np.ndarray) -> float:
     """100 max(cos, 0) of the embeddings of frames ``[F, d]`` and of a prompt ``[d]``, mean over frames.
 
     Raises:
-        BadInput: shapes that do not fit, or numbers that are not finite.
+        BadInput: shapes that do not fit, numbers that are not finite, or an embedding of length 0.
     """
     x, t = np.asarray(frames, float), np.asarray(text, float)
     if x.ndim != 2 or t.shape != x.shape[1:] or not len(x):
         raise BadInput(f"frames of {x.shape} and a prompt of {t.shape} do not fit")
     _refuse_odd(x, t)
-    cosine = x @ t / np.maximum(np.linalg.norm(x, axis=1) * np.linalg.norm(t), 1e-12)
+    length = np.linalg.norm(x, axis=1) * np.linalg.norm(t)
+    if not length.all():
+        raise BadInput("an embedding of length 0 has no direction")
+    cosine = x @ t / length
     return float(100 * np.maximum(cosine, 0).mean())
 
 
@@ -225,7 +232,10 @@ def five_acc(yes_no: Sequence[float | bool] | np.ndarray, choice: Sequence[float
     Raises:
         BadInput: not as many of both, values beside 0, 1 and NaN, or no edit with both.
     """
-    yn, mc = np.asarray(yes_no, float), np.asarray(choice, float)
+    try:
+        yn, mc = np.asarray(yes_no, float), np.asarray(choice, float)
+    except (TypeError, ValueError) as error:
+        raise BadInput("an edit is done (1), not done (0), or NaN; answers of a judge are read by `judged`") from error
     if yn.shape != mc.shape or yn.ndim != 1:
         raise BadInput(f"{yn.shape} and {mc.shape} answers are not of the same edits")
     known = ~(np.isnan(yn) | np.isnan(mc))
@@ -248,10 +258,12 @@ def judged(source: str | None, target: str | None, choice: str) -> tuple[float, 
         choice: answer to the multiple choice, wanted ``b``.
 
     Raises:
-        BadInput: neither was asked.
+        BadInput: neither was asked; an answer is no text.
     """
     if source is None and target is None:
         raise BadInput("a yes-no answer on the source or on the target is needed")
+    if wrong := [text for text in (source, target, choice) if not isinstance(text, str | None)]:
+        raise BadInput(f"answers of a judge are texts, not {wrong[0]!r}")
     asked = [(text, wanted) for text, wanted in ((source, "no"), (target, "yes")) if text is not None]
     parts = [_says(text, ("yes", "no"), wanted) for text, wanted in asked]
     yes_no = float("nan") if any(np.isnan(part) for part in parts) else float(all(parts))
@@ -272,7 +284,7 @@ def by_kind(results: Mapping[str, Mapping[str, Sequence[float]]], scaled: bool =
         scaled: multiply as published tables do, by `SCALES`.
 
     Raises:
-        BadInput: kinds with other measures, or measures of a kind with unequal numbers of clips (ragged).
+        BadInput: kinds with other measures, a kind without a clip, or unequal numbers of clips in a kind (ragged).
     """
     kinds = list(results)
     if not kinds:
@@ -280,6 +292,8 @@ def by_kind(results: Mapping[str, Mapping[str, Sequence[float]]], scaled: bool =
     for kind in kinds:
         if results[kind].keys() != results[kinds[0]].keys():
             raise BadInput(f"kind {kind!r} has other measures than {kinds[0]!r}")
+        if not all(np.ndim(values) == 1 and len(values) for values in results[kind].values()):
+            raise BadInput(f"kind {kind!r} needs a list of values of each measure, one a clip")
         if len({len(values) for values in results[kind].values()}) > 1:
             raise BadInput(f"kind {kind!r} is ragged: its measures have unequal numbers of clips")
     out: dict[str, float] = {}

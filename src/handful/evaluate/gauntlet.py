@@ -41,7 +41,7 @@ def normalised_average(
         best: the highest score there is.
 
     Raises:
-        BadInput: no scores; the chance of a task is not given.
+        BadInput: no scores; one that is above the best, or no number; the chance of a task is not given.
     """
     if not suites or not all(suites.values()):
         raise BadInput("there are no scores to average: a suite is empty")
@@ -50,6 +50,9 @@ def normalised_average(
         own = chance.get(suite)
         if own is None or (isinstance(own, Mapping) and set(tasks) - set(own)):
             raise BadInput(f"the score of a guesser is not given for all of suite {suite!r}")
+        for task, a in tasks.items():
+            if not -math.inf < a <= best:
+                raise BadInput(f"the score of {task!r} in suite {suite!r} is {a:g}; the best there is is {best:g}")
         each = [rescaled(a, own[task] if isinstance(own, Mapping) else own, best) for task, a in tasks.items()]
         means.append(sum(each) / len(each))
     return sum(means) / len(means)

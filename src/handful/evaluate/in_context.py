@@ -9,6 +9,7 @@ What judges answers takes an `Answerer`, so that anything that answers can be ju
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,7 @@ import torch
 
 from handful.core.intervals import Estimate, mean_interval, wilson
 from handful.encode.lm import LanguageModel
+from handful.encode.prompt import Prompt
 from handful.encode.say import say
 from handful.errors import BadInput
 from handful.evaluate.wording import measured
@@ -52,7 +54,7 @@ def answerer(
         out = [""] * len(examples)
         choosing = [i for i, one in enumerate(examples) if one.options]
         writing = [i for i, one in enumerate(examples) if not one.options]
-        prompts = [frame.prompt(model, one.inputs) for one in examples]
+        prompts = prompted(frame, model, examples)
         with attached(tuned.delta if tuned else None, model.tower):
             if choosing:
                 found = model.score([prompts[i] for i in choosing], [examples[i].options for i in choosing])
@@ -65,6 +67,17 @@ def answerer(
         return out
 
     return ask
+
+
+def prompted(frame: Framing, model: LanguageModel, examples: Sequence[Example]) -> list[Prompt]:
+    """What the model is asked. Warns where inputs are cut, at their end, where the question stands."""
+    before = frame.cut["inputs"]
+    prompts = [frame.prompt(model, one.inputs) for one in examples]
+    if cut := frame.cut["inputs"] - before:
+        most = min(frame.most_in, model.most - 1)
+        told = f"{cut} of {len(examples)} inputs are longer than {most} tokens and cut at their end"
+        warnings.warn(f"{told}; show fewer examples, or allow more in Framing(most_in=…)", stacklevel=2)
+    return prompts
 
 
 def chosen(scores: torch.Tensor, seed: int = 0) -> list[int]:
@@ -128,6 +141,8 @@ def in_context(
     seeds: Sequence[int] = (0, 1, 2),
     *,
     measure: str = "answer",
+    between: str = "\n",
+    apart: str = "\n\n",
 ) -> Learnt:
     """Judge learning from examples in the prompt, without any update of weights (109).
 
@@ -137,6 +152,7 @@ def in_context(
         k: examples that are shown.
         seeds: of draws.
         measure: of free text; see `measured`.
+        between, apart: what stands between input and answer, and between examples.
 
     Raises:
         BadInput: no tasks or seeds; a pool is too small.
@@ -145,7 +161,7 @@ def in_context(
         raise BadInput("give at least one task and one seed")
     found = {}
     for name, (queries, pool) in tasks.items():
-        each = [right(queries, answer(shown(queries, pool, k, seed)), measure) for seed in seeds]
+        each = [right(queries, answer(shown(queries, pool, k, seed, between, apart)), measure) for seed in seeds]
         found[name] = share(np.mean(each, axis=0))
     means = np.array([one.value for one in found.values()])
     mean = mean_interval(means, within=(0.0, 1.0)) if len(means) > 1 else next(iter(found.values()))

@@ -21,7 +21,8 @@ from handful.encode.lm import LanguageModel
 from handful.encode.say import say
 from handful.errors import BadInput
 from handful.evaluate.gauntlet import normalised_average
-from handful.evaluate.in_context import Answerer, answerer, right, shown
+from handful.evaluate.in_context import Answerer, answerer, prompted, right, shown
+from handful.evaluate.wording import short_answer
 from handful.pretrain.examples import Example, Framing, by_task
 from handful.pretrain.instruct import Instruct
 from handful.pretrain.mixture import InstructionMixture
@@ -41,7 +42,8 @@ class Suite:
         examples: tested ones, of one task or several.
         pool: what is shown is drawn from those of the same task.
         k: examples shown.
-        chance: score of a guesser in each task; by default 1 / options, 0 for free text.
+        chance: score of a guesser in each task; by default 1 / options, whether the suite reasons or not, and 0
+            for free text.
         reasons: whether the answer is read behind a phrase such as "the answer is"; then free text counts as well.
     """
 
@@ -57,7 +59,7 @@ class Suite:
         """Score of a guesser in each task."""
 
         def chance(some: Sequence[Example]) -> float:
-            return float(np.mean([1 / len(one.options) if one.options and not self.reasons else 0 for one in some]))
+            return float(np.mean([1 / len(one.options) if one.options else 0 for one in some]))
 
         own = self.chance
         return {task: chance(some) if own is None else own for task, some in by_task(self.examples).items()}
@@ -113,14 +115,14 @@ def reasoner(
         raise BadInput(f"samples is {samples}; take at least one")
 
     def ask(examples: Sequence[Example]) -> list[str]:
-        prompts = [frame.prompt(model, one.inputs) for one in examples]
+        prompts = prompted(frame, model, examples)
         warmth = temperature if samples > 1 else 0.0
         with attached(tuned.delta if tuned else None, model.tower):
             each = [
                 say(model, prompts, most, stop=None, temperature=warmth, seed=seed + number)
                 for number in range(samples)
             ]
-        return [majority([answer_of(said) for said in one]) or "" for one in zip(*each, strict=True)]
+        return [majority([answer_of(said) for said in one], short_answer) or "" for one in zip(*each, strict=True)]
 
     return ask
 
@@ -139,7 +141,8 @@ def judge(
         seed: of what is shown.
 
     Raises:
-        BadInput: no suites; a suite is empty or reasons without ``reason``; a tested task was learnt.
+        BadInput: no suites; a suite is empty, reasons without ``reason``, or has no chance from 0 to 1; a tested task
+            was learnt.
     """
     names = [suite.name for suite in suites]
     if not names or len(set(names)) < len(names) or not all(suite.examples for suite in suites):
@@ -148,6 +151,8 @@ def judge(
     for suite in suites:
         if learnt:
             refuse_leaks(learnt, suite.examples)
+        if suite.chance is not None and not 0 <= suite.chance < 1:
+            raise BadInput(f"suite {suite.name!r} has chance {suite.chance:g}; it is at least 0 and below 1")
         if suite.reasons and reason is None:
             raise BadInput(f"suite {suite.name!r} reasons; say who reasons, such as reasoner(model)")
         pools = by_task(suite.pool)

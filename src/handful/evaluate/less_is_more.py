@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -62,8 +63,8 @@ def subset(examples: Sequence[Example], size: int | Literal["all"], seed: int, p
     """
     if size == "all":
         return list(examples)
-    if not isinstance(size, int):
-        raise BadInput(f"a subset is of a number of examples, or 'all', not {size!r}")
+    if not isinstance(size, Integral) or part < 0:
+        raise BadInput(f"a subset is of a number of examples, or 'all', not {size!r}; parts count from 0, not {part}")
     if size < 1 or (part + 1) * size > len(examples):
         raise BadInput(f"a subset of {size} ({part + 1} of a size) is not in a set of {len(examples)}")
     order = np.random.default_rng(seed).permutation(len(examples))
@@ -184,22 +185,32 @@ def budget_sweep(
         paradigms: see `Paradigm`.
         settings: of tuning; the paper's by default.
         epochs: numbers of passes to choose from for each mix, by the loss on ``dev``.
-        dev: examples for that choice.
+        dev: examples for that choice; none of them in a set.
         seeds: of subsets and of training.
         tested: examples of the paradigms; one of them in a set, by name or 13 words in a row, is refused.
         progress: called with (runs done, runs in all).
 
     Raises:
-        BadInput: no candidates, paradigms or seeds; a mix names no set; epochs to choose from without ``dev``.
+        BadInput: no candidates, paradigms or seeds; two mixes of one name; a mix names no set, or more than it has;
+            epochs to choose from without ``dev``; one of ``dev`` is in a set; a score is no number.
     """
     if not candidates or not paradigms or not seeds:
         raise BadInput("give at least one mix, one paradigm and one seed")
-    for mix in candidates:
-        for name in mix.parts:
+    if len({mix.name for mix in candidates}) < len(candidates):
+        raise BadInput("two mixes have one name")
+    for mix in candidates:  # before anything is learnt
+        if not mix.parts:
+            raise BadInput(f"mix {mix.name!r} is of no set")
+        for name, size in mix.parts.items():
             if name not in sets:
                 raise BadInput(f"mix {mix.name!r} is of a set {name!r} that is not given{nearest(name, sets)}")
+            checked(subset(sets[name], size, 0), f"of mix {mix.name!r}")
     if len(epochs) > 1 and not dev:
         raise BadInput("to choose how many passes, give examples for the choice: dev")
+    chosen_by = {(one.inputs, one.targets) for one in dev}
+    for name, some in sets.items():
+        if twice := sum((one.inputs, one.targets) in chosen_by for one in some):
+            raise BadInput(f"{twice} examples of set {name!r} are in dev too; more passes would always seem to help")
     if tested:
         for some in sets.values():
             refuse_leaks(some, tested)
@@ -212,6 +223,9 @@ def budget_sweep(
                 passes = _passes(model, learnt, how, epochs, dev, seed)
             tuned = replace(how, epochs=passes).fit(model, learnt, seed=seed)
             scores[number, :, at] = [score(tuned) for score in paradigms.values()]
+            if not np.isfinite(scores[number, :, at]).all():
+                given = dict(zip(paradigms, scores[number, :, at].tolist(), strict=True))
+                raise BadInput(f"a paradigm gave what is no number for mix {mix.name!r}: {given}")
             if progress is not None:
                 progress(number * len(seeds) + at + 1, len(candidates) * len(seeds))
         rows.append({"mix": mix.name, "n": len(learnt), "epochs": passes})

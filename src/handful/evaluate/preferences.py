@@ -67,19 +67,21 @@ def pairwise_judge(
         replicates, seed: of the interval.
 
     Raises:
-        BadInput: no prompts, or not as many answers; no replicates.
+        BadInput: no prompts, or not as many answers; an answer that is no text; no replicates.
     """
     n = len(prompts)
     if replicates < 1:
         raise BadInput(f"replicates is {replicates}; the interval takes one at least")
     if not n or len(a) != n or len(b) != n:
         raise BadInput(f"{n} prompts, but {len(a)} and {len(b)} answers; give at least one prompt, and as many answers")
+    if odd := [one for one in (*a, *b) if not isinstance(one, str)]:
+        raise BadInput(f"answers are texts, not {odd[0]!r:.60}")
     votes: list[list[float]] = []  # for a: 1 preferred, 0.5 neither, 0 not
     unread = 0
     for prompt, one, other in zip(prompts, a, b, strict=True):
-        said = [judge(prompt, one, other)]
+        said = [str(judge(prompt, one, other))]
         if swap:
-            said.append({"first": "second", "second": "first"}.get(word := judge(prompt, other, one), word))
+            said.append({"first": "second", "second": "first"}.get(word := str(judge(prompt, other, one)), word))
         unread += sum(word not in ("first", "second", "tie") for word in said)
         votes.append([{"first": 1.0, "second": 0.0}.get(word, 0.5) for word in said])
     each = np.array(votes)

@@ -11,7 +11,7 @@ instructions or without; the score is ROUGE-L, exact match or F1 of words.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -42,6 +42,8 @@ class Curve:
         categories: of each task.
         leaks: whether each task is tested on what is learnt.
         zero: score of each task before anything is learnt ``[tasks]``.
+        cut: how many texts were longer than the settings allow and cut, in learning and in asking, by ``"inputs"`` and
+            ``"targets"``.
     """
 
     start: str
@@ -53,6 +55,7 @@ class Curve:
     categories: tuple[str, ...]
     leaks: tuple[bool, ...]
     zero: np.ndarray
+    cut: Mapping[str, int] = field(default_factory=dict)
 
     def table(self) -> list[dict[str, Any]]:
         """A row a budget; by category where there are some."""
@@ -110,6 +113,7 @@ def sample_efficiency(
         def score(answer: Answerer, some: Sequence[QuickTask]) -> list[float]:
             return [_score(answer, task, measure) for task in some]
 
+        before = dict(how.framing.cut)
         plain = replace(how.framing, separator=False)  # which the model as it is has never seen
         zero = score(answerer(model, None, plain, most=most, stop=None), fair)
         scores = np.empty((len(sizes), len(fair)))
@@ -126,7 +130,7 @@ def sample_efficiency(
         rows = np.array([np.mean([len(b[str(size)]) for b in budgets]) for size in sizes])
         out[start] = Curve(
             start, tuple(map(str, sizes)), rows, scores, tuple(names), band(scores), tuple(t.category for t in fair),
-            tuple(t.leaks for t in fair), np.array(zero),
+            tuple(t.leaks for t in fair), np.array(zero), {k: n - before[k] for k, n in how.framing.cut.items()},
         )  # fmt: skip
     return out
 
@@ -150,11 +154,13 @@ def crossing(rows: Sequence[float] | np.ndarray, scores: Sequence[float] | np.nd
         target: score to be reached.
 
     Raises:
-        BadInput: not as many scores as budgets; budgets that are not above 0 or not numbers.
+        BadInput: not as many scores as budgets; budgets that are not above 0 or not numbers; a target that is none.
     """
     x, y = np.asarray(rows, dtype=float), np.asarray(scores, dtype=float)
     if x.shape != y.shape or not x.size or not (np.isfinite(x) & (x > 0)).all() or not np.isfinite(y).all():
         raise BadInput(f"{x.size} budgets above 0 and as many scores are needed, not {y.size}")
+    if not np.isfinite(target):
+        raise BadInput(f"the target is a score, not {target}")
     x, where = np.unique(np.log(x), return_inverse=True)
     y = np.bincount(where, y) / np.bincount(where)
     y = IsotonicRegression(increasing=True).fit_transform(x, y)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -100,8 +101,8 @@ def fit_rasch(answers: Any, seen: Any = None, *, solver: Solver = "adam", seed: 
     Raises:
         BadInput: shapes that do not fit, answers outside 0 to 1, a question that no model answered.
     """
-    y = np.asarray(answers, float)
-    mask = np.isfinite(y) if seen is None else np.asarray(seen, bool)
+    y = _table(answers)
+    mask = ~np.isnan(y) if seen is None else np.asarray(seen, bool)
     if y.ndim != 2 or mask.shape != y.shape or not y.size:
         raise BadInput(f"answers and seen are tables [models, questions] of one shape, not {y.shape} and {mask.shape}")
     y = np.where(mask, y, 0.0)
@@ -144,7 +145,7 @@ def forecast_scores(
         BadInput: lists of different length, a model twice in a version, more models asked for than there are; and what
             `fit_rasch` refuses.
     """
-    tables = [np.asarray(table, float) for table in answers]
+    tables = [_table(table) for table in answers]
     if len(tables) != len(models) or not tables:
         raise BadInput(
             f"{len(tables)} tables of answers and {len(models)} lists of models: one of each for each version"
@@ -158,7 +159,7 @@ def forecast_scores(
         if not np.isfinite(table).all():
             raise BadInput(f"version {version}: a model that was run has answered all questions; answers are missing")
     names = list(dict.fromkeys(name for run in models for name in run))
-    if not 1 <= m <= len(names):
+    if not isinstance(m, Integral) or not 1 <= m <= len(names):
         raise BadInput(f"m={m} models to run next, of {len(names)}")
     where = {name: i for i, name in enumerate(names)}
     ends = np.cumsum([table.shape[1] for table in tables])
@@ -178,10 +179,17 @@ def forecast_scores(
     )
 
 
+def _table(answers: Any) -> np.ndarray:
+    try:
+        return np.asarray(answers, float)
+    except (TypeError, ValueError) as error:
+        raise BadInput("answers are a table of numbers from 0 to 1, a row a model, all rows of one length") from error
+
+
 def most_telling(ability: np.ndarray, difficulty: np.ndarray, m: int = 5) -> list[int]:
     """Which m models tell most about the others on new questions; see the head of this file."""
-    if not 1 <= m <= len(ability):
-        raise BadInput(f"m={m} models to choose, of {len(ability)}")
+    if not isinstance(m, Integral) or not 1 <= m <= len(ability) or not len(difficulty):
+        raise BadInput(f"m={m} models to choose, of {len(ability)}, by {len(difficulty)} questions")
     centres = np.percentile(difficulty, np.linspace(5, 95, m))
     nearest = np.abs(centres[:, None] - difficulty).argmin(axis=1)
     information = -np.abs(ability[:, None] - difficulty[nearest])  # P (1 - P) falls with the distance alone

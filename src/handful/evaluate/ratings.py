@@ -111,7 +111,7 @@ def aggregate(
     """
     made = []
     for model, (names, values) in _tables(sheets).items():
-        scores = {"SC": values[..., 0], "PQ": values[..., 1], "O": overall(values[..., 0], values[..., 1])}
+        scores = {"SC": values[..., 0], "PQ": values[..., 1], "O": _overall(overall, values)}
         means = {name: table.mean(axis=1) for name, table in scores.items()}
         made.append(
             ModelRating(
@@ -148,8 +148,17 @@ def check_claims(
         (names, one), (others, other) = (tables[model] for model in pair)
         if names != others:
             raise BadInput(f"{pair[0]!r} and {pair[1]!r} were not rated on the same images")
-        test = paired_test(overall(one[..., 0], one[..., 1]), overall(other[..., 0], other[..., 1]))
+        test = paired_test(_overall(overall, one), _overall(overall, other))
         found.append(Claim(*pair, test.difference.value > 0, test))
+    return found
+
+
+def _overall(overall: Callable[[np.ndarray, np.ndarray], np.ndarray], values: np.ndarray) -> np.ndarray:
+    found = np.asarray(overall(values[..., 0], values[..., 1]), float)
+    if found.shape != values.shape[:-1] or not np.isfinite(found).all():
+        raise BadInput(
+            f"overall gave {found.shape}, or what is no finite number; it takes and gives {values.shape[:-1]}"
+        )
     return found
 
 
@@ -171,7 +180,12 @@ def _tables(sheets: Sequence[Sheet]) -> dict[str, tuple[list[str], np.ndarray]]:
             if sheet[model].keys() != images.keys():
                 other = sorted(sheet[model].keys() ^ images.keys())
                 raise BadInput(f"rater {rater} rated other images of {model!r} than rater 1: {', '.join(other[:3])}")
-        values = np.array([[sheet[model][name] for name in names] for sheet in sheets], float)
+        try:
+            values = np.array([[sheet[model][name] for name in names] for sheet in sheets], float)
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"ratings of {model!r} are pairs of numbers, (SC, PQ); one is not") from error
+        if values.ndim != 3 or values.shape[-1] != 2:
+            raise BadInput(f"ratings of {model!r} are pairs of numbers, (SC, PQ); one is not")
         wrong = ~np.isin(values, VALUES)
         if wrong.any():
             rater, image = np.argwhere(wrong)[0][:2]
@@ -243,7 +257,7 @@ def metric_correlation(metric: Sequence[float] | np.ndarray, human: Sequence[flo
     Raises:
         BadInput: not as many values, fewer than 4, or one value only.
     """
-    a, b = np.asarray(metric, float), np.asarray(human, float)
+    a, b = _numbers(metric), _numbers(human)
     if a.shape != b.shape or a.ndim != 1 or len(a) < 4 or not np.isfinite([a, b]).all():
         raise BadInput(f"{a.shape} values of a metric and {b.shape} ratings: four pairs of numbers are needed at least")
     if np.ptp(a) == 0 or np.ptp(b) == 0:
@@ -262,14 +276,14 @@ def read_sheet(text: str, where: str = "sheet") -> dict[str, dict[str, tuple[flo
     Raises:
         BadInput: no table, an image or a model twice, or a cell that is no pair of numbers (its place is named).
     """
-    lines = [line.split("\t") for line in text.splitlines() if line.strip()]
-    if len(lines) < 2 or len(lines[0]) < 2:
+    lines = [(at, line.split("\t")) for at, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if len(lines) < 2 or len(lines[0][1]) < 2:
         raise BadInput(f"{where} is no sheet: a first line of models and a line an image, parted by tabs, are needed")
-    models = [name.strip() for name in lines[0][1:]]
+    models = [name.strip() for name in lines[0][1][1:]]
     if twice := [name for name in models if models.count(name) > 1]:
         raise BadInput(f"{where}: model {twice[0]!r} has two columns")
     found: dict[str, dict[str, tuple[float, float]]] = {model: {} for model in models}
-    for at, (image, *cells) in enumerate(lines[1:], 2):
+    for at, (image, *cells) in lines[1:]:
         if len(cells) != len(models):
             raise BadInput(f"{where} line {at}: {len(cells)} cells for {len(models)} models")
         if image in found[models[0]]:
@@ -283,14 +297,22 @@ def _pair(cell: str, where: str) -> tuple[float, float]:
     try:
         sc, pq = ast.literal_eval(cell.strip())
         return float(sc), float(pq)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+    except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError) as error:
         raise BadInput(f"{where}: a cell reads [SC, PQ], not {cell.strip()[:40]!r}") from error
 
 
+def _numbers(values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values, float)
+    except (TypeError, ValueError) as error:
+        raise BadInput("values are numbers; give each category a number of its own") from error
+
+
 def _table(table: np.ndarray) -> np.ndarray:
-    table = np.asarray(table, float)
-    if table.ndim != 2 or len(table) < 2 or not table.shape[1]:
-        raise BadInput(f"agreement is of a table [raters, items] with two raters or more, not of {table.shape}")
+    table = _numbers(table)
+    if table.ndim != 2 or len(table) < 2 or not table.shape[1] or np.isinf(table).any():
+        told = f"a table [raters, items] of finite values with two raters or more, not of {table.shape}"
+        raise BadInput(f"agreement is of {told}")
     return table
 
 

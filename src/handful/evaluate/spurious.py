@@ -20,6 +20,7 @@ import numpy as np
 
 from handful.core.intervals import Estimate, mean_interval, wilson
 from handful.errors import BadInput
+from handful.evaluate.contexts import named
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,13 @@ def context_gap(spurious: np.ndarray, control: np.ndarray) -> ContextGap:
     """The gap from accuracies ``[E]`` of paired episodes (`handful.evaluate.episodic.run`).
 
     Raises:
-        BadInput: they are not as many, or not all numbers.
+        BadInput: they are not as many, or not all shares from 0 to 1.
     """
     spurious, control = np.asarray(spurious, float), np.asarray(control, float)
     if spurious.shape != control.shape or spurious.ndim != 1 or not len(spurious):
         raise BadInput(f"accuracies of {spurious.shape} and {control.shape} episodes are not paired")
-    if not np.isfinite([spurious, control]).all():
-        raise BadInput("an accuracy is no number")
+    if not all(((part >= 0) & (part <= 1)).all() for part in (spurious, control)):
+        raise BadInput("an accuracy is no number from 0 to 1")
     return ContextGap(
         mean_interval(spurious, within=(0, 1)),
         mean_interval(control, within=(0, 1)),
@@ -89,14 +90,14 @@ def context_table(
     """Accuracy of n answers by concept and context, and the worst context.
 
     Raises:
-        BadInput: shapes that do not fit.
+        BadInput: shapes that do not fit, or an item without a concept or a context.
     """
     if not len(concept) == len(answers) == len(context) or not len(concept):
         raise BadInput(f"{len(concept)} concepts, {len(answers)} answers, {len(context)} contexts do not fit together")
-    true = np.asarray([str(c) for c in concept])
-    right = true == np.asarray([str(a) for a in answers])
+    true = np.asarray(named(concept, "concept"))
+    right = true == np.asarray([str(a).strip() for a in answers])
     names, y = np.unique(true, return_inverse=True)
-    contexts, c = np.unique(np.asarray([str(v) for v in context]), return_inverse=True)
+    contexts, c = np.unique(np.asarray(named(context, "context")), return_inverse=True)
     n, hit = np.zeros((2, len(names), len(contexts)), dtype=int)
     np.add.at(n, (y, c), 1)
     np.add.at(hit, (y, c), right)
@@ -147,7 +148,9 @@ def spurious_shift(
         BadInput: shapes that do not fit, or a vector of length 0.
     """
     x, e, o = (np.asarray(v, float) for v in (x, concept_vectors, context_vectors))
-    y, c = np.asarray(concept, int), np.asarray(context, int)
+    y, c = np.asarray(concept), np.asarray(context)
+    if y.dtype.kind not in "iu" or c.dtype.kind not in "iu":
+        raise BadInput("concept and context of an item are positions: whole numbers, from 0, of rows of the vectors")
     if not (x.ndim == e.ndim == o.ndim == 2 and x.shape[1] == e.shape[1] == o.shape[1] and len(x) == len(y) == len(c)):
         raise BadInput(f"items {x.shape}, concepts {e.shape}, contexts {o.shape}, {len(y)} and {len(c)} do not fit")
     if not len(x) or y.min() < 0 or y.max() >= len(e) or c.min() < 0 or c.max() >= len(o):

@@ -55,7 +55,7 @@ def rouge_l(said: str, wanted: str) -> float:
 
 def same_answer(said: str, wanted: str) -> float:
     """1 where both are the same short of case, articles and the signs around words, else 0; figures keep theirs."""
-    return float(_short_answer(said) == _short_answer(wanted))
+    return float(short_answer(said) == short_answer(wanted))
 
 
 def same(said: str, wanted: str) -> float:
@@ -88,7 +88,8 @@ def measured(said: Sequence[str], wanted: Sequence[str], measure: str = "rouge-l
     return np.array([MEASURES[measure](a, b) for a, b in zip(said, wanted, strict=True)], dtype=float)
 
 
-def _short_answer(text: str) -> str:
+def short_answer(text: str) -> str:
+    """An answer without case, articles and the signs around words; figures keep theirs."""
     words = [word for one in text.casefold().split() if (word := _AROUND.sub("", _THOUSANDS.sub("", one)))]
     return " ".join([word for word in words if word not in ("a", "an", "the")] or words) or text.strip()
 

@@ -109,10 +109,12 @@ def with_shots(query: str, shots: Sequence[tuple[str, str]], between: str = "\n"
 
 
 def checked(examples: Sequence[Example], what: str) -> Sequence[Example]:
-    """``examples`` themselves. Raises `BadInput` where there are none, or one wants nothing."""
+    """``examples`` themselves. Raises `BadInput` where there are none, one is none, or one wants nothing."""
     if not examples:
         raise BadInput(f"there are no examples {what}")
     for number, one in enumerate(examples):
+        if not isinstance(one, Example) or not (isinstance(one.inputs, str) and isinstance(one.targets, str)):
+            raise BadInput(f"example {number} {what} must be an Example of two texts, not {one!r:.60}")
         if not one.targets.strip():
             raise BadInput(f"example {number} {what} wants an empty answer")
     return examples

@@ -9,6 +9,7 @@ and `less_is_more` (185).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -58,6 +59,11 @@ class Instruct:
     framing: Framing = field(default_factory=lambda: Framing(separator=True))
     changes: Callable[[Any], tuple[Placed, ...]] = everything
     dropout: bool = True
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or not 0 < self.epochs < math.inf or self.warmup < 0:
+            told = f"batch {self.batch}, epochs {self.epochs}, warmup {self.warmup}"
+            raise BadInput(f"a batch holds an example at least, epochs are above 0, warm-up not below 0: {told}")
 
     def items(self, model: LanguageModel, examples: Sequence[Example]) -> list[Any]:
         """What the tower learns from."""

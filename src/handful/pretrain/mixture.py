@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from numbers import Integral
 
 import numpy as np
 
@@ -64,10 +65,16 @@ class Task:
     def __post_init__(self) -> None:
         if not self.cases or not self.templates:
             raise BadInput(f"task {self.name!r} has {len(self.cases)} cases and {len(self.templates)} templates")
+        if isinstance(self.options, str) or not all(len(pair) == 2 for pair in self.templates):
+            raise BadInput(f"task {self.name!r}: options are a list of texts, a template is a pair, input and target")
         known = set(self.cases[0]).union({"options_"})
         for number, case in enumerate(self.cases):
             if missing := (known - {"options_"}) - set(case):
                 raise BadInput(f"case {number} of task {self.name!r} has no field {min(missing)!r}")
+            if wrong := [name for name, value in case.items() if not isinstance(value, str)]:
+                raise BadInput(
+                    f"case {number} of task {self.name!r}: {wrong[0]!r} is {case[wrong[0]]!r}, which is no text"
+                )
         for number, (given, wanted) in enumerate(self.templates):
             fields = set(_FIELD.findall(given + wanted))
             if unknown := sorted(fields - known):
@@ -144,8 +151,14 @@ class InstructionMixture:
         names = [task.name for task in self.tasks]
         if not names or len(set(names)) < len(names):
             raise BadInput("give tasks, each by a name of its own" if names else "there is no task to mix")
-        if not 1 <= self.shots[0] <= self.shots[1]:
+        if (
+            not isinstance(self.shots, tuple)
+            or [type(n) for n in self.shots] != [int, int]
+            or not 1 <= self.shots[0] <= self.shots[1]
+        ):
             raise BadInput(f"shots are the fewest and the most, at least 1: {self.shots}")
+        if not isinstance(self.seed, Integral) or self.seed < 0:
+            raise BadInput(f"seed is a whole number from 0, not {self.seed!r}")
         for task in self.tasks:
             for what, known in (("settings", self.settings), ("a cap", self.caps), ("a rate", self.rates)):
                 if task.collection not in known:

@@ -19,21 +19,27 @@ COMMON = 0.1
 
 def runs(text: str, words: int = RUN) -> set[tuple[str, ...]]:
     """All runs of ``words`` words, without case and signs; a shorter text is one run."""
-    flat = "".join(c if c.isalnum() else " " for c in text.casefold()).split()
+    flat = _words(text)
     if not flat:
         return set()
     return {tuple(flat[at : at + words]) for at in range(max(1, len(flat) - words + 1))}
 
 
 def overlapping(tested: Sequence[str], learnt: Iterable[str], words: int = RUN) -> list[int]:
-    """Numbers of the tested texts that share a run with a text that is learnt, one that is not `COMMON`."""
+    """Numbers of the tested texts that are learnt as a whole, or share a run that is not `COMMON` with what is."""
     wanted = [runs(text, words) for text in tested]
     counts = Counter(run for some in wanted for run in some)
     own = {run for run, many in counts.items() if many <= max(1, COMMON * len(tested))}
     seen: set[tuple[str, ...]] = set()
+    whole: set[tuple[str, ...]] = set()
     for text in learnt:
         seen |= runs(text, words) & own
-    return [number for number, some in enumerate(wanted) if some & seen]
+        whole.add(_words(text))
+    return [number for number, some in enumerate(wanted) if some & seen or (some and _words(tested[number]) in whole)]
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple("".join(c if c.isalnum() else " " for c in text.casefold()).split())
 
 
 def refuse_leaks(learnt: Sequence[Example], tested: Sequence[Example], words: int = RUN) -> None:

@@ -11,8 +11,10 @@ Models are Quick Learners, 2023).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 
@@ -56,6 +58,7 @@ class QuickTask:
         train, dev, test: its examples.
         leaks: whether there were too few rows to keep them apart, so that all three are the same.
         category: what it counts under, such as ``"textual entailment"``.
+        repeated: how many rows were left out of ``train`` because their input is tested.
     """
 
     name: str
@@ -64,6 +67,7 @@ class QuickTask:
     test: tuple[Example, ...]
     leaks: bool = False
     category: str = ""
+    repeated: int = 0
 
 
 def quick_task(
@@ -89,12 +93,16 @@ def quick_task(
         seed: of the outputs that are drawn.
 
     Raises:
-        BadInput: there are fewer than three rows; an output is empty; see ``strict``.
+        BadInput: there are fewer than three rows; one is no text with a list of texts, none empty; see ``strict``.
     """
     if len(rows) < 3:
         raise BadInput(f"task {name!r} has {len(rows)} rows; it takes at least 3 to test, to choose and to learn")
     rng, examples = np.random.default_rng(seed), []
-    for number, (given, wanted) in enumerate(rows):
+    for number, row in enumerate(rows):
+        given, wanted = row if len(row) == 2 else (None, ())
+        outputs = isinstance(wanted, Sequence) and not isinstance(wanted, str)
+        if not isinstance(given, str) or not outputs or not all(isinstance(one, str) for one in wanted):
+            raise BadInput(f"row {number} of task {name!r} must be a text and a list of texts, not {row!r:.60}")
         if not wanted or not all(one.strip() for one in wanted):
             raise BadInput(f"row {number} of task {name!r} has an empty output")
         examples.append(Example(form.write(given), wanted[int(rng.integers(len(wanted)))], task=name, case=number))
@@ -111,11 +119,13 @@ def quick_task(
         raise BadInput(f"{twice} rows of task {name!r} are tested and learnt; take them out, or set strict=False")
     if not learnt:
         raise BadInput(f"all rows of task {name!r} to learn from are tested as well")
-    return QuickTask(name, tuple(learnt), tuple(examples[test : test + dev]), tuple(examples[:test]), False, category)
+    return QuickTask(
+        name, tuple(learnt), tuple(examples[test : test + dev]), tuple(examples[:test]), False, category, twice
+    )  # fmt: skip
 
 
 def make_budgets(rows: Sequence[Example], sizes: Sequence[int | str] = SIZES) -> dict[str, tuple[Example, ...]]:
-    """The first rows by budget; a budget above what there is takes all.
+    """The first rows by budget; one above what there is takes all, with a warning.
 
     Args:
         rows: to learn from.
@@ -129,6 +139,8 @@ def make_budgets(rows: Sequence[Example], sizes: Sequence[int | str] = SIZES) ->
     out = {}
     for size in sizes:
         out[str(size)] = tuple(rows[: _count(size, len(rows))])
+        if str(size).isdigit() and int(size) > len(rows):
+            warnings.warn(f"a budget of {size} takes all {len(rows)} rows there are", stacklevel=2)
     return out
 
 
@@ -140,7 +152,7 @@ def _count(size: int | str, n: int) -> int:
             share = float(size[:-1]) / 100
             if 0 < share <= 1:
                 return max(1, int(n * share + 1e-9))
-        elif int(size) >= 1:
+        elif isinstance(size, str | Integral) and not isinstance(size, bool) and int(size) >= 1:
             return min(int(size), n)
     except ValueError:
         pass

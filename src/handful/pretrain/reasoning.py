@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from handful.errors import BadInput
 from handful.pretrain.mixture import Task
@@ -31,17 +31,19 @@ INVERTED = (
     ("The answer is {answer}, because: {rationale}\nQuestion:", "{question}"),
     ("{rationale} So the answer is {answer}. Which question was asked?", "{question}"),
 )
-_CUE = re.compile(r"(?i)\b(?:final answer|answer)(?: is|:)\s+")
+_CUE = re.compile(r"(?i)\banswer(?: is\b *:?|:)\s*")
 
 
 def reasoning_tasks(name: str, rows: Sequence[tuple[str, str, str]]) -> tuple[Task, Task]:
     """The task and its inversion, of (question, answer, rationale).
 
     Raises:
-        BadInput: a part is empty; an answer has in it the phrase that answers are read behind.
+        BadInput: a part is empty or no text; an answer has in it the phrase that answers are read behind.
     """
     cases = []
     for number, row in enumerate(rows):
+        if len(row) != 3 or not all(isinstance(part, str) for part in row):
+            raise BadInput(f"row {number} of {name!r} must be three texts, a question, an answer and a rationale")
         question, answer, rationale = (part.strip() for part in row)
         if not (question and answer and rationale):
             raise BadInput(f"row {number} of {name!r} lacks a question, an answer or a rationale")
@@ -60,7 +62,15 @@ def answer_of(said: str) -> str | None:
     return said[found[-1].end() :].split("\n")[0].strip() if found else None
 
 
-def majority(answers: Sequence[str | None]) -> str | None:
-    """Self-consistency: the answer most samples agree on, of equally many the first; ``None`` where none answers."""
-    counts = Counter(answer for answer in answers if answer is not None)
-    return counts.most_common(1)[0][0] if counts else None
+def majority(answers: Sequence[str | None], short: Callable[[str], str] = str) -> str | None:
+    """Self-consistency: the answer most samples agree on, of equally many the first; ``None`` where none answers.
+
+    Args:
+        answers: of the samples.
+        short: what two answers have in common that count as one.
+    """
+    given = [answer for answer in answers if answer is not None]
+    if not given:
+        return None
+    best = Counter(map(short, given)).most_common(1)[0][0]
+    return next(answer for answer in given if short(answer) == best)

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from handful.encode.prompt import continuation
 from handful.encode.rows import Row, chained
 from handful.errors import BadInput, nearest
 from handful.pretrain.blocks import CORRUPT, NAMES, Block, blocks_of, corrupted, lpp, mwp, nsg
+from handful.pretrain.examples import Example, Framing
 from handful.pretrain.instruct import Instruct
 from handful.protocols import Progress
 from handful.tune.delta import Placed
@@ -86,11 +88,17 @@ def build(
         seed: of every draw.
 
     Raises:
-        BadInput: no such objective; nothing can be made of these documents; ``"clf"`` of a single document.
+        BadInput: no such objective; nothing can be made of these documents; ``"clf"`` of a single document; the model
+            is not causal.
     """
+    _check_texts(documents)
+    if model.kind != "causal":
+        raise BadInput(f"{model.name!r} is {model.kind}; examples in a prompt are for a causal model")
     for name in objectives:
         if name not in OBJECTIVES:
             raise BadInput(f"there is no objective {name!r}{nearest(name, OBJECTIVES)}")
+    if not isinstance(sentences, Integral) or not isinstance(seed, Integral) or seed < 0:
+        raise BadInput(f"sentences and seed are whole numbers, the seed from 0, not {sentences!r} and {seed!r}")
     if not objectives or len(set(objectives)) < len(objectives) or sentences < 3:
         raise BadInput("give at least one objective, each once, and blocks of at least 3 sentences")
     blocks, short = blocks_of(documents, sentences)
@@ -119,8 +127,9 @@ def plain(model: LanguageModel, documents: Sequence[str], length: int = 1024) ->
     """The documents as they are, every token but the first learnt: the control ExtraLM.
 
     Raises:
-        BadInput: rows of fewer than two tokens, of which nothing is learnt.
+        BadInput: rows of fewer than two tokens, of which nothing is learnt; what is no text.
     """
+    _check_texts(documents)
     if length < 2:
         raise BadInput(f"length is {length}; a row has two tokens at least, of which the first is given")
     most, rows = min(length, model.most), []
@@ -137,6 +146,11 @@ def plain(model: LanguageModel, documents: Sequence[str], length: int = 1024) ->
 class SelfSupervised:
     """The method (109): build instances, go on training on them.
 
+    What was learnt is best asked as it was learnt, of examples that `asked` writes::
+
+        answer = answerer(model, tuned, method.training.framing)
+        in_context(answer, {"task": (asked(queries), asked(pool))}, k=4, between=" ", apart="\\n")
+
     Args:
         objectives, length, sentences: see `build`.
         training: the settings; by default AdamW at 1e-4, 8 instances a step, one pass.
@@ -148,7 +162,12 @@ class SelfSupervised:
     sentences: int = 4
     training: Instruct = field(
         default_factory=lambda: Instruct(
-            lr=1e-4, batch=8, pack=False, update=lambda decay: AdamW(weight_decay=decay), changes=low_rank
+            lr=1e-4,
+            batch=8,
+            pack=False,
+            update=lambda decay: AdamW(weight_decay=decay),
+            changes=low_rank,
+            framing=Framing(),
         )
     )
 
@@ -160,6 +179,19 @@ class SelfSupervised:
             model, documents, objectives=self.objectives, length=self.length, sentences=self.sentences, seed=seed
         )
         return self.training.learn(model, built.rows, seed, progress)
+
+
+def asked(examples: Sequence[Example]) -> list[Example]:
+    """Examples written as those of an instance, ``Input: …`` and ``Output:``, a line each."""
+    return [replace(one, inputs=f"Input: {one.inputs}\nOutput:") for one in examples]
+
+
+def _check_texts(documents: Sequence[str]) -> None:
+    if isinstance(documents, str):
+        raise BadInput("documents are a list of texts, not one text")
+    for number, document in enumerate(documents):
+        if not isinstance(document, str):
+            raise BadInput(f"document {number} is {document!r:.60}, which is no text")
 
 
 def low_rank(tower: Any) -> tuple[Placed, ...]:

@@ -336,6 +336,8 @@ class Stage:
             raise BadInput("epochs and steps must be numbers, not below 0, and a batch holds one item at least")
         if not (self.lr < math.inf and 0 <= self.weight_decay < math.inf):
             raise BadInput(f"lr and weight decay are numbers, none below 0, not {self.lr} and {self.weight_decay}")
+        if not callable(self.rate) and self.rate not in ("constant", "linear", "cosine", "halved"):
+            raise BadInput(f"rate is constant, linear, cosine, halved or a function, not {self.rate!r}")
         if not 0 < self.block_decay <= 1:
             raise BadInput(f"block_decay is a factor above 0, at most 1, not {self.block_decay}")
         if self.patience is not None and self.patience < 1:
@@ -344,8 +346,8 @@ class Stage:
             raise BadInput(f"the readout's rate must not be negative: {self.readout_lr}")
         if self.above is not None and not self.above >= 0:
             raise BadInput(f"above is a loss, 0 at least, not {self.above}")
-        if not self.lr >= 0 or not 0 <= self.warmup <= 1:
-            raise BadInput("lr must not be negative, and warmup is a share of the steps")
+        if not self.lr >= 0 or not 0 <= self.warmup <= 1 or not (self.clip is None or self.clip > 0):
+            raise BadInput("lr must not be negative, warmup is a share of the steps, clip a length above 0")
 
 
 @dataclass(frozen=True)
