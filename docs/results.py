@@ -228,7 +228,8 @@ def _tuning(peer: str) -> str:
             (TASKS.get(name) or SETS[name], str(len(draws[name])), *scores, _estimate(difference, "+.1f"), *seconds)
         )
     even = [name for name in shown if name != "cr-183-20"]
-    for what, names in (("mean of the accuracies", even), ("mean of all", shown)) if len(shown) > 1 else ():
+    means = {"mean": even} if len(even) == len(shown) else {"mean of the accuracies": even, "mean of all": shown}
+    for what, names in means.items() if len(shown) > 1 else ():
         whole = mean_of_means([[gain(name, s) for s in draws[name]] for name in names]).as_dict()
         rows.append((what, "", "", "", "", _estimate(whole, "+.1f"), "", "", ""))
     head = ("Task", "Draws", "Frozen", "`tune auto`", peer, "Difference", "Tuning, s", "`auto`, s", f"{peer}, s")
