@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import prune
 
-from handful.core.train import SGD
+from handful.core.train import SGD, seeded
 from handful.errors import BadInput
 from handful.tune import Data, Delta, Minor, Placed, SoftSubnet, Where, load_delta, save_delta
 from handful.tune.recipe import Seen
@@ -91,14 +91,15 @@ def test_the_share_of_major_weights_and_the_size_of_minor_ones(capacity: float) 
     change, t = one(capacity)
     mask, n = change.mask(t), t["W"].numel()
     assert abs(int((mask == 1).sum()) - capacity * n) <= 1 + 1e-9
-    for drawn in (mask, change.weight_in_training(t["W"], t) / t["W"]):
+    with seeded(0):  # the size of minor weights is drawn anew in every step
+        once, again = (change.weight_in_training(t["W"], t) for _ in range(2))
+    assert not torch.equal(once, again)
+    for drawn in (mask, once / t["W"]):
         major = change.major(t["scores"])
         assert t["scores"][major].abs().min() > t["scores"][~major].abs().max()
         minor = drawn[~major]
         assert abs(float(minor.mean()) - 0.5) < 3 / (12 * len(minor)) ** 0.5
         assert float(minor.min()) >= 0 and float(minor.max()) < 1
-    again = change.weight_in_training(t["W"], t)
-    assert not torch.equal(again, change.weight_in_training(t["W"], t))
     hard, h = one(capacity, soft=False)
     assert set(hard.mask(h).unique().tolist()) == {0.0, 1.0}
 
