@@ -135,7 +135,7 @@ def test_bad_input() -> None:
     with pytest.raises(BadInput, match=r"not \(9, 16, 14\) with \[0, 255\]"):
         background("mse", CLIP, CLIP, np.where(CLIP[..., 0] > 0.5, 255, 0))
     for stride in (0, 1.5):
-        with pytest.raises(BadInput, match=f"stride is {stride}"):
+        with pytest.raises(BadInput, match=f"stride must be a whole number from 1, not {stride}"):
             background("mse", CLIP, CLIP, stride=stride)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="between 0 and 1"):
         background("mse", 2 * CLIP, CLIP)

@@ -155,7 +155,7 @@ def test_an_overall_score_of_ones_own_is_checked() -> None:
         with pytest.raises(BadInput, match="overall gave"):
             check_claims([{"a": s["m"], "b": s["m"]} for s in made(0)], [("a", "b")], own)  # type: ignore[arg-type, return-value]
     for wrong in (krippendorff_alpha, fleiss_kappa):
-        with pytest.raises(BadInput, match="values are numbers"):
+        with pytest.raises(BadInput, match="each category, must be numbers"):
             wrong(np.array([["good", "bad"], ["good", "good"]]))  # type: ignore[operator]
     with pytest.raises(BadInput, match="finite values"):
         krippendorff_alpha(np.array([[1, np.inf], [1, 2]]))

@@ -138,13 +138,13 @@ def test_what_is_left_out_and_what_is_refused() -> None:
     with pytest.raises(BadInput, match=r"need three contexts with as many; few=.skip. \(--skip-few\)"):
         context_episodes(*world(4, 2, 30), ways=2, queries=5, rho=0.5, shots=2)
     for rho in (1.5, -0.1, float("nan")):
-        with pytest.raises(BadInput, match="rho is a share"):
+        with pytest.raises(BadInput, match="rho must be a finite number from 0 to 1"):
             context_episodes(concept, context, ways=3, queries=5, rho=rho)
     settings: list[tuple[str, Any]] = [
         ("ways", 1), ("shots", 0), ("queries", 1.5), ("episodes", 2.5), ("seed", -1), ("ways", "3"),
     ]  # fmt: skip
     for name, value in settings:
-        with pytest.raises(BadInput, match=f"{name} is a whole number from"):
+        with pytest.raises(BadInput, match=f"{name} must be a whole number from"):
             context_episodes(concept, context, **{"ways": 3, "queries": 5, name: value})
     with pytest.raises(BadInput, match="concepts are a list"):
         context_episodes(concept[:, None], context)

@@ -130,9 +130,9 @@ def mean_loss(model: LanguageModel, rows: tuple[Row, ...]) -> float:
     [
         ({"objectives": ("nsp",)}, "no objective 'nsp'"),
         ({"objectives": ()}, "at least one objective"),
-        ({"sentences": 2}, "at least 3 sentences"),
-        ({"sentences": 4.5}, "whole numbers, the seed from 0, not 4.5"),
-        ({"seed": -1}, "whole numbers, the seed from 0"),
+        ({"sentences": 2}, "sentences must be a whole number from 3, not 2"),
+        ({"sentences": 4.5}, "sentences must be a whole number from 3, not 4.5"),
+        ({"seed": -1}, "seed must be a whole number from 0, not -1"),
         ({"sentences": 40}, "none of the 12 documents has 40 sentences"),
         ({"length": 40}, "no two examples fit into 40 tokens"),
     ],

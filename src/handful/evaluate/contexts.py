@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
 
+from handful.adapt.parameters import count, finite
 from handful.errors import BadInput
 from handful.evaluate.indices import Episodes, digest, places
 
@@ -73,18 +73,8 @@ def context_episodes(
         BadInput: an item without a context, a context called like a concept, a concept with too few contexts or items
             (named), fewer concepts than ways, or so few contexts that no ways differ in theirs.
     """
-    counts = {
-        "ways": (ways, 2),
-        "shots": (shots, 1),
-        "queries": (queries, 1),
-        "episodes": (episodes, 1),
-        "seed": (seed, 0),
-    }
-    for what, (value, least) in counts.items():
-        if not isinstance(value, Integral) or value < least:
-            raise BadInput(f"{what} is a whole number from {least}, not {value!r}")
-    if not 0 <= rho <= 1:
-        raise BadInput(f"rho is a share, from 0 to 1, not {rho:g}")
+    count("ways", ways, 2), count("shots", shots, 1), count("queries", queries, 1), count("episodes", episodes, 1)
+    count("seed", seed), finite("rho", rho, least=0, most=1)
     table = _Table.of(concept, context, few, shots, queries, rho, disjoint)
     if ways > len(table.kept):
         raise BadInput(f"{ways} ways asked for, but {len(table.kept)} concepts have items in enough contexts")

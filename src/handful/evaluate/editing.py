@@ -17,12 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
 from scipy import ndimage
 
+from handful.adapt.parameters import count
 from handful.core.intervals import Estimate, wilson
 from handful.core.ssim import ssim
 from handful.errors import BadInput
@@ -65,8 +65,7 @@ def background(
             values out of range, a stride that is no whole number from 1.
     """
     a, b = _clip(edited), _clip(original)
-    if not isinstance(stride, Integral) or stride < 1:
-        raise BadInput(f"stride is {stride!r}; it is a whole number of frames from 1")
+    count("stride", stride, 1)
     if a.shape != b.shape:
         raise BadInput(f"clips of {a.shape} and {b.shape} (frames, height, width, channels) cannot be compared")
     if measure not in _MEASURES:

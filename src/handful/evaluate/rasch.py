@@ -25,6 +25,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import optimize, special
 
+from handful.adapt.parameters import numbers
 from handful.errors import BadInput
 
 Solver = Literal["adam", "exact"]
@@ -101,7 +102,7 @@ def fit_rasch(answers: Any, seen: Any = None, *, solver: Solver = "adam", seed: 
     Raises:
         BadInput: shapes that do not fit, answers outside 0 to 1, a question that no model answered.
     """
-    y = _table(answers)
+    y = numbers("answers", answers)
     mask = ~np.isnan(y) if seen is None else np.asarray(seen, bool)
     if y.ndim != 2 or mask.shape != y.shape or not y.size:
         raise BadInput(f"answers and seen are tables [models, questions] of one shape, not {y.shape} and {mask.shape}")
@@ -145,7 +146,7 @@ def forecast_scores(
         BadInput: lists of different length, a model twice in a version, more models asked for than there are; and what
             `fit_rasch` refuses.
     """
-    tables = [_table(table) for table in answers]
+    tables = [numbers("answers", table) for table in answers]
     if len(tables) != len(models) or not tables:
         raise BadInput(
             f"{len(tables)} tables of answers and {len(models)} lists of models: one of each for each version"
@@ -177,13 +178,6 @@ def forecast_scores(
         ability=tuple(fit.ability.tolist()),
         rerun=tuple(names[i] for i in most_telling(fit.ability, fit.difficulty, m)),
     )
-
-
-def _table(answers: Any) -> np.ndarray:
-    try:
-        return np.asarray(answers, float)
-    except (TypeError, ValueError) as error:
-        raise BadInput("answers are a table of numbers from 0 to 1, a row a model, all rows of one length") from error
 
 
 def most_telling(ability: np.ndarray, difficulty: np.ndarray, m: int = 5) -> list[int]:

@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import stats
 
+from handful.adapt.parameters import numbers
 from handful.core.intervals import Estimate
 from handful.errors import BadInput
 from handful.evaluate.significance import Test, paired_test
@@ -257,7 +258,7 @@ def metric_correlation(metric: Sequence[float] | np.ndarray, human: Sequence[flo
     Raises:
         BadInput: not as many values, fewer than 4, or one value only.
     """
-    a, b = _numbers(metric), _numbers(human)
+    a, b = numbers("metric", metric), numbers("human", human)
     if a.shape != b.shape or a.ndim != 1 or len(a) < 4 or not np.isfinite([a, b]).all():
         raise BadInput(f"{a.shape} values of a metric and {b.shape} ratings: four pairs of numbers are needed at least")
     if np.ptp(a) == 0 or np.ptp(b) == 0:
@@ -301,15 +302,8 @@ def _pair(cell: str, where: str) -> tuple[float, float]:
         raise BadInput(f"{where}: a cell reads [SC, PQ], not {cell.strip()[:40]!r}") from error
 
 
-def _numbers(values: Any) -> np.ndarray:
-    try:
-        return np.asarray(values, float)
-    except (TypeError, ValueError) as error:
-        raise BadInput("values are numbers; give each category a number of its own") from error
-
-
 def _table(table: np.ndarray) -> np.ndarray:
-    table = _numbers(table)
+    table = numbers("values, one of its own for each category,", table)
     if table.ndim != 2 or len(table) < 2 or not table.shape[1] or np.isinf(table).any():
         told = f"a table [raters, items] of finite values with two raters or more, not of {table.shape}"
         raise BadInput(f"agreement is of {told}")

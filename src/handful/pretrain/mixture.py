@@ -17,10 +17,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from numbers import Integral
 
 import numpy as np
 
+from handful.adapt.parameters import count, several
 from handful.errors import BadInput, nearest
 from handful.pretrain.examples import Example, with_shots
 
@@ -151,14 +151,10 @@ class InstructionMixture:
         names = [task.name for task in self.tasks]
         if not names or len(set(names)) < len(names):
             raise BadInput("give tasks, each by a name of its own" if names else "there is no task to mix")
-        if (
-            not isinstance(self.shots, tuple)
-            or [type(n) for n in self.shots] != [int, int]
-            or not 1 <= self.shots[0] <= self.shots[1]
-        ):
+        shots = [count("shots", n, 1) for n in several("shots", self.shots, "a pair, the fewest and the most")]
+        if len(shots) != 2 or shots[0] > shots[1]:
             raise BadInput(f"shots are the fewest and the most, at least 1: {self.shots}")
-        if not isinstance(self.seed, Integral) or self.seed < 0:
-            raise BadInput(f"seed is a whole number from 0, not {self.seed!r}")
+        count("seed", self.seed)
         for task in self.tasks:
             for what, known in (("settings", self.settings), ("a cap", self.caps), ("a rate", self.rates)):
                 if task.collection not in known:

@@ -16,11 +16,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 
+from handful.adapt.parameters import count
 from handful.core.train import AdamW
 from handful.encode.lm import LanguageModel
 from handful.encode.prompt import continuation
@@ -97,10 +97,9 @@ def build(
     for name in objectives:
         if name not in OBJECTIVES:
             raise BadInput(f"there is no objective {name!r}{nearest(name, OBJECTIVES)}")
-    if not isinstance(sentences, Integral) or not isinstance(seed, Integral) or seed < 0:
-        raise BadInput(f"sentences and seed are whole numbers, the seed from 0, not {sentences!r} and {seed!r}")
-    if not objectives or len(set(objectives)) < len(objectives) or sentences < 3:
-        raise BadInput("give at least one objective, each once, and blocks of at least 3 sentences")
+    count("sentences", sentences, 3), count("seed", seed)
+    if not objectives or len(set(objectives)) < len(objectives):
+        raise BadInput("give at least one objective, each once")
     blocks, short = blocks_of(documents, sentences)
     if not blocks:
         raise BadInput(f"none of the {len(documents)} documents has {sentences} sentences: there is nothing to learn")
